@@ -1,0 +1,133 @@
+"""Options, the order of things, and the result: `python -m bench --help`."""
+
+import json
+import signal
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from bench import ceilings, host, provision, report, session
+from bench.agreement import Disagreement
+from bench.closed_loop import LoadFailed
+from bench.mix import UNIFORM, ZIPF
+from bench.peers import PEERS
+from bench.probe import CallFailed
+from bench.process import ServerFailed
+from bench.rounds import Plan
+from bench.session import Extent
+from bench.workloads import WORKLOADS
+
+LATEST = Path(__file__).parent / "results" / "latest.json"
+FAILURES = (
+    ServerFailed,
+    CallFailed,
+    Disagreement,
+    LoadFailed,
+)  # of one workload; the next one is measured all the same
+QUICK_EXTENT = Extent(idle_calls=50, starts=1, floor_seconds=0.2, tune=False)
+
+
+def main(
+    workload: Annotated[str, typer.Option(envvar="WORKLOAD", help="names, comma-separated")] = ",".join(WORKLOADS),
+    peers: Annotated[str, typer.Option(envvar="PEERS", help=f"of {', '.join(PEERS)}")] = "apiary,fastapi",
+    runs: Annotated[int, typer.Option(min=1, help="runs of each peer, in turn")] = 5,
+    seconds: Annotated[int, typer.Option(min=1, help="length of a run")] = 8,
+    warmup: Annotated[int, typer.Option(min=0, help="load before each run, not measured, in seconds")] = 2,
+    clients: Annotated[int, typer.Option(min=1, help="connections of the closed loop")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="threads of wrk")] = 1,
+    keys: Annotated[str, typer.Option(help="uniform, zipf or both")] = f"{UNIFORM},{ZIPF}",
+    open_rates: Annotated[
+        str, typer.Option("--open", metavar="RATE[,RATE…]", help="open loop at these requests/s")
+    ] = "",
+    connections: Annotated[int, typer.Option(min=1, max=900, help="connections of the open loop")] = 128,
+    costs: Annotated[bool, typer.Option(help="idle latency, time to start and to deploy")] = True,
+    floor: Annotated[bool, typer.Option(help="the bare APSW loop")] = True,
+    folder: Annotated[Path | None, typer.Option(help="where databases live; default: the temporary folder")] = None,
+    json_file: Annotated[Path, typer.Option("--json", help="where the result goes")] = LATEST,
+    quick: Annotated[bool, typer.Option("--quick", help="a second of each: does it run? Not a measurement")] = False,
+) -> None:
+    """Measure Apiary and its peers side by side, in turn, on this machine."""
+    console = Console()
+    plan = Plan(
+        runs=runs,
+        seconds=seconds,
+        warmup=warmup,
+        clients=clients,
+        threads=threads,
+        keys=chosen(keys, (UNIFORM, ZIPF), "--keys"),
+        open_rates=tuple(float(rate) for rate in open_rates.split(",") if rate),
+        connections=connections,
+    )
+    extent = Extent(idle_calls=1000 * costs, starts=min(runs, 5) * costs, floor_seconds=2.0 * floor, tune=True)
+    if quick:
+        plan, extent = replace(plan, runs=1, seconds=1, warmup=0, keys=(UNIFORM,)), QUICK_EXTENT
+    workloads, peer_names = chosen(workload, WORKLOADS, "--workload"), chosen(peers, PEERS, "--peers")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        result = measure(workloads, peer_names, plan, extent, folder, console)
+    except provision.Missing as problem:
+        console.print(f"[red]{problem}[/]")
+        raise typer.Exit(2) from None
+    result["quick"] = quick
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    json_file.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    report.show(result, console)
+    console.print(f"Every single run is in {json_file}.", highlight=False)
+    if report.faults(result):
+        raise typer.Exit(1)
+
+
+def measure(
+    workloads: tuple[str, ...],
+    peers: tuple[str, ...],
+    plan: Plan,
+    extent: Extent,
+    folder: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """The whole result, as it goes into the JSON file."""
+    wrk = provision.wrk()
+
+    def say(line: str) -> None:
+        console.print(f"  {line}", highlight=False, markup=False)
+
+    with tempfile.TemporaryDirectory(prefix="apiary-bench-", dir=folder, ignore_cleanup_errors=True) as name:
+        place = Path(name)
+        facts = host.facts(place, wrk)
+        if facts["filesystem"] in host.MEMORY_FILESYSTEMS:
+            console.print(f"[red]{place} is in memory: a commit is not durable there. Choose --folder on a disk.[/]")
+        result: dict[str, Any] = {
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": facts,
+            "settings": asdict(plan),
+            "ceilings": ceilings.measure(place, plan),
+            "workloads": {},
+            "failures": [],
+        }
+        for one in workloads:
+            try:
+                result["workloads"][one] = session.run(WORKLOADS[one], peers, plan, extent, place, say)
+            except FAILURES as problem:
+                result["failures"].append(f"{one}: {problem}")
+                console.print(f"[red]{one}: {escape(str(problem))}[/]", highlight=False)
+    return result
+
+
+def chosen(names: str, known: Any, option: str) -> tuple[str, ...]:
+    """Comma-separated names, each a known one."""
+    found = tuple(name.strip() for name in names.split(",") if name.strip())
+    for name in found:
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}", param_hint=option)
+    return found
+
+
+if __name__ == "__main__":
+    typer.run(main)

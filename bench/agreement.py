@@ -1,0 +1,56 @@
+"""Before anything is measured: every operation answers 200, and the peers agree on what reads and writes return.
+
+Each peer gets the same short, seeded sequence of calls on its fresh data set. What cannot be the same on two machines
+(clock readings) is left out of the comparison.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from bench.mix import UNIFORM, Workload
+from bench.peer import Peer
+from bench.probe import Connection
+from bench.stream import calls
+
+CALLS = 40
+SEED = 20_240
+OWN_TO_EACH = ("at",)
+
+
+class Disagreement(RuntimeError):
+    """Two peers answered the same calls differently: they do not run the same workload."""
+
+
+def check(workload: Workload, peers: Sequence[Peer]) -> None:
+    """Raise `CallFailed` for an answer that is not 200, `Disagreement` for different results."""
+    first, *others = [(peer.name, answers(workload, peer)) for peer in peers]
+    for name, theirs in others:
+        for call, ours, their in zip(first[1], first[1].values(), theirs.values(), strict=False):
+            if ours != their:
+                raise Disagreement(f"{call}: {first[0]} answers {shortened(ours)}, {name} answers {shortened(their)}")
+
+
+def answers(workload: Workload, peer: Peer) -> dict[str, Any]:
+    """The results of the sequence, by the text of the call and its number."""
+    found = {}
+    with Connection(peer.port) as connection:
+        for number, call in enumerate(islice(calls(workload, UNIFORM, SEED), CALLS)):
+            result = connection.call(workload.path(call.operation.function), call.arguments)
+            found[f"call {number}, {call.operation.function}({call.arguments})"] = comparable(result)
+    return found
+
+
+def comparable(result: Any) -> Any:
+    match result:
+        case dict():
+            return {name: comparable(value) for name, value in result.items() if name not in OWN_TO_EACH}
+        case list():
+            return [comparable(value) for value in result]
+        case _:
+            return result
+
+
+def shortened(value: Any, limit: int = 300) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"

@@ -1,0 +1,1 @@
+"""The workloads as Apiary apps: each folder is one app, deployed as a user would."""

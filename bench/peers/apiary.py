@@ -1,0 +1,81 @@
+"""Apiary on its embedded database: `serve`, `deploy` from the command line, the data set loaded by calls."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench.mix import Workload
+from bench.probe import Connection, wait_until_healthy
+from bench.process import Server, ServerFailed, free_port, tree
+
+APPS = Path(__file__).parent.parent / "apps"
+UNRECORDED = {"APIARY_UNSAFE_NO_RECORD": "1"}
+
+
+class Apiary:
+    """`apiary serve` with one app. With `recorded=False`, an unsafe build-time variant that shows what records cost."""
+
+    guarantees = "serializable; durable commit; each call recorded with its effects; exactly once by idempotency key"
+    lacks = ""
+
+    def __init__(self, folder: Path, recorded: bool = True) -> None:
+        self.name = "apiary" if recorded else "apiary-unrecorded"
+        if not recorded:
+            self.guarantees, self.lacks = "serializable; durable commit", "exactly once; records of calls"
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=folder))
+        self.database = f"sqlite:///{self.folder}/data"
+        self.log = folder / f"{self.folder.name}.log"
+        self.key = secrets.token_urlsafe(24)
+        self.environment = {"APIARY_ADMIN_KEY": self.key, **({} if recorded else UNRECORDED)}
+        self.port = free_port()
+        self.server: Server | None = None
+
+    def set_up(self, workload: Workload) -> None:
+        self.launch()
+        assert self.server is not None
+        wait_until_healthy(self.server, self.port, "/healthz")
+        self.deploy(APPS / workload.app)
+        with Connection(self.port) as connection:
+            for load in workload.load:
+                for first in range(1, load.rows + 1, load.batch):
+                    last = min(first + load.batch - 1, load.rows)
+                    connection.call(workload.path(load.function), {"first": first, "last": last})
+
+    def tune(self, trial: Callable[[], float]) -> None:
+        """Nothing to choose: what is measured is the default."""
+
+    def launch(self) -> None:
+        argv = [sys.executable, "-m", "apiary", *self.options()]
+        self.server = Server(argv, self.log, self.environment, self.folder)
+
+    def options(self) -> list[str]:
+        return ["serve", "--port", str(self.port), "--database", self.database, "--anonymous-calls"]
+
+    def halt(self) -> None:
+        if self.server is not None:
+            self.server.stop()
+
+    def deploy(self, app_folder: Path) -> None:
+        url = ["--url", f"http://127.0.0.1:{self.port}", "--key", self.key]
+        argv = [sys.executable, "-m", "apiary", "deploy", str(app_folder), *url]
+        done = subprocess.run(
+            argv, check=False, capture_output=True, text=True, cwd=self.folder, env={**os.environ, **self.environment}
+        )
+        if done.returncode != 0:
+            raise ServerFailed(f"deploy of {app_folder.name} failed: {done.stderr.strip() or done.stdout.strip()}")
+
+    def processes(self) -> Mapping[str, list[int]]:
+        return {"platform": tree(self.server.pid) if self.server is not None else []}
+
+    def settings(self) -> Mapping[str, str]:
+        command = " ".join(self.options()).replace(str(self.folder), "DIR")
+        return {"command": f"python -m apiary {command}", "processes": str(len(self.processes()["platform"]))}
+
+    def tear_down(self) -> None:
+        self.halt()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,96 @@
+"""A microservice as it is commonly written: FastAPI + asyncpg + PostgreSQL, behind uvicorn with uvloop and httptools.
+
+The app is `fastapi_app.py`; tables and data are in `fastapi_data/`. The number of uvicorn workers is chosen for the
+peer by a short trial of each candidate before the runs.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench.mix import Workload
+from bench.postgres import Postgres
+from bench.probe import wait_until_healthy
+from bench.process import Server, free_port, tree
+
+DATA = Path(__file__).parent / "fastapi_data"
+ROOT = Path(__file__).parent.parent.parent
+WORKER_CANDIDATES = (1, 2)
+POOL_SIZE = 10  # asyncpg's default, for each worker
+
+
+class FastAPIPostgres:
+    """The microservice and its own PostgreSQL, which it reaches over a Unix socket."""
+
+    name = "fastapi"
+    guarantees = "serializable, retried on conflict; durable commit"
+    lacks = "no record of calls, no idempotency key: a retry after a lost answer runs twice"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fastapi-", dir=folder))
+        self.log = folder / f"{self.folder.name}.log"
+        self.postgres = Postgres(folder)
+        self.port = free_port()
+        self.workers = WORKER_CANDIDATES[0]
+        self.trials: dict[int, float] = {}
+        self.server: Server | None = None
+
+    def set_up(self, workload: Workload) -> None:
+        self.postgres.start()
+        self.postgres.psql("bench", (DATA / f"{workload.app}.sql").read_text())
+        self.launch()
+        self.wait()
+
+    def tune(self, trial: Callable[[], float]) -> None:
+        for self.workers in WORKER_CANDIDATES:
+            self.halt()
+            self.launch()
+            self.wait()
+            self.trials[self.workers] = trial()
+        best = max(self.trials, key=self.trials.__getitem__)
+        if best != self.workers:
+            self.workers = best
+            self.halt()
+            self.launch()
+            self.wait()
+
+    def launch(self) -> None:
+        environment = {"BENCH_DSN": self.postgres.dsn, "BENCH_POOL_SIZE": str(POOL_SIZE)}
+        self.server = Server([sys.executable, "-m", "uvicorn", *self.options()], self.log, environment, ROOT)
+
+    def options(self) -> list[str]:
+        where = ["bench.peers.fastapi_app:app", "--host", "127.0.0.1", "--port", str(self.port)]
+        how = ["--workers", str(self.workers), "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+        return [*where, *how, "--log-level", "warning"]
+
+    def wait(self) -> None:
+        assert self.server is not None
+        wait_until_healthy(self.server, self.port, "/healthz")
+
+    def halt(self) -> None:
+        if self.server is not None:
+            self.server.stop()
+
+    def processes(self) -> Mapping[str, list[int]]:
+        database = self.postgres.server
+        return {
+            "service": tree(self.server.pid) if self.server is not None else [],
+            "postgres": tree(database.pid) if database is not None else [],
+        }
+
+    def settings(self) -> Mapping[str, str]:
+        trials = ", ".join(f"{workers}: {rate:.0f}/s" for workers, rate in self.trials.items())
+        return {
+            "command": f"uvicorn {' '.join(self.options())}",
+            "workers_tried": trials or "none",
+            "pool": f"asyncpg, {POOL_SIZE} connections a worker, Unix socket, prepared statements cached",
+            "isolation": "serializable; 40001 and 40P01 run again with jittered backoff",
+            **{f"postgres.{name}": value for name, value in self.postgres.settings().items()},
+        }
+
+    def tear_down(self) -> None:
+        self.halt()
+        self.postgres.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)

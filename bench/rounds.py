@@ -1,0 +1,140 @@
+"""The runs: peers measured in turn (A B A B …), each after a warm-up that is dropped, and audited for lost effects."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bench import open_loop
+from bench.closed_loop import Measured, Wrk
+from bench.mix import Workload
+from bench.open_loop import OpenMeasured
+from bench.peer import Peer
+from bench.probe import Connection
+from bench.process import cpu_seconds
+
+TRIAL_SECONDS = 2
+SETTLE_SECONDS = 15.0
+SETTLE_PAUSE_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure."""
+
+    runs: int
+    seconds: int
+    warmup: int
+    clients: int
+    threads: int
+    keys: tuple[str, ...]
+    open_rates: tuple[float, ...]
+    connections: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One closed-loop run of one peer.
+
+    `processor_us` is the servers' processor time for each request; `fault` is empty when every answer was right.
+    """
+
+    workload: str
+    peer: str
+    keys: str
+    number: int
+    measured: Measured
+    processor_us: float
+    fault: str
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """One open-loop run of one peer."""
+
+    workload: str
+    peer: str
+    keys: str
+    number: int
+    rate: float
+    measured: OpenMeasured
+    fault: str
+
+
+def trial(workload: Workload, peer: Peer, plan: Plan) -> Callable[[], float]:
+    """A short load for choosing a peer's settings: warm-up, then requests/s."""
+    wrk = Wrk(plan.clients, plan.threads)
+
+    def measure() -> float:
+        wrk.run(workload, peer.port, plan.keys[0], seed=1, seconds=1)
+        return wrk.run(
+            workload, peer.port, plan.keys[0], seed=2, seconds=min(TRIAL_SECONDS, plan.seconds)
+        ).requests_per_second
+
+    return measure
+
+
+def closed_runs(workload: Workload, peers: Sequence[Peer], plan: Plan) -> Iterator[Run]:
+    wrk = Wrk(plan.clients, plan.threads)
+    for keys in plan.keys:
+        for number in range(1, plan.runs + 1):
+            for peer in peers:
+                yield closed_run(wrk, workload, peer, keys, number, plan)
+
+
+def closed_run(wrk: Wrk, workload: Workload, peer: Peer, keys: str, number: int, plan: Plan) -> Run:
+    if plan.warmup > 0:
+        wrk.run(workload, peer.port, keys, seed=1000 + number, seconds=plan.warmup)
+    pids = [pid for role in peer.processes().values() for pid in role]
+    effects_before, processor_before = effects(workload, peer), cpu_seconds(pids)
+    measured = wrk.run(workload, peer.port, keys, seed=number, seconds=plan.seconds)
+    processor = cpu_seconds(pids) - processor_before
+    effects_after = effects(workload, peer)
+    fault = failure_of(measured.failures) or audit(measured, effects_before, effects_after, plan.clients)
+    return Run(workload.name, peer.name, keys, number, measured, processor * 1e6 / max(1, measured.requests), fault)
+
+
+def open_runs(workload: Workload, peers: Sequence[Peer], plan: Plan) -> Iterator[OpenRun]:
+    for keys in plan.keys:
+        for rate in plan.open_rates:
+            for number in range(1, plan.runs + 1):
+                for peer in peers:
+                    yield open_run(workload, peer, keys, rate, number, plan)
+
+
+def open_run(workload: Workload, peer: Peer, keys: str, rate: float, number: int, plan: Plan) -> OpenRun:
+    if plan.warmup > 0:
+        open_loop.measure(workload, peer.port, keys, 1000 + number, rate, plan.warmup, plan.connections)
+    measured = open_loop.measure(workload, peer.port, keys, number, rate, plan.seconds, plan.connections)
+    return OpenRun(workload.name, peer.name, keys, number, rate, measured, failure_of(measured.failures))
+
+
+def failure_of(failures: int) -> str:
+    return f"{failures} failed requests" if failures else ""
+
+
+def effects(workload: Workload, peer: Peer) -> int | None:
+    """How many requests have taken effect, where the workload can tell.
+
+    Requests that the end of a run cut off may still be under way: read until the number stays the same.
+    """
+    if workload.effects is None:
+        return None
+    path, deadline = workload.path(workload.effects), time.monotonic() + SETTLE_SECONDS
+    with Connection(peer.port) as connection:
+        seen = int(connection.call(path, {}))
+        while time.monotonic() < deadline:
+            time.sleep(SETTLE_PAUSE_SECONDS)
+            previous, seen = seen, int(connection.call(path, {}))
+            if seen == previous:
+                break
+    return seen
+
+
+def audit(measured: Measured, before: int | None, after: int | None, clients: int) -> str:
+    """Each answered request must have its one effect; at most the requests cut off at the end may have more."""
+    if before is None or after is None:
+        return ""
+    extra = after - before - measured.requests
+    if extra < 0:
+        return f"{-extra} answered requests without effect"
+    return f"{extra} effects without request" if extra > clients else ""

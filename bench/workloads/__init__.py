@@ -1,0 +1,15 @@
+"""The workloads, by name; one file each."""
+
+from bench.mix import Workload
+from bench.workloads import checkout, increment, retwis, shop
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        increment.WORKLOAD,
+        shop.WORKLOAD,
+        checkout.WORKLOAD,
+        retwis.WORKLOAD,
+        retwis.TIMELINES,
+    )
+}

@@ -1,0 +1,78 @@
+"""Apiary: functions that run as transactions inside the database. User code imports this module only."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from apiary.runtime.declaration import App, Function
+from apiary.runtime.errors import (
+    Conflict,
+    ConstraintViolated,
+    DatabaseError,
+    DeadlineExceeded,
+    DeclarationError,
+    Error,
+    Forbidden,
+    InternalError,
+    KeyReused,
+    NoSuchRow,
+    NotAuthenticated,
+    NotFound,
+    Overloaded,
+    Rejected,
+    RuleBroken,
+    Unavailable,
+    UnknownApp,
+    UnknownFunction,
+    ValueOutOfRange,
+    WrongArguments,
+)
+from apiary.runtime.result import Result, Row
+from apiary.runtime.transaction import Transaction
+
+if TYPE_CHECKING:
+    from apiary.client import Client
+    from apiary.embedded import OpenApp, open
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "Client",
+    "Conflict",
+    "ConstraintViolated",
+    "DatabaseError",
+    "DeadlineExceeded",
+    "DeclarationError",
+    "Error",
+    "Forbidden",
+    "Function",
+    "InternalError",
+    "KeyReused",
+    "NoSuchRow",
+    "NotAuthenticated",
+    "NotFound",
+    "OpenApp",
+    "Overloaded",
+    "Rejected",
+    "Result",
+    "Row",
+    "RuleBroken",
+    "Transaction",
+    "Unavailable",
+    "UnknownApp",
+    "UnknownFunction",
+    "ValueOutOfRange",
+    "WrongArguments",
+    "open",
+]
+
+_LAZY = {"Client": "apiary.client", "OpenApp": "apiary.embedded", "open": "apiary.embedded"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is not needed to declare functions only when it is asked for."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'apiary' has no attribute {name!r}")

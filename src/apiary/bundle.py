@@ -1,0 +1,170 @@
+"""Bundles: what a deploy ships. The sources of an app as one archive, the same bytes for the same sources."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import os
+import re
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from apiary.engine.protocol import Migration
+from apiary.runtime.call import user_traceback
+from apiary.runtime.declaration import App
+from apiary.runtime.errors import BundleRefused, Error, PayloadTooLarge
+
+MAX_BUNDLE_BYTES = 32 * 1024 * 1024
+SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "tests", "dist", "build"}
+SKIPPED_FILES = (".pyc", ".pyo", ".db", ".db-wal", ".db-shm")
+REQUIREMENTS = "requirements.txt"
+MARK = "apiary-module"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The archive of an app: `module` is what to import, `content` a tar file, `version` the hash of both."""
+
+    module: str
+    content: bytes
+    requirements: str
+
+    @property
+    def version(self) -> str:
+        """The name of this code: the first 12 hexadecimal digits of the SHA-256 of all that it ships."""
+        return hashlib.sha256(self.module.encode() + b"\0" + self.content).hexdigest()[:12]
+
+
+def locate(path: Path) -> tuple[Path, str]:
+    """The folder to import from and the module to import, for a file, a package, or a folder that holds one of them."""
+    path = path.resolve()
+    if path.is_file() and path.suffix == ".py":
+        return path.parent, path.stem
+    if (path / "__init__.py").is_file():
+        return path.parent, path.name
+    if path.is_dir():
+        inside = [p for p in path.iterdir() if (p / "__init__.py").is_file() and p.name not in SKIPPED_FOLDERS]
+        named = [p for p in inside if p.name == path.name] or inside
+        if len(named) == 1:
+            return path, named[0].name
+        if not named:
+            files = [p for p in path.glob("*.py") if "App(" in p.read_text(encoding="utf-8", errors="replace")]
+            same = [p for p in files if p.stem == path.name] or files
+            if len(same) == 1:
+                return path, same[0].stem
+    raise BundleRefused(
+        f"there is no app at {path}",
+        hint="name a Python file that makes an App, a package, or a folder that holds one of them",
+    )
+
+
+def make_bundle(path: Path) -> Bundle:
+    """Pack the app at `path`. Only the module, its migrations and `requirements.txt` travel; never hidden files."""
+    folder, module = locate(path)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, file in sorted(_files(folder, module)):
+            content = file.read_bytes()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            entry.mode = 0o644
+            archive.addfile(entry, io.BytesIO(content))
+            if buffer.tell() > MAX_BUNDLE_BYTES:
+                raise PayloadTooLarge(
+                    f"the bundle is larger than {MAX_BUNDLE_BYTES // 2**20} MiB",
+                    hint="keep data out of the package: load it by a function, or name it in .gitignore",
+                )
+    requirements = folder / REQUIREMENTS
+    text = requirements.read_text(encoding="utf-8") if requirements.is_file() and _owns(folder, module) else ""
+    return Bundle(module, buffer.getvalue(), text)
+
+
+def unpack(content: bytes, folder: Path) -> None:
+    """Write the files of an archive into a new folder. Nothing outside of it can be written."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for entry in archive:
+                name = PurePosixPath(entry.name)
+                if not entry.isfile() or name.is_absolute() or ".." in name.parts:
+                    raise BundleRefused(f"the bundle holds {entry.name!r}, which is no plain file inside it")
+                source = archive.extractfile(entry)
+                target = folder.joinpath(*name.parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(source.read() if source else b"")
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise BundleRefused(f"the bundle is no readable archive: {error}") from error
+
+
+def load_app(module: str) -> App:
+    """Import a module and find its `App`. `BundleRefused`, with the traceback, where that does not work."""
+    try:
+        imported = importlib.import_module(module)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        refused = BundleRefused(f"the module {module} cannot be imported: {error}", traceback=user_traceback(error))
+        if isinstance(error, Error) and error.hint:
+            refused.hint = error.hint
+        raise refused from error
+    apps = {id(value): value for value in vars(imported).values() if isinstance(value, App)}
+    if len(apps) != 1:
+        names = ", ".join(app.name for app in apps.values()) or "none"
+        raise BundleRefused(f"the module {module} must have one App; it has {names}", hint='write app = App("name")')
+    return next(iter(apps.values()))
+
+
+def load_from(path: Path) -> App:
+    """The app of a file or folder, imported into this process."""
+    folder, module = locate(path)
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return load_app(module)
+
+
+def read_migrations(folder: Path) -> list[Migration]:
+    """The migrations in a folder, in the order of their numbers: `001-name.sql`, `002-…`."""
+    if not folder.is_dir():
+        return []
+    found: dict[int, Migration] = {}
+    for file in sorted(folder.glob("*.sql")):
+        number = re.match(r"(\d+)[-_ ]?", file.name)
+        if number is None:
+            raise BundleRefused(f"the migration {file.name} has no number", hint="name it like 001-create-items.sql")
+        if int(number[1]) in found:
+            raise BundleRefused(f"two migrations have the number {number[1]}: {found[int(number[1])].name}, {file.name}")
+        sql = file.read_text(encoding="utf-8")
+        checksum = hashlib.sha256(sql.encode()).hexdigest()
+        found[int(number[1])] = Migration(file.name, sql, checksum)
+    return [found[number] for number in sorted(found)]
+
+
+def _files(folder: Path, module: str) -> Iterator[tuple[str, Path]]:
+    """The files of an app, with the names that they have in the archive."""
+    if (folder / f"{module}.py").is_file():
+        yield f"{module}.py", folder / f"{module}.py"
+        yield from _walk(folder, folder / "migrations", (".sql",))
+        yield from _walk(folder, folder / "web", ())
+    else:
+        yield from _walk(folder, folder / module, ())
+    if (folder / REQUIREMENTS).is_file() and _owns(folder, module):
+        yield REQUIREMENTS, folder / REQUIREMENTS
+        yield from _walk(folder, folder / "wheels", (".whl",))
+
+
+def _walk(base: Path, folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if f not in SKIPPED_FOLDERS and not f.startswith("."))
+        for name in sorted(files):
+            if name.startswith(".") or name.endswith(SKIPPED_FILES) or (suffixes and not name.endswith(suffixes)):
+                continue
+            file = Path(root, name)
+            yield file.relative_to(base).as_posix(), file
+
+
+def _owns(folder: Path, module: str) -> bool:
+    """Whether `requirements.txt` in this folder is the app's own: it lies beside the module and lists packages."""
+    return (folder / REQUIREMENTS).is_file()

@@ -1,0 +1,225 @@
+"""Types at the border: JSON to arguments, results to JSON, rows to values, and the schemas of all of them (pydantic).
+
+A body must fit strictly (`"7"` is no integer); a query string is text, so its values are converted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Annotated, Any, get_origin, get_type_hints
+
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from typing_extensions import NotRequired, TypedDict
+
+from apiary.runtime.call import Bound, Program
+from apiary.runtime.declaration import App, Function
+from apiary.runtime.errors import DeclarationError, InternalError, WrongArguments
+from apiary.runtime.result import Row
+from apiary.runtime.session import Call
+
+CONFIG = ConfigDict(
+    extra="forbid",
+    ser_json_bytes="base64",
+    val_json_bytes="base64",
+    arbitrary_types_allowed=False,
+    allow_inf_nan=False,
+)
+RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+MAX_ERRORS_SHOWN = 20
+
+
+class FunctionCodec:
+    """The codec of one function, made from its signature."""
+
+    def __init__(self, function: Function[..., Any]) -> None:
+        self.function = function
+        self._hints = _hints(function)
+        names = list(function.parameters)
+        try:
+            self._arguments = _arguments_adapter(function, self._hints)
+            result = self._hints.get("return", Any)
+            self._result: TypeAdapter[Any] = _adapter(result)
+        except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError) as error:
+            raise DeclarationError(
+                f"{function.name} uses a type that does not travel as JSON: {error.message}",
+                hint="arguments and results are what pydantic can describe: int, str, datetime, dataclasses, models, …",
+            ) from error
+        self._validate_json = self._arguments.validator.validate_json
+        self._dump = self._result.serializer.to_json
+        self._names = names
+
+    def decode(self, call: Call) -> dict[str, Any]:
+        """The arguments of a call by name; those that are not given are left to the function's defaults."""
+        try:
+            if call.lax:
+                return self._decode_text(json.loads(call.input))
+            arguments: dict[str, Any] = self._validate_json(call.input or b"{}", strict=True)
+            return arguments
+        except ValidationError as error:
+            raise self._refusal(error) from None
+
+    def _decode_text(self, texts: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments from a query string: scalars and lists of scalars as text, anything else as JSON text."""
+        values: dict[str, Any] = {}
+        for name, given in texts.items():
+            hint = self._hints.get(name)
+            many = get_origin(hint) in (list, tuple, set, frozenset)
+            value = given if many else given[-1]
+            if isinstance(value, str) and value[:1] in ("{", "["):
+                try:
+                    value = json.loads(value)
+                except ValueError:
+                    pass
+            values[name] = value
+        arguments: dict[str, Any] = self._arguments.validate_python(values)
+        return arguments
+
+    def canonical(self, call: Call) -> bytes:
+        """The input as the log keeps it: the body as it came, a query string as the arguments that it meant."""
+        if not call.lax:
+            return call.input or b"{}"
+        return self._arguments.dump_json(self.decode(call))
+
+    def encode(self, result: Any) -> bytes:
+        """The result as JSON; `InternalError` where it is not what the signature says."""
+        try:
+            return self._dump(result, warnings="error", fallback=_fallback)
+        except pydantic_core.PydanticSerializationError as error:
+            raise InternalError(f"{self.function.name} returned what it does not declare: {error}") from error
+
+    def encode_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """Python arguments as the JSON object of a call; `WrongArguments` where they do not fit."""
+        if len(args) > len(self._names):
+            raise WrongArguments(f"{self.function.name} takes {len(self._names)} arguments, {len(args)} were given")
+        given = dict(zip(self._names, args, strict=False))
+        twice = given.keys() & kwargs.keys()
+        if twice:
+            raise WrongArguments(f"{self.function.name} got the argument {min(twice)} twice")
+        try:
+            encoded = pydantic_core.to_json({**given, **kwargs}, bytes_mode="base64", fallback=_fallback)
+            self._validate_json(encoded, strict=True)
+        except ValidationError as error:
+            raise self._refusal(error) from None
+        except pydantic_core.PydanticSerializationError as error:
+            raise WrongArguments(f"{self.function.name}: {error}") from None
+        return encoded
+
+    def decode_result(self, output: bytes) -> Any:
+        """A result from its JSON, as a value of the type that the function declares."""
+        return self._result.validate_json(output)
+
+    def input_schema(self) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of the arguments, with defaults."""
+        schema = self._arguments.json_schema(mode="validation", ref_template="#/components/schemas/{model}")
+        for name, parameter in self.function.parameters.items():
+            if parameter.default is not inspect.Parameter.empty:
+                default = _adapter(self._hints.get(name, Any)).dump_python(parameter.default, mode="json")
+                schema["properties"][name]["default"] = default
+        schema["title"] = f"{self.function.name} arguments"
+        return schema
+
+    def output_schema(self) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of the result."""
+        return self._result.json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+
+    def _refusal(self, error: ValidationError) -> WrongArguments:
+        """A refusal that names each argument that is wrong, what it was to be, and the nearest name."""
+        errors = [
+            {
+                "argument": ".".join(str(part) for part in item["loc"]),
+                "message": self._explain(item),
+            }
+            for item in error.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS_SHOWN]
+        ]
+        first = errors[0]
+        place = f"{first['argument']}: " if first["argument"] else ""
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        signature = ", ".join(str(parameter) for parameter in self.function.parameters.values())
+        return WrongArguments(
+            f"{self.function.name}: {place}{first['message']}{more}",
+            hint=f"the function is {self.function.name}({signature})",
+            errors=errors,
+        )
+
+    def _explain(self, item: Any) -> str:
+        message: str = item["msg"]
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            near = get_close_matches(str(item["loc"][0]), self._names, 1)
+            return "there is no such argument" + (f"; did you mean {near[0]!r}?" if near else "")
+        if item["type"] == "missing" and len(item["loc"]) == 1:
+            return "this argument is missing"
+        return message[:1].lower() + message[1:]
+
+
+def compile_program(app: App, version: str) -> Program:
+    """The program of an app: every function with its codec. `DeclarationError` where a type cannot travel."""
+    return Program(app.name, version, {name: Bound(f, FunctionCodec(f)) for name, f in app.functions.items()})
+
+
+def convert_rows(kind: type[Any], names: Sequence[str], rows: list[tuple[Any, ...]]) -> list[Any]:
+    """Rows as values of a type: records by the names of the columns, other types from the only column."""
+    adapter = _list_adapter(kind)
+    if _is_record(kind):
+        return adapter.validate_python([dict(zip(names, row, strict=True)) for row in rows])
+    if len(names) != 1:
+        raise InternalError(f"a row of {len(names)} columns is no {kind!r}", hint="ask for a record, or one column")
+    return adapter.validate_python([row[0] for row in rows])
+
+
+@lru_cache(maxsize=1024)
+def _list_adapter(kind: Any) -> TypeAdapter[list[Any]]:
+    return TypeAdapter(list[kind])
+
+
+def _is_record(kind: Any) -> bool:
+    origin = get_origin(kind) or kind
+    if isinstance(origin, type) and issubclass(origin, BaseModel | dict):
+        return True
+    return hasattr(origin, "__dataclass_fields__") or hasattr(origin, "__total__") or hasattr(origin, "_fields")
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """An adapter with our way of writing bytes, where the type does not bring its own configuration."""
+    try:
+        return TypeAdapter(kind, config=RESULT_CONFIG)
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(kind)
+
+
+def _arguments_adapter(function: Function[..., Any], hints: Mapping[str, Any]) -> TypeAdapter[Any]:
+    """The arguments as a TypedDict, so that any parameter name will do and defaults stay the function's own."""
+    fields: dict[str, Any] = {}
+    for name, parameter in function.parameters.items():
+        hint = _bounded(hints.get(name, Any))
+        fields[name] = hint if parameter.default is inspect.Parameter.empty else NotRequired[hint]
+    arguments = TypedDict(f"{function.name}_arguments", fields)  # type: ignore[misc, operator]
+    arguments.__pydantic_config__ = CONFIG  # type: ignore[attr-defined]
+    return TypeAdapter(arguments)
+
+
+def _bounded(hint: Any) -> Any:
+    """Plain integers are limited to the 64 bits that databases have, so that one too large is refused early."""
+    if hint is int:
+        return Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+    return hint
+
+
+def _hints(function: Function[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function.body, include_extras=True)
+    except NameError as error:
+        raise DeclarationError(f"{function.name} has an annotation that cannot be resolved: {error}") from error
+
+
+def _fallback(value: Any) -> Any:
+    if isinstance(value, Row):
+        return dict(zip(value.keys(), value, strict=True))
+    raise TypeError(f"a {type(value).__name__} has no JSON form")

@@ -1,0 +1,61 @@
+"""Settings: what `apiary serve` and `apiary.open` are told, checked once, in units that their names say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from apiary.runtime.errors import DeclarationError
+
+DEFAULT_FOLDER = ".apiary"
+SQLITE = "sqlite:///"
+
+
+class ConfigurationError(DeclarationError):
+    """A setting that cannot be."""
+
+    code = "configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a server is told."""
+
+    folder: Path
+    address: str = "127.0.0.1"
+    port: int = 8000
+    admin_key: str | None = None
+    anonymous_calls: bool = False
+    max_request_bytes: int = 1024 * 1024
+    max_waiting_calls: int = 1024
+    host_memory_bytes: int = 1024 * 1024 * 1024
+    recording: bool = True
+
+
+def database_folder(url: str | None) -> Path:
+    """The folder of a server's databases, from `sqlite:///FOLDER`; by default `.apiary`."""
+    if url is None or url == SQLITE:
+        return Path(DEFAULT_FOLDER)
+    folder = Path(_sqlite(url))
+    if folder.is_file():
+        raise ConfigurationError(
+            f"{folder} is a file: a server keeps one file for each app, in a folder",
+            hint=f"name the folder: sqlite:///{folder.parent}/",
+        )
+    return folder
+
+
+def database_path(url: str, app: str) -> Path:
+    """The file of one app, from `sqlite:///FILE`; where that is a folder, `FOLDER/APP.db`."""
+    path = Path(_sqlite(url))
+    return path / f"{app}.db" if path.is_dir() or url.endswith("/") else path
+
+
+def _sqlite(url: str) -> str:
+    if not url.startswith(SQLITE):
+        kind = url.split(":", 1)[0]
+        raise ConfigurationError(
+            f"there is no engine for {kind}: URLs here", hint="write sqlite:///path (four slashes for an absolute one)"
+        )
+    return unquote(url.removeprefix(SQLITE)) or "."

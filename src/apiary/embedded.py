@@ -1,0 +1,105 @@
+"""`apiary.open`: an app and its database in the caller's own process, for scripts, tests and notebooks."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+
+from apiary.bundle import load_app, load_from, read_migrations
+from apiary.codec import FunctionCodec, compile_program, convert_rows
+from apiary.config import database_folder, database_path
+from apiary.engine.dispatch import Dispatcher
+from apiary.engine.protocol import Engine
+from apiary.engine.sqlite.engine import SqliteEngine
+from apiary.runtime.declaration import App, Function
+from apiary.runtime.errors import DeadlineExceeded, Error, InternalError, from_problem
+from apiary.runtime.ids import new_id
+from apiary.runtime.session import Call, Outcome
+from apiary.runtime.transaction import Transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LOCAL_VERSION = "local"
+
+
+class OpenApp:
+    """An app that is open in this process. Close it, or use it in a `with` block."""
+
+    def __init__(self, app: App, engine: Engine, *, caller: str = "local") -> None:
+        self.app = app
+        self.engine = engine
+        self._caller = caller
+        engine.migrate(read_migrations(app.migrations), LOCAL_VERSION)
+        self.program = compile_program(app, LOCAL_VERSION)
+        self._dispatcher = Dispatcher(engine, self.program)
+        self._dispatcher.backlog.activate()
+
+    @overload
+    def call(self, function: str, /, *args: Any, idempotency_key: str | None = None, **arguments: Any) -> Any: ...
+    @overload
+    def call(
+        self, function: Function[Concatenate[Transaction, P], R], /, *args: P.args, **arguments: P.kwargs
+    ) -> R: ...
+    def call(self, function: Any, /, *args: Any, idempotency_key: str | None = None, **arguments: Any) -> Any:
+        """Call a function, as over HTTP: arguments by name or position, checked; returns what it declares.
+
+        Raises `Rejected`, `WrongArguments` and the other errors of the platform; `InternalError` has the function's
+        own exception as its cause.
+        """
+        name = function if isinstance(function, str) else function.name
+        bound = self.program.find(name)
+        encoded = bound.codec.encode_arguments(args, arguments)
+        answer: Future[Outcome] = Future()
+        call = Call(new_id(), name, encoded, self._caller, frozenset({"admin"}), idempotency_key)
+        self._dispatcher.submit(call, lambda _, outcome: answer.set_result(outcome))
+        outcome = answer.result()
+        if outcome.error is not None:
+            raise _raised(outcome)
+        assert isinstance(bound.codec, FunctionCodec)
+        return bound.codec.decode_result(outcome.output)
+
+    def drain(self, timeout: float = 30.0) -> None:
+        """Wait until every queued call has been run; `DeadlineExceeded` after `timeout` seconds."""
+        if not self._dispatcher.backlog.wait_empty(timeout):
+            raise DeadlineExceeded(f"calls are still waiting in the queue after {timeout:g} s")
+
+    def close(self) -> None:
+        """Finish what runs, and close the database."""
+        self._dispatcher.close()
+        self.engine.close()
+
+    def __enter__(self) -> OpenApp:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def open(app: App | str | Path, database: str | None = None) -> OpenApp:
+    """Open an app in this process.
+
+    `app`: an `App`, the name of a module that makes one, or a path. `database`: `sqlite:///shop.db`; by default
+    `.apiary/NAME.db` below the current folder.
+    """
+    if not isinstance(app, App):
+        path = Path(app)
+        app = load_from(path) if path.exists() else load_app(str(app))
+    path = database_path(database, app.name) if database else database_folder(None) / f"{app.name}.db"
+    return OpenApp(app, SqliteEngine(path, convert_rows))
+
+
+def _raised(outcome: Outcome) -> Error:
+    """The exception for a failed call; where the function raised an error of the platform, that very one."""
+    assert outcome.error is not None
+    if isinstance(outcome.cause, Error) and not isinstance(outcome.cause, InternalError):
+        error = outcome.cause
+        error.call_id = outcome.error.get("call_id")
+        return error
+    error = from_problem(outcome.error)
+    if outcome.cause is not None:
+        error.__cause__ = outcome.cause
+    return error
+

@@ -1,0 +1,145 @@
+"""Actions: functions that touch the outside world. They run in threads beside the database, and are recorded after.
+
+An action runs at least once, each time with the same idempotency key; its record is written before its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from apiary.engine.protocol import Engine
+from apiary.runtime.call import Bound, Program, failure, problem_of, record_of, recorded_outcome, stopped
+from apiary.runtime.declaration import IDEMPOTENCY_KEY
+from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Rejected
+from apiary.runtime.ids import id_text
+from apiary.runtime.session import Call, Outcome, Record
+from apiary.runtime.transaction import Notes, check_roles, now_microseconds
+
+THREADS = 64
+MAX_BACKOFF_SECONDS = 60.0
+
+Reply = Callable[[Call, Outcome], None]
+Write = Callable[[Record, Callable[[bool], None]], None]
+
+
+class ActionRunner:
+    """Runs actions with their retries. Calls with one idempotency key run once at a time, and share the outcome."""
+
+    def __init__(self, engine: Engine, program: Program, write: Write) -> None:
+        self._engine = engine
+        self._program = program
+        self._write = write
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="apiary-action")
+        self._lock = threading.Lock()
+        self._running: dict[str | bytes, list[tuple[Call, Reply]]] = {}
+
+    def submit(self, call: Call, bound: Bound, reply: Reply) -> None:
+        """Run the action in a thread; `reply` is called from another thread."""
+        identity = call.key or call.id
+        with self._lock:
+            waiting = self._running.get(identity)
+            if waiting is not None:
+                waiting.append((call, reply))
+                return
+            self._running[identity] = []
+        self._pool.submit(self._run, call, bound, reply, identity)
+
+    def close(self) -> None:
+        """Take no more; those that run are abandoned, and are run again by whoever asks again."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, call: Call, bound: Bound, reply: Reply, identity: str | bytes) -> None:
+        def settle(outcome: Outcome) -> None:
+            with self._lock:
+                waiting = self._running.pop(identity)
+            reply(call, outcome)
+            for other, answer in waiting:
+                self.submit(other, bound, answer)
+
+        try:
+            earlier = self._engine.find(call.id, call.key)
+            if earlier is not None:
+                settle(recorded_outcome(earlier, call, bound))
+                return
+            check_roles(bound.function, call.roles)
+            arguments = bound.codec.decode(call)
+        except Error as error:
+            settle(Outcome(error=problem_of(call, error), cause=error))
+            return
+        outcome, record = self._attempts(call, bound, arguments)
+
+        def written(kept: bool) -> None:
+            if kept:
+                settle(outcome)
+            else:
+                lost = DatabaseUnavailable("the action ran, and its record could not be written; ask again")
+                settle(Outcome(error=problem_of(call, lost), cause=lost))
+
+        self._write(record, written)
+
+    def _attempts(self, call: Call, bound: Bound, arguments: dict[str, Any]) -> tuple[Outcome, Record]:
+        """Run until it succeeds, is refused, has no attempts left, or the time is over."""
+        options = bound.function.options
+        started = now_microseconds()
+        end = time.monotonic() + options.timeout
+        notes = Notes(started)
+        for attempt in range(1, options.retries + 2):
+            tried = replace(call, attempt=attempt)
+            try:
+                output = bound.codec.encode(_invoke(bound, call, arguments, end))
+                record = record_of(self._program, bound, tried, notes, "ok", output)
+                return Outcome(output, duration=record.duration), record
+            except Exception as error:
+                wait = min(options.backoff * 2 ** (attempt - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
+                over = time.monotonic() + wait >= end
+                if isinstance(error, DeadlineExceeded) or (over and attempt <= options.retries):
+                    return stopped(self._program, tried, started)
+                if isinstance(error, Rejected) or attempt > options.retries:
+                    problem = problem_of(call, error)
+                    record = failure(self._program, bound, tried, notes, problem, error)
+                    return Outcome(error=problem, cause=error, duration=record.duration), record
+                notes.lines.append({"at": now_microseconds() - started, "message": f"attempt {attempt}: {error!r}"})
+                time.sleep(wait)
+        raise AssertionError("the last attempt returns")
+
+
+def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> Any:
+    """One attempt, in this thread when it is `async def`, else in one of its own that is left behind at the deadline."""
+    function = bound.function
+    if function.wants_idempotency_key:
+        arguments = {**arguments, IDEMPOTENCY_KEY: call.key or id_text(call.id)}
+    seconds = max(0.0, end - time.monotonic())
+    if inspect.iscoroutinefunction(function.body):
+        return asyncio.run(_invoke_async(function.body, arguments, seconds))
+    done: list[Any] = []
+    failed: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            done.append(function.body(**arguments))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=body, name=f"apiary-action-{function.name}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise DeadlineExceeded(f"{function.name} ran out of time")
+    return done[0]
+
+
+async def _invoke_async(body: Callable[..., Any], arguments: dict[str, Any], seconds: float) -> Any:
+    try:
+        return await asyncio.wait_for(body(**arguments), seconds)
+    except asyncio.TimeoutError:
+        raise DeadlineExceeded("the action ran out of time") from None

@@ -1,0 +1,143 @@
+"""The backlog: the calls of the queue table that this process is to run, a window of them in memory."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from apiary.engine.protocol import LAST_ATTEMPT
+from apiary.runtime.session import Call, Outcome, Queued
+from apiary.runtime.transaction import now_microseconds
+
+WINDOW = 1000
+RETRY_SECONDS = 0.5
+
+
+class Backlog:
+    """Hands out queued calls when they are due, each once at a time; what does not fit stays in the table.
+
+    Inactive until `activate`: of two processes that serve one database during a deploy, one runs the queue.
+    """
+
+    def __init__(self, load: Callable[[int], Sequence[Queued]], ready: Callable[[], None]) -> None:
+        self._load = load
+        self._ready = ready
+        self._lock = threading.Condition()
+        self._active = False
+        self._more = False
+        self._known: set[bytes] = set()
+        self._due: deque[Call] = deque()
+        self._later: list[tuple[int, bytes, Call]] = []
+        self._timer: threading.Timer | None = None
+
+    def activate(self, active: bool = True) -> None:
+        """Begin to run the queue, with what lies in the table; or stop handing out."""
+        with self._lock:
+            self._active = active
+            if not active:
+                self._due.clear()
+                self._later.clear()
+        if active:
+            self.reload()
+
+    def reload(self) -> None:
+        """Look into the table again: another process may have left calls there."""
+        self.add(self._load(WINDOW))
+
+    def add(self, queued: Iterable[Queued]) -> None:
+        """Take calls that were committed to the queue."""
+        with self._lock:
+            if not self._active:
+                return
+            for item in queued:
+                if item.id in self._known:
+                    continue
+                if len(self._known) >= WINDOW:
+                    self._more = True
+                    break
+                self._known.add(item.id)
+                self._put(_call(item), item.due)
+            waiting = bool(self._due)
+        if waiting:
+            self._ready()
+
+    def take(self, limit: int) -> list[Call]:
+        """Up to `limit` calls that are due."""
+        if not self._due:
+            return []
+        with self._lock:
+            return [self._due.popleft() for _ in range(min(limit, len(self._due)))]
+
+    def done(self, call: Call, outcome: Outcome) -> None:
+        """A call came to an end: one that was stopped, or could not commit, is tried again after a while."""
+        code = (outcome.error or {}).get("code")
+        again = code in ("database_unavailable", "overloaded") or (
+            code == "deadline_exceeded" and call.attempt < LAST_ATTEMPT
+        )
+        with self._lock:
+            if again:
+                wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)
+                self._put(replace(call, attempt=call.attempt + 1), now_microseconds() + int(wait * 1e6))
+                return
+            self._known.discard(call.id)
+            refill = self._more and len(self._known) < WINDOW // 2
+            if refill:
+                self._more = False
+            self._lock.notify_all()
+        if refill:
+            self.reload()
+
+    def wait_empty(self, timeout: float) -> bool:
+        """Wait until no call is left in the queue, in memory or in the table."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._known and not self._more, timeout)
+
+    def close(self) -> None:
+        """Stop handing out."""
+        with self._lock:
+            self._active = False
+            self._due.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _put(self, call: Call, due: int) -> None:
+        wait = due - now_microseconds()
+        if wait <= 0:
+            self._due.append(call)
+            return
+        heapq.heappush(self._later, (due, call.id, call))
+        if self._later[0][1] == call.id:
+            self._set_timer(wait / 1e6)
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, self._ring)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _ring(self) -> None:
+        with self._lock:
+            now = now_microseconds()
+            while self._later and self._later[0][0] <= now:
+                self._due.append(heapq.heappop(self._later)[2])
+            if self._later and self._active:
+                self._set_timer((self._later[0][0] - now) / 1e6)
+        self._ready()
+
+
+def _call(queued: Queued) -> Call:
+    return Call(
+        id=queued.id,
+        function=queued.function,
+        input=queued.input,
+        caller=queued.caller,
+        roles=frozenset({"admin"}),
+        parent=queued.parent,
+        attempt=queued.attempts + 1,
+        queued=True,
+    )

@@ -1,0 +1,253 @@
+"""The dispatcher: takes calls from anywhere, gives each to a lane that may run it, answers when it is durable.
+
+One thread writes, a few read, a pool runs actions. Calls that wait at the same moment travel together, so that they
+share a commit or a snapshot. The queue of calls that transactions left for later is run here too.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from apiary.engine.actions import ActionRunner
+from apiary.engine.backlog import Backlog
+from apiary.engine.protocol import Engine, Lane
+from apiary.engine.watchdog import ThreadGuard, Watchdog
+from apiary.runtime.call import Bound, Program, problem_of
+from apiary.runtime.declaration import Kind
+from apiary.runtime.errors import Error, Overloaded
+from apiary.runtime.session import Call, Outcome, Record
+
+MAX_BATCH = 128
+MAX_QUEUED_IN_BATCH = 16
+READERS = 2
+SLOW_MICROSECONDS = 5_000
+RECORDS_WAIT_SECONDS = 0.01
+MAX_RECORDS_WAITING = 10_000
+
+Reply = Callable[[Call, Outcome], None]
+
+
+@dataclass(slots=True)
+class Job:
+    """A call, and what to do with its outcome. Only a call of the queue may name a function that is gone (no `bound`)."""
+
+    call: Call
+    bound: Bound | None
+    reply: Reply
+    arrived: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True)
+class Recording:
+    """A record that is to be written, and who wants to know whether it was."""
+
+    record: Record
+    written: Callable[[bool], None]
+
+
+class Dispatcher:
+    """Runs the calls of one program on one engine.
+
+    `flush` is called after each batch of replies, from the thread that made them; `observe` for every call that the
+    queue ran.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        program: Program,
+        *,
+        flush: Callable[[], None] = lambda: None,
+        observe: Reply = lambda call, outcome: None,
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        self.engine = engine
+        self.program = program
+        self._flush = flush
+        self._observe = observe
+        self._watchdog = watchdog or Watchdog()
+        self._to_write: SimpleQueue[Job | Recording | None] = SimpleQueue()
+        self._to_read: SimpleQueue[Job | None] = SimpleQueue()
+        self._records: list[Record] = []
+        self._closing = False
+        self.backlog = Backlog(engine.queued, lambda: self._to_write.put(None))
+        self._actions = ActionRunner(engine, program, lambda *record: self._to_write.put(Recording(*record)))
+        self._threads = [self._start(self._write, engine.writer)]
+        self._threads += [self._start(self._read, engine.reader) for _ in range(READERS)]
+
+    def submit(self, call: Call, reply: Reply) -> None:
+        """Run a call. `reply` gets its outcome, from another thread, once that is durable."""
+        try:
+            bound = self.program.find(call.function)
+        except Error as error:
+            reply(call, Outcome(error=problem_of(call, error), cause=error))
+            self._flush()
+            return
+        kind = bound.function.kind
+        if kind is Kind.ACTION:
+            self._actions.submit(call, bound, self._flushed(reply))
+        elif kind is Kind.QUERY and call.key is None:
+            self._to_read.put(Job(call, bound, reply))
+        else:
+            self._to_write.put(Job(call, bound, reply))
+
+    def close(self) -> None:
+        """Finish what was submitted, then end the threads."""
+        self.backlog.close()
+        self._closing = True
+        for _ in range(READERS):
+            self._to_read.put(None)
+        for thread in self._threads[1:]:
+            thread.join()
+        self._to_write.put(None)
+        self._threads[0].join()
+        self._actions.close()
+        self._watchdog.close()
+
+    def _start(
+        self,
+        loop: Callable[[Lane], None],
+        open_lane: Callable[[Program, ThreadGuard], Lane],
+    ) -> threading.Thread:
+        guard = self._watchdog.guard()
+        lane = open_lane(self.program, guard)
+        guard.interrupt = lane.interrupt
+        name = f"apiary-{loop.__name__.strip('_')}"
+        thread = threading.Thread(target=loop, args=(lane,), name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _flushed(self, reply: Reply) -> Reply:
+        def answer(call: Call, outcome: Outcome) -> None:
+            reply(call, outcome)
+            self._flush()
+
+        return answer
+
+    def _write(self, lane: Lane) -> None:
+        batches = Batches(self._to_write)
+        while True:
+            wait = RECORDS_WAIT_SECONDS if self._records else None
+            items = batches.next(wait)
+            jobs = [item for item in items if isinstance(item, Job)]
+            recordings = [item for item in items if isinstance(item, Recording)]
+            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, MAX_BATCH - len(jobs)))
+            records, self._records = self._records, []
+            if jobs or records or recordings:
+                self._commit(lane, batches, jobs, recordings, records)
+            elif self._closing and not items:
+                lane.close()
+                return
+
+    def _commit(
+        self,
+        lane: Lane,
+        batches: Batches,
+        jobs: list[Job],
+        recordings: Sequence[Recording],
+        records: list[Record],
+    ) -> None:
+        jobs = self._fresh(jobs)
+        records += [recording.record for recording in recordings]
+        done = lane.run([job.call for job in jobs], records)
+        lost = set(map(id, done.lost))
+        self.backlog.add(done.queued)
+        for job, outcome in zip(jobs, done.outcomes, strict=True):
+            batches.note(job.call.function, outcome.duration)
+            job.reply(job.call, outcome)
+        for recording in recordings:
+            recording.written(id(recording.record) not in lost)
+        self._flush()
+
+    def _read(self, lane: Lane) -> None:
+        batches = Batches(self._to_read)
+        while True:
+            jobs = self._fresh([job for job in batches.next(None) if isinstance(job, Job)])
+            if not jobs:
+                if self._closing:
+                    lane.close()
+                    return
+                continue
+            done = lane.run([job.call for job in jobs])
+            for job, outcome in zip(jobs, done.outcomes, strict=True):
+                batches.note(job.call.function, outcome.duration)
+                job.reply(job.call, outcome)
+            self._flush()
+            self._keep(lane.take_records())
+
+    def _keep(self, records: list[Record]) -> None:
+        """Hand records of queries to the writer, which writes them with its next commit, or after a short wait."""
+        first = not self._records
+        room = MAX_RECORDS_WAITING - len(self._records)
+        self._records += records[:room]
+        if first and records:
+            self._to_write.put(None)
+
+    def _from_backlog(self, limit: int) -> list[Job]:
+        jobs = []
+        for call in self.backlog.take(limit):
+            bound = self.program.functions.get(call.function)
+            if bound is not None and bound.function.kind is Kind.ACTION:
+                self._actions.submit(call, bound, self._queue_ran)
+            else:
+                jobs.append(Job(call, bound, self._queue_ran))
+        return jobs
+
+    def _queue_ran(self, call: Call, outcome: Outcome) -> None:
+        self.backlog.done(call, outcome)
+        self._observe(call, outcome)
+
+    def _fresh(self, jobs: list[Job]) -> list[Job]:
+        """Without those that waited longer than they may run: they are refused, and may be sent again."""
+        now = time.monotonic()
+        fresh = []
+        for job in jobs:
+            if job.bound is None or job.call.queued or now - job.arrived < job.bound.function.options.timeout:
+                fresh.append(job)
+                continue
+            error = Overloaded(f"{job.call.function} waited {now - job.arrived:.1f} s and was not run; send it again")
+            job.reply(job.call, Outcome(error=problem_of(job.call, error), cause=error))
+        return fresh
+
+
+class Batches:
+    """Takes what waits in a queue, together; a function that was slow last time gets a batch of its own."""
+
+    def __init__(self, source: SimpleQueue[Job | Recording | None] | SimpleQueue[Job | None]) -> None:
+        self._source = source
+        self._slow: set[str] = set()
+        self._held: Job | None = None
+
+    def next(self, wait: float | None) -> list[Job | Recording]:
+        """The next batch; empty when the queue was only nudged, or nothing came within `wait` seconds."""
+        batch: list[Job | Recording] = []
+        item: Job | Recording | None = self._held
+        self._held = None
+        try:
+            if item is None:
+                item = self._source.get(timeout=wait)
+            while True:
+                if item is not None:
+                    if isinstance(item, Job) and item.call.function in self._slow:
+                        if batch:
+                            self._held = item
+                        else:
+                            batch.append(item)
+                        return batch
+                    batch.append(item)
+                    if len(batch) >= MAX_BATCH:
+                        return batch
+                item = self._source.get_nowait()
+        except Empty:
+            return batch
+
+    def note(self, function: str, duration: int) -> None:
+        """Remember how long a function took."""
+        if duration > SLOW_MICROSECONDS:
+            self._slow.add(function)
+        elif self._slow:
+            self._slow.discard(function)

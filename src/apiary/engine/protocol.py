@@ -1,0 +1,77 @@
+"""The seam: what a database must offer so that the platform can run functions in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from apiary.runtime.call import Guard, Program
+from apiary.runtime.session import Call, Outcome, Queued, Record
+
+LAST_ATTEMPT = 5
+"""A queued call that was stopped this many times leaves the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of an app's `migrations/`: its name, its SQL, and the SHA-256 of that SQL."""
+
+    name: str
+    sql: str
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a batch came to, once it is durable: an outcome for each call, the calls that it put into the queue, and
+    the records that could not be written."""
+
+    outcomes: Sequence[Outcome]
+    queued: Sequence[Queued] = ()
+    lost: Sequence[Record] = ()
+
+
+class Lane(Protocol):
+    """One connection, used by one thread at a time. Queries have lanes of their own."""
+
+    def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
+        """Run calls, each in a part of its own, write `records` with them, and commit all at once.
+
+        Returns when everything is durable. A call that cannot be committed has an outcome that says so.
+        """
+
+    def take_records(self) -> list[Record]:
+        """Records of queries that ran on this lane since the last time, for a lane that writes."""
+
+    def interrupt(self) -> None:
+        """End the statement that runs now; called from another thread."""
+
+    def close(self) -> None:
+        """Give the connection back."""
+
+
+class Engine(Protocol):
+    """A database of one app."""
+
+    def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
+        """Apply what is new, all or nothing; returns the names. `MigrationRefused` where that cannot be."""
+
+    def writer(self, program: Program, guard: Guard) -> Lane:
+        """A lane for transactions."""
+
+    def reader(self, program: Program, guard: Guard) -> Lane:
+        """A lane for queries."""
+
+    def find(self, identifier: bytes | None, key: str | None) -> Record | None:
+        """The record of a call, by its id or by its idempotency key."""
+
+    def queued(self, limit: int) -> list[Queued]:
+        """The calls that wait in the queue, the earliest first."""
+
+    def backup(self, target: Path) -> None:
+        """Copy the database, consistent, while it is in use."""
+
+    def close(self) -> None:
+        """Close everything; no call may be running."""

@@ -1,0 +1,143 @@
+"""The embedded engine: opens the file, makes its lanes, migrates, backs up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import apsw
+
+from apiary.engine.protocol import Migration
+from apiary.engine.sqlite.errors import translate
+from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, WritingLane, find
+from apiary.engine.sqlite.session import SQL, SqliteSession, connect
+from apiary.runtime.call import Guard, Program
+from apiary.runtime.errors import MigrationRefused
+from apiary.runtime.result import Convert
+from apiary.runtime.session import Queued, Record
+from apiary.runtime.transaction import now_microseconds
+
+BACKUP_PAGES_A_STEP = 512
+
+
+class SqliteEngine:
+    """One app's SQLite file. `recording=False` leaves out the records (and so exactly-once), to measure their cost."""
+
+    def __init__(self, path: Path, convert_rows: Convert, *, recording: bool = True) -> None:
+        self.path = path
+        self._convert_rows = convert_rows
+        self._recording = recording
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection = connect(str(path))
+            self._install()
+        except apsw.Error as error:
+            raise translate(error) from error
+        self._lock = threading.Lock()
+
+    def _install(self) -> None:
+        """Create the system tables, or bring those of an older release up to date, in one transaction."""
+        run = self._connection.execute
+        folder = files("apiary.engine.sqlite").joinpath("schema")
+        schemas = sorted((entry.name, entry.read_text(encoding="utf-8")) for entry in folder.iterdir())
+        run(SQL["begin_write"])
+        run(SQL["create_schema_table"])
+        installed = run(SQL["schema_number"]).fetchall()[0][0]
+        for number, (name, sql) in enumerate(schemas, start=1):
+            if number > installed:
+                _script(self._connection, sql)
+                run(SQL["insert_schema"], (number, name))
+        run(SQL["commit"])
+
+    def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
+        with self._lock:
+            run = self._connection.execute
+            try:
+                run(SQL["begin_write"])
+            except apsw.Error as error:
+                raise translate(error) from error
+            try:
+                applied = dict(run(SQL["applied_migrations"]).fetchall())
+                new = _to_apply(migrations, applied)
+                for migration in new:
+                    self._apply(migration, version)
+                broken = run("pragma foreign_key_check").fetchall() if new else []
+                if broken:
+                    raise MigrationRefused(f"after the migrations, the table {broken[0][0]} has broken foreign keys")
+                run(SQL["commit"])
+            except BaseException as error:
+                if self._connection.in_transaction:
+                    run(SQL["rollback"])
+                if isinstance(error, apsw.Error):
+                    raise translate(error) from error
+                raise
+            return [migration.name for migration in new]
+
+    def _apply(self, migration: Migration, version: str) -> None:
+        try:
+            _script(self._connection, migration.sql)
+        except apsw.Error as error:
+            raise MigrationRefused(
+                f"the migration {migration.name} failed: {error}",
+                hint="nothing of this deploy was kept; mend the file and deploy again",
+            ) from error
+        if not self._connection.in_transaction:
+            raise MigrationRefused(f"the migration {migration.name} ends the transaction; leave out commit and rollback")
+        row = (migration.name, migration.checksum, version, now_microseconds())
+        self._connection.execute(SQL["insert_migration"], row)
+
+    def writer(self, program: Program, guard: Guard) -> WritingLane:
+        session = SqliteSession(connect(str(self.path)), self._convert_rows, recording=self._recording)
+        return WritingLane(session, program, guard)
+
+    def reader(self, program: Program, guard: Guard) -> ReadingLane:
+        connection = connect(str(self.path), read_only=True)
+        return ReadingLane(ReadingSession(connection, self._convert_rows, recording=self._recording), program, guard)
+
+    def find(self, identifier: bytes | None, key: str | None) -> Record | None:
+        with self._lock:
+            return find(self._connection, identifier, key)
+
+    def queued(self, limit: int) -> list[Queued]:
+        with self._lock:
+            rows = self._connection.execute(SQL["queued"], (limit,)).fetchall()
+        return [Queued(row[0], row[1], row[2].encode(), *row[3:]) for row in rows]
+
+    def backup(self, target: Path) -> None:
+        destination = apsw.Connection(str(target))
+        source = connect(str(self.path), read_only=True)
+        try:
+            with destination.backup("main", source, "main") as backup:
+                while not backup.done:
+                    backup.step(BACKUP_PAGES_A_STEP)
+        finally:
+            source.close()
+            destination.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _to_apply(migrations: Sequence[Migration], applied: dict[str, str]) -> list[Migration]:
+    """Those that are new, in order; `MigrationRefused` where one was changed, or comes before one that was applied."""
+    for migration in migrations:
+        if applied.get(migration.name, migration.checksum) != migration.checksum:
+            raise MigrationRefused(
+                f"the migration {migration.name} was changed after it had been applied",
+                hint="put it back as it was, and write the change as a new migration",
+            )
+    new = [migration for migration in migrations if migration.name not in applied]
+    last = max(applied, default="")
+    if new and new[0].name < last:
+        raise MigrationRefused(
+            f"the migration {new[0].name} comes before {last}, which is applied already",
+            hint="give it a higher number",
+        )
+    return new
+
+
+def _script(connection: apsw.Connection, sql: str) -> None:
+    for _ in connection.execute(sql):
+        pass

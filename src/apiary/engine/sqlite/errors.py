@@ -1,0 +1,55 @@
+"""Errors of APSW and SQLite, told apart by class and extended code, as errors of Apiary. The only such place."""
+
+from __future__ import annotations
+
+import apsw
+
+from apiary.runtime.errors import (
+    ConstraintViolated,
+    DatabaseError,
+    DatabaseUnavailable,
+    Error,
+    RuleBroken,
+    ValueOutOfRange,
+)
+
+CONSTRAINTS = {
+    apsw.SQLITE_CONSTRAINT_UNIQUE: "unique",
+    apsw.SQLITE_CONSTRAINT_PRIMARYKEY: "primary key",
+    apsw.SQLITE_CONSTRAINT_ROWID: "primary key",
+    apsw.SQLITE_CONSTRAINT_FOREIGNKEY: "foreign key",
+    apsw.SQLITE_CONSTRAINT_NOTNULL: "not null",
+    apsw.SQLITE_CONSTRAINT_CHECK: "check",
+}
+GAVE_UP = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.ProtocolError,
+    apsw.NoMemError,
+)
+BROKEN = (apsw.CorruptError, apsw.NotADBError)
+UNIQUE = (apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY)
+
+
+def translate(error: Exception, sql: str = "") -> Error:
+    """The error of Apiary for an error of the driver while it ran `sql`."""
+    text = str(error)
+    shown = f" in: {' '.join(sql.split())[:200]}" if sql else ""
+    if isinstance(error, apsw.ConstraintError):
+        name = CONSTRAINTS.get(error.extendedresult, "constraint")
+        return ConstraintViolated(f"the change breaks a {name} constraint: {text}", constraint=name)
+    if isinstance(error, GAVE_UP):
+        return DatabaseUnavailable(
+            f"the database cannot do this now: {text}",
+            hint="nothing was kept; is its disk full, its file locked or not writable?",
+        )
+    if isinstance(error, BROKEN):
+        return DatabaseUnavailable(f"the database file is damaged: {text}", hint="restore it: apiary restore")
+    if isinstance(error, apsw.TooBigError | OverflowError | UnicodeEncodeError):
+        return ValueOutOfRange(f"the database cannot hold a value: {text}", hint="integers have 64 bits at most")
+    if isinstance(error, apsw.ReadOnlyError | apsw.AuthError):
+        return RuleBroken(f"the function may not do this: {text}{shown}")
+    return DatabaseError(f"{text}{shown}", hint="" if not sql else "is the table made by a migration?" * ("no such table" in text))

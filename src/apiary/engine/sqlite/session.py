@@ -1,0 +1,238 @@
+"""A SQLite connection as the runtime's `Session`: statements of the user are examined once, then only run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from apiary.engine.sqlite.errors import UNIQUE, translate
+from apiary.engine.sqlite.values import Reader, bind, column_readers, convert
+from apiary.engine.statements import load_statements
+from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, RuleBroken
+from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
+from apiary.runtime.session import Queued, Record
+
+SQL = load_statements("apiary.engine.sqlite", "statements.sql")
+STATEMENT_CACHE = 1000
+BUSY_MILLISECONDS = 10_000
+MAX_EXAMINED = 5000
+
+FORBIDDEN = {
+    apsw.SQLITE_TRANSACTION: "transactions begin and end with the function; raise an exception to roll back",
+    apsw.SQLITE_SAVEPOINT: "call another function for a part that can be undone by itself",
+    apsw.SQLITE_ATTACH: "an app has one database",
+    apsw.SQLITE_DETACH: "an app has one database",
+}
+PRAGMAS_TO_READ = {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"}
+WRITES = {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE, apsw.SQLITE_DROP_TABLE, apsw.SQLITE_ALTER_TABLE}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What is known of a statement of the user."""
+
+    read_only: bool
+    names: frozenset[str]
+    shape: Shape
+    readers: list[tuple[int, Reader]]
+
+
+def connect(path: str, *, read_only: bool = False) -> apsw.Connection:
+    """Open the file as every connection of the engine does: WAL, durable commits, foreign keys."""
+    flags = apsw.SQLITE_OPEN_READWRITE | (0 if read_only else apsw.SQLITE_OPEN_CREATE)
+    connection = apsw.Connection(path, flags=flags, statementcachesize=STATEMENT_CACHE)
+    connection.set_busy_timeout(BUSY_MILLISECONDS)
+    pragmas = ["journal_mode = wal", "synchronous = full", "foreign_keys = on", "cache_size = -32000"]
+    for pragma in [*pragmas, *(["query_only = on"] if read_only else [])]:
+        connection.execute(f"pragma {pragma}").fetchall()
+    connection.convert_binding = bind
+    return connection
+
+
+class SqliteSession:
+    """The open transaction of one connection."""
+
+    def __init__(self, connection: apsw.Connection, convert_rows: Convert, *, recording: bool) -> None:
+        self.connection = connection
+        self.enqueued: list[Queued] = []
+        self._convert_rows = convert_rows
+        self._recording = recording
+        self._statements: dict[str, Statement] = {}
+        self._schema: int | None = None
+        self._violation: str | None = None
+        self._run = connection.execute
+
+    def platform(self, name: str, parameters: tuple[Any, ...] = ()) -> apsw.Cursor:
+        """Run one of the engine's own statements, by its name in `statements.sql`."""
+        return self._run(SQL[name], parameters)
+
+    def begin(self, statement: str) -> None:
+        """Begin a transaction, and forget what is known of statements when the schema has changed since."""
+        self.enqueued = []
+        self.platform(statement)
+        schema = self.platform("schema_version").fetchall()[0][0]
+        if schema != self._schema:
+            self._schema = schema
+            self._statements.clear()
+
+    def execute(self, sql: str, parameters: Mapping[str, Any], read_only: bool) -> Result:
+        statement = self._statements.get(sql) or self._examine(sql)
+        if read_only and not statement.read_only:
+            raise RuleBroken("a query cannot write", hint="declare the function with @app.transaction")
+        if parameters.keys() != statement.names:
+            raise _wrong_names(sql, statement.names, parameters)
+        try:
+            rows: list[Any] = self._run(sql, parameters).fetchall()
+        except (apsw.Error, OverflowError, UnicodeEncodeError) as error:
+            raise translate(error, sql) from error
+        if statement.readers:
+            rows = convert(rows, statement.readers)
+        count = len(rows) if statement.shape is not NO_COLUMNS else self.connection.changes()
+        return Result(statement.shape, rows, count, self._convert_rows)
+
+    def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> int:
+        statement = self._statements.get(sql) or self._examine(sql)
+        before = self.connection.total_changes()
+        given = list(rows)
+        for row in given:
+            if row.keys() != statement.names:
+                raise _wrong_names(sql, statement.names, row)
+        try:
+            for _ in self.connection.executemany(sql, given):
+                pass
+        except (apsw.Error, OverflowError, UnicodeEncodeError) as error:
+            raise translate(error, sql) from error
+        return self.connection.total_changes() - before
+
+    def savepoint(self) -> None:
+        self.platform("savepoint")
+
+    def release(self) -> None:
+        self.platform("release")
+
+    def undo(self) -> None:
+        if not self.connection.in_transaction:
+            raise DatabaseUnavailable("the database gave up the transaction", hint="is its disk full?")
+        self.platform("undo")
+        self.platform("release")
+
+    def enqueue(self, queued: Queued) -> None:
+        row = (queued.id, queued.function, queued.input.decode(), queued.caller, queued.parent, queued.due, 0)
+        self.platform("enqueue", row)
+        self.enqueued.append(queued)
+
+    def record(self, record: Record) -> None:
+        if not self._recording:
+            return
+        try:
+            self.platform("insert_call", record_row(record))
+        except apsw.ConstraintError as error:
+            if error.extendedresult in UNIQUE:
+                raise Duplicate from None
+            raise translate(error) from error
+        except apsw.Error as error:
+            raise translate(error) from error
+
+    def _examine(self, sql: str) -> Statement:
+        """Prepare a statement without running it: may the user run it, and what does it take and give?"""
+        self._violation = None
+        self.connection.authorizer = self._authorize
+        try:
+            statement, rest = _prepare(self.connection, sql)
+            more = rest.strip() and _prepare(self.connection, rest)[0]
+        except apsw.AuthError as error:
+            raise RuleBroken(self._violation or str(error)) from None
+        except apsw.Error as error:
+            raise translate(error, sql) from error
+        finally:
+            self.connection.authorizer = None
+        if statement is None:
+            raise DatabaseError("the statement is empty")
+        if more:
+            raise DatabaseError("more than one statement at once", hint="call execute once for each")
+        if len(self._statements) >= MAX_EXAMINED:
+            self._statements.clear()
+        self._statements[sql] = statement
+        return statement
+
+    def _authorize(self, action: int, first: str | None, second: str | None, *rest: str | None) -> int:
+        """Refuse what would break the transaction or the platform's own tables. Asked when a statement is prepared."""
+        if action in FORBIDDEN:
+            self._violation = f"a function cannot run this statement: {FORBIDDEN[action]}"
+        elif action == apsw.SQLITE_PRAGMA and str(first).lower() not in PRAGMAS_TO_READ:
+            self._violation = f"a function cannot run pragma {first}"
+        elif action in WRITES and str(first).lower().startswith("apiary_"):
+            self._violation = f"the table {first} belongs to the platform"
+        else:
+            return apsw.SQLITE_OK
+        return apsw.SQLITE_DENY
+
+
+class _AnyNames(dict[str, None]):
+    """Bindings for a statement that is only looked at: null, whatever the name."""
+
+    def __missing__(self, name: str) -> None:
+        return None
+
+
+def _prepare(connection: apsw.Connection, sql: str) -> tuple[Statement | None, str]:
+    """The first statement of `sql`, not run (none, where there is only a comment), and what follows it."""
+    found: Statement | None = None
+    rest = ""
+
+    def look(cursor: apsw.Cursor, text: str, bindings: object) -> bool:
+        nonlocal found, rest
+        rest = sql[len(text) :]
+        if cursor.has_vdbe:
+            columns = cursor.get_description()
+            names = frozenset(name for name in cursor.bindings_names if name is not None)
+            if len(names) != cursor.bindings_count:
+                raise DatabaseError("parameters are written :name", hint="write `where id = :id`, and pass id=…")
+            shape = Shape([column[0] for column in columns]) if columns else NO_COLUMNS
+            found = Statement(cursor.is_readonly, names, shape, column_readers([column[1] for column in columns]))
+        return False
+
+    cursor = connection.cursor()
+    cursor.exec_trace = look
+    with suppress(apsw.ExecTraceAbort):
+        cursor.execute(sql, _AnyNames(), can_cache=False)
+    return found, rest
+
+
+def record_row(record: Record) -> tuple[Any, ...]:
+    """A record as the columns of `apiary_calls`, in their order."""
+    return (
+        record.id,
+        record.function,
+        record.kind,
+        record.version,
+        record.caller,
+        record.attempt,
+        record.started,
+        record.duration,
+        record.status,
+        record.input.decode(),
+        None if record.output is None else record.output.decode(),
+        record.error,
+        record.lines,
+        record.nested,
+        record.parent,
+        record.key,
+    )
+
+
+def row_record(row: tuple[Any, ...]) -> Record:
+    """The record that a row of `apiary_calls` holds."""
+    record = Record(*row[:9], input=row[9].encode(), output=None if row[10] is None else row[10].encode())
+    record.error, record.lines, record.nested, record.parent, record.key = row[11:16]
+    return record
+
+
+def _wrong_names(sql: str, names: frozenset[str], given: Mapping[str, Any]) -> DatabaseError:
+    missing, extra = sorted(names - given.keys()), sorted(given.keys() - names)
+    what = f"no value for :{missing[0]}" if missing else f"the statement has no :{extra[0]}"
+    return DatabaseError(f"{what} in: {' '.join(sql.split())[:200]}")

@@ -1,0 +1,65 @@
+-- Statements of the embedded engine itself; those of the users' functions come from their functions.
+
+-- name: insert_call
+insert into apiary_calls (id, function, kind, version, caller, attempt, started, duration, status, input, output,
+                          error, lines, nested, parent, key)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: find_call
+select id, function, kind, version, caller, attempt, started, duration, status, input, output, error, lines, nested,
+       parent, key
+from apiary_calls where id = ?1 and status <> 'stopped';
+
+-- name: find_key
+select id, function, kind, version, caller, attempt, started, duration, status, input, output, error, lines, nested,
+       parent, key
+from apiary_calls where key = ?1;
+
+-- name: enqueue
+insert into apiary_queue (id, function, input, caller, parent, due, attempts) values (?, ?, ?, ?, ?, ?, ?);
+
+-- name: dequeue
+delete from apiary_queue where id = ?;
+
+-- name: queued
+select id, function, input, caller, parent, due, attempts from apiary_queue order by due, id limit ?;
+
+-- name: applied_migrations
+select name, checksum from apiary_migrations;
+
+-- name: insert_migration
+insert into apiary_migrations (name, checksum, version, applied) values (?, ?, ?, ?);
+
+-- The number of system schema files applied here; the table is the first thing that is made.
+-- name: create_schema_table
+create table if not exists apiary_schema (number integer primary key, name text not null);
+
+-- name: schema_number
+select coalesce(max(number), 0) from apiary_schema;
+
+-- name: insert_schema
+insert into apiary_schema (number, name) values (?, ?);
+
+-- name: savepoint
+savepoint apiary_part;
+
+-- name: release
+release apiary_part;
+
+-- name: undo
+rollback to apiary_part;
+
+-- name: schema_version
+pragma schema_version;
+
+-- name: begin_write
+begin immediate;
+
+-- name: begin_read
+begin;
+
+-- name: commit
+commit;
+
+-- name: rollback
+rollback;

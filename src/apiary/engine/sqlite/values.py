@@ -1,0 +1,92 @@
+"""Values between Python and SQLite, which knows integers, floats, text and blobs only.
+
+What else Python has goes in as text, and comes out again by the type with which its column was declared; times with a zone are kept in UTC, so that
+their text sorts in the order of time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+Reader = Callable[[Any], Any]
+
+
+def bind(cursor: object, number: int, value: Any) -> Any:
+    """APSW asks this for each parameter that SQLite has no type for."""
+    if isinstance(value, datetime):
+        return (value.astimezone(timezone.utc) if value.tzinfo else value).isoformat(" ")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    raise TypeError(f"a {type(value).__name__} cannot be a parameter of a statement")
+
+
+def _decimal(value: Any) -> Decimal:
+    return Decimal(str(value))
+
+
+READERS: dict[str, Reader] = {
+    "timestamp": datetime.fromisoformat,
+    "timestamptz": datetime.fromisoformat,
+    "timestamp with time zone": datetime.fromisoformat,
+    "timestamp without time zone": datetime.fromisoformat,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "uuid": UUID,
+    "boolean": bool,
+    "bool": bool,
+    "json": json.loads,
+    "jsonb": json.loads,
+    "decimal": _decimal,
+    "numeric": _decimal,
+}
+FROM_NUMBERS = ("boolean", "bool", "decimal", "numeric")
+
+
+def column_readers(declared: Sequence[str | None]) -> list[tuple[int, Reader]]:
+    """The columns whose values must be converted, by the declared types of all columns; none, most of the time."""
+    found = []
+    for position, kind in enumerate(declared):
+        name = (kind or "").lower().split("(")[0].strip()
+        reader = READERS.get(name)
+        if reader is not None:
+            found.append((position, _guarded(reader, name)))
+    return found
+
+
+def _guarded(reader: Reader, name: str) -> Reader:
+    """Null stays null, and a value that is not of the declared type (SQLite allows that) stays as it is."""
+    accepted = (int, float, str) if name in FROM_NUMBERS else (str,)
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, accepted):
+            return value
+        try:
+            return reader(value)
+        except ValueError:
+            return value
+
+    return read
+
+
+def convert(rows: list[tuple[Any, ...]], readers: Sequence[tuple[int, Reader]]) -> list[tuple[Any, ...]]:
+    """The rows with the given columns converted."""
+    converted = []
+    for row in rows:
+        values = list(row)
+        for position, reader in readers:
+            values[position] = reader(values[position])
+        converted.append(tuple(values))
+    return converted

@@ -1,0 +1,239 @@
+"""Runs one call inside a transaction that an engine holds open: resolve, decode, run, record.
+
+This is the whole of exactly-once for one function: the record is written in the transaction of its effects, and
+is unique by the call's id and by its idempotency key. What is here is the same on every engine.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from apiary.runtime.declaration import Function, Kind
+from apiary.runtime.errors import (
+    DeadlineExceeded,
+    Error,
+    InternalError,
+    KeyReused,
+    Rejected,
+    Stopped,
+    Unavailable,
+    UnknownFunction,
+)
+from apiary.runtime.ids import id_text
+from apiary.runtime.session import Call, Outcome, Record, Session
+from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
+
+RUNTIME_FOLDER = str(Path(__file__).parent.parent)
+
+
+class Codec(Protocol):
+    """Turns the JSON of a call into a function's arguments, and its result into JSON."""
+
+    def decode(self, call: Call) -> dict[str, Any]:
+        """The arguments by name; `WrongArguments` where they do not fit."""
+
+    def encode(self, result: Any) -> bytes:
+        """The result as JSON."""
+
+    def encode_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """Arguments given in Python as the JSON object of a call."""
+
+    def canonical(self, call: Call) -> bytes:
+        """The input of a call as a JSON object, whatever form it came in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A function together with the codec made for its signature."""
+
+    function: Function[..., Any]
+    codec: Codec
+
+
+class Program:
+    """The functions of one version of an app, ready to be called by name."""
+
+    def __init__(self, app: str, version: str, functions: Mapping[str, Bound]) -> None:
+        self.app = app
+        self.version = version
+        self.functions = dict(functions)
+
+    def find(self, name: str) -> Bound:
+        """The function of this name, or `UnknownFunction`."""
+        try:
+            return self.functions[name]
+        except KeyError:
+            raise UnknownFunction(f"the app {self.app} has no function {name!r}") from None
+
+    def encode(self, function: Function[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """The JSON arguments of a call of `function`, which must be of this program."""
+        bound = self.find(function.name)
+        if bound.function is not function:
+            raise UnknownFunction(f"{function!r} does not belong to the app {self.app}")
+        return bound.codec.encode_arguments(args, kwargs)
+
+
+class Guard(Protocol):
+    """Ends a function that runs too long, by raising `Stopped` inside it."""
+
+    def begin(self, call: Call, seconds: float) -> None:
+        """From now on the function may run so many seconds."""
+
+    def end(self) -> bool:
+        """The function is over; nothing is raised any more. Returns whether `Stopped` had been raised."""
+
+
+def perform(program: Program, call: Call, session: Session, guard: Guard) -> Outcome:
+    """Run one call of a query or a transaction in the open transaction of `session`.
+
+    The function runs in a part (savepoint) of its own. Where it returns, its record joins that part. Where it
+    raises, the part is undone and the failure recorded; a call that is refused before the function runs (wrong
+    arguments, not allowed) has no record unless it came from the queue. Raises `Duplicate`, with everything undone, where the call has a record
+    already, `Stopped` where it ran out of time, and `Unavailable` where the database gave up.
+    """
+    notes = Notes(now_microseconds())
+    entered: Bound | None = None
+    session.savepoint()
+    try:
+        bound = program.find(call.function)
+        function = bound.function
+        check_roles(function, call.roles)
+        guard.begin(call, function.options.timeout)
+        arguments = bound.codec.decode(call)
+        entered = bound
+        transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program.encode)
+        token = _current.set(transaction)
+        try:
+            result = function.body(transaction, **arguments)
+        finally:
+            _current.reset(token)
+        output = bound.codec.encode(result)
+        if guard.end():
+            raise Stopped
+        session.record(record_of(program, bound, call, notes, "ok", output))
+    except Exception as error:
+        if guard.end():
+            session.undo()
+            raise Stopped from error
+        failed = error
+    except BaseException:
+        guard.end()
+        session.undo()
+        raise
+    else:
+        session.release()
+        return Outcome(output, duration=now_microseconds() - notes.started)
+    session.undo()
+    if isinstance(failed, Unavailable):
+        raise failed
+    problem = problem_of(call, failed)
+    if entered is not None or call.queued:
+        session.savepoint()
+        try:
+            session.record(failure(program, entered, call, notes, problem, failed))
+        except BaseException:
+            session.undo()
+            raise
+        session.release()
+    return Outcome(error=problem, cause=failed, duration=now_microseconds() - notes.started)
+
+
+def stopped(program: Program, call: Call, started: int) -> tuple[Outcome, Record]:
+    """What a call comes to that ran out of time: nothing kept, a record without its key, so that it may run again."""
+    bound = program.find(call.function)
+    cause = DeadlineExceeded(
+        f"{call.function} ran longer than its timeout of {bound.function.options.timeout:g} s and was stopped",
+        hint="nothing was committed; make it shorter, or declare a longer timeout",
+    )
+    problem = problem_of(call, cause)
+    return Outcome(error=problem, cause=cause), failure(program, bound, call, Notes(started), problem, cause)
+
+
+def failure(
+    program: Program, bound: Bound | None, call: Call, notes: Notes, problem: Mapping[str, Any], cause: BaseException
+) -> Record:
+    """The record of a call that raised; `stopped` where the platform ended it, else with the user's traceback."""
+    error = dict(problem)
+    status = "failed"
+    if isinstance(cause, Rejected):
+        status = "rejected"
+    elif isinstance(cause, DeadlineExceeded):
+        status = "stopped"
+    else:
+        error["traceback"] = user_traceback(cause)
+    return record_of(program, bound, call, notes, status, error=json.dumps(error, default=str))
+
+
+def record_of(
+    program: Program,
+    bound: Bound | None,
+    call: Call,
+    notes: Notes,
+    status: str,
+    output: bytes | None = None,
+    error: str | None = None,
+) -> Record:
+    """The record of a call that ends now. A stopped call keeps its idempotency key free, since it may run again."""
+    return Record(
+        id=call.id,
+        function=call.function,
+        kind=bound.function.kind.value if bound else "unknown",
+        version=program.version,
+        caller=call.caller,
+        attempt=call.attempt,
+        started=notes.started,
+        duration=now_microseconds() - notes.started,
+        status=status,
+        input=bound.codec.canonical(call) if bound else call.input,
+        output=output,
+        error=error,
+        lines=as_json(notes.lines),
+        nested=as_json(notes.nested),
+        parent=call.parent,
+        queued=call.queued,
+        key=None if status == "stopped" else call.key,
+    )
+
+
+def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
+    """The problem document that the caller gets for an exception of the function."""
+    if isinstance(cause, Error) and not isinstance(cause, InternalError):
+        error: Error = cause
+    else:
+        error = InternalError(
+            f"{call.function} failed with an internal error; nothing was committed",
+            hint=f"the traceback is in the log: apiary log show {id_text(call.id)}",
+        )
+    return {**error.problem(), "call_id": id_text(call.id)}
+
+
+def recorded_outcome(record: Record, call: Call, bound: Bound) -> Outcome:
+    """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call."""
+    if record.function != call.function or json.loads(record.input) != json.loads(bound.codec.canonical(call)):
+        raise KeyReused(
+            f"the idempotency key was used for another call of {record.function}",
+            first_call_id=id_text(record.id),
+        )
+    if record.error is None:
+        return Outcome(record.output or b"null", replayed=True)
+    problem = json.loads(record.error)
+    problem.pop("traceback", None)
+    return Outcome(error=problem, replayed=True)
+
+
+def user_traceback(cause: BaseException) -> str:
+    """The traceback of an exception without the frames of the platform, as Python prints it."""
+    formatted = traceback.TracebackException.from_exception(cause)
+    parts: list[traceback.TracebackException] = [formatted]
+    while parts:
+        part = parts.pop()
+        kept = [frame for frame in part.stack if not frame.filename.startswith(RUNTIME_FOLDER)]
+        part.stack = traceback.StackSummary.from_list(kept or list(part.stack)[-1:])
+        parts.extend(inner for inner in (part.__cause__, part.__context__) if inner is not None)
+    return "".join(formatted.format())
+

@@ -1,0 +1,225 @@
+"""What a user declares: an app and its functions.
+
+A declared function is still a function. Called with a `Transaction` it runs inside the caller's transaction;
+the platform calls it by name through `apiary.runtime.call`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from apiary.runtime.errors import DeclarationError, RuleBroken
+from apiary.runtime.transaction import Transaction, current_transaction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
+DEFAULT_TIMEOUT_SECONDS = 10.0
+DEFAULT_ACTION_TIMEOUT_SECONDS = 60.0
+IDEMPOTENCY_KEY = "idempotency_key"
+
+
+class Kind(str, Enum):
+    """What a function may do, and so where and how it runs."""
+
+    QUERY = "query"
+    TRANSACTION = "transaction"
+    ACTION = "action"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a decorator was told. Times in seconds; `retries` counts the attempts after the first."""
+
+    roles: frozenset[str] | None = None
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    key: str | None = None
+    placement: str | None = None
+    retries: int = 0
+    backoff: float = 0.5
+
+
+class Function(Generic[P, R]):
+    """A declared function: what it is called, what it may do, and its body."""
+
+    def __init__(self, app: App, kind: Kind, body: Callable[P, R], options: Options) -> None:
+        self.app = app
+        self.kind = kind
+        self.body = body
+        self.options = options
+        self.name = body.__name__
+        self.description = inspect.getdoc(body) or ""
+        self.parameters = _parameters(self)
+        self.wants_idempotency_key = kind is Kind.ACTION and IDEMPOTENCY_KEY in inspect.signature(body).parameters
+        self.__doc__ = body.__doc__
+        self.__name__ = body.__name__
+        self.__qualname__ = body.__qualname__
+        self.__module__ = body.__module__
+        self.__wrapped__ = body
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.kind is Kind.ACTION:
+            if current_transaction() is not None:
+                raise RuleBroken(
+                    f"the action {self.name} was called inside a transaction, which may roll back",
+                    hint=f"write tx.enqueue({self.name}, …): it runs once the transaction has committed",
+                )
+            return self.body(*args, **kwargs)
+        if not args or not isinstance(args[0], Transaction):
+            raise TypeError(
+                f"{self.name} wants a Transaction as its first argument; "
+                f"outside a function, open the app: apiary.open({self.app.name!r}).call({self.name!r}, …)"
+            )
+        result: R = args[0]._nested(self, args[1:], kwargs)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<{self.kind.value} {self.app.name}.{self.name}>"
+
+
+class App:
+    """A set of functions that are deployed together and own one database.
+
+    `name` is lower case: letters, digits, underscores. `migrations` is a folder of numbered `.sql` files, by
+    default `migrations/` beside the module that declares the app.
+    """
+
+    def __init__(self, name: str, *, description: str = "", migrations: str | Path | None = None) -> None:
+        if not NAME.match(name):
+            raise DeclarationError(
+                f"{name!r} cannot be the name of an app",
+                hint="use lower-case letters, digits and underscores, a letter first, 63 at most",
+            )
+        self.name = name
+        self.description = description
+        self.functions: dict[str, Function[..., Any]] = {}
+        frame = inspect.currentframe()
+        caller = frame.f_back if frame else None
+        self.file = Path(caller.f_code.co_filename) if caller else None
+        self.module = str(caller.f_globals.get("__name__", "")) if caller else ""
+        folder = self.file.parent if self.file else Path()
+        self.migrations = folder / migrations if migrations is not None else folder / "migrations"
+
+    @overload
+    def query(self, body: Callable[P, R], /) -> Function[P, R]: ...
+    @overload
+    def query(
+        self,
+        /,
+        *,
+        roles: Sequence[str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        key: str | None = None,
+        placement: str | None = None,
+    ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+    def query(self, body: Any = None, /, **options: Any) -> Any:
+        """Declare a read-only transaction.
+
+        `roles`: who may call it (default: everyone who may call the app). `timeout`: seconds. `key`: the
+        argument that names the partition. `placement`: `"database"` or `"host"`.
+        """
+        return self._declare(Kind.QUERY, body, options)
+
+    @overload
+    def transaction(self, body: Callable[P, R], /) -> Function[P, R]: ...
+    @overload
+    def transaction(
+        self,
+        /,
+        *,
+        roles: Sequence[str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        key: str | None = None,
+        placement: str | None = None,
+    ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+    def transaction(self, body: Any = None, /, **options: Any) -> Any:
+        """Declare a function of which each call is one serializable ACID transaction. Options as for `query`."""
+        return self._declare(Kind.TRANSACTION, body, options)
+
+    @overload
+    def action(self, body: Callable[P, R], /) -> Function[P, R]: ...
+    @overload
+    def action(
+        self,
+        /,
+        *,
+        roles: Sequence[str] | None = None,
+        timeout: float = DEFAULT_ACTION_TIMEOUT_SECONDS,
+        retries: int = 0,
+        backoff: float = 0.5,
+    ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+    def action(self, body: Any = None, /, **options: Any) -> Any:
+        """Declare a function that touches the outside world: no transaction, recorded after it ran, retried.
+
+        `retries`: attempts after the first when it raises anything but `Rejected`. `backoff`: seconds before
+        the second attempt, doubled (with jitter) before each further one. `timeout`: seconds for all attempts.
+        A parameter named `idempotency_key` receives the same key at every attempt. It may be `async def`.
+        """
+        options.setdefault("timeout", DEFAULT_ACTION_TIMEOUT_SECONDS)
+        return self._declare(Kind.ACTION, body, options)
+
+    def _declare(self, kind: Kind, body: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+        checked = _options(kind, options)
+
+        def declare(body: Callable[..., Any]) -> Function[..., Any]:
+            function = Function(self, kind, body, checked)
+            if function.name in self.functions:
+                raise DeclarationError(f"the app {self.name} declares {function.name} twice")
+            self.functions[function.name] = function
+            return function
+
+        return declare if body is None else declare(body)
+
+    def __repr__(self) -> str:
+        return f"<App {self.name}: {', '.join(self.functions) or 'no functions'}>"
+
+
+def _options(kind: Kind, given: dict[str, Any]) -> Options:
+    allowed = {"roles", "timeout"} | ({"retries", "backoff"} if kind is Kind.ACTION else {"key", "placement"})
+    unknown = sorted(given.keys() - allowed)
+    if unknown:
+        raise DeclarationError(f"a {kind.value} has no option {unknown[0]!r}; it has {', '.join(sorted(allowed))}")
+    roles = given.get("roles")
+    if isinstance(roles, str) or (roles is not None and not all(isinstance(role, str) for role in roles)):
+        raise DeclarationError(f"roles is a list of names, not {roles!r}")
+    options = Options(**{**given, "roles": None if roles is None else frozenset(roles)})
+    for name, value in (("timeout", options.timeout), ("backoff", options.backoff)):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e6:
+            raise DeclarationError(f"{name} is a positive number of seconds, not {value!r}")
+    if not isinstance(options.retries, int) or not 0 <= options.retries <= 1000:
+        raise DeclarationError(f"retries is a number from 0 to 1000, not {options.retries!r}")
+    if options.placement not in (None, "database", "host"):
+        raise DeclarationError(f'placement is "database" or "host", not {options.placement!r}')
+    return options
+
+
+def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters that a caller gives, checked: without the transaction and the idempotency key."""
+    name, body, kind = function.name, function.body, function.kind
+    if not re.match(r"[a-zA-Z][a-zA-Z0-9_]{0,62}\Z", name):
+        raise DeclarationError(f"{name!r} cannot be the name of a function: a letter first, then letters, digits, _")
+    if inspect.iscoroutinefunction(body) and kind is not Kind.ACTION:
+        raise DeclarationError(f"{name} is async: a {kind.value} is a plain `def` (an action may be async)")
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise DeclarationError(f"{name} is a generator: a {kind.value} returns one value")
+    parameters = dict(inspect.signature(body).parameters)
+    if kind is Kind.ACTION:
+        parameters.pop(IDEMPOTENCY_KEY, None)
+    elif not parameters or next(iter(parameters.values())).kind is inspect.Parameter.KEYWORD_ONLY:
+        raise DeclarationError(f"{name} has no parameter for its transaction: write `def {name}(tx: Transaction, …)`")
+    else:
+        del parameters[next(iter(parameters))]
+    for parameter in parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise DeclarationError(f"{name} takes {parameter}: arguments travel by name, so each needs one")
+    key = function.options.key
+    if key is not None and key not in parameters:
+        raise DeclarationError(f"{name} has key={key!r}, which is not one of its parameters")
+    return parameters

@@ -1,0 +1,110 @@
+"""What an engine must offer the runtime inside a transaction, and the values that pass between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from apiary.runtime.result import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to run a function.
+
+    `input` is a JSON object (UTF-8). `key` is the caller's idempotency key. `lax` says that the values come
+    from a query string, where every value is text.
+    """
+
+    id: bytes
+    function: str
+    input: bytes
+    caller: str = ""
+    roles: frozenset[str] = frozenset()
+    key: str | None = None
+    parent: bytes | None = None
+    attempt: int = 1
+    queued: bool = False
+    lax: bool = False
+
+
+@dataclass(slots=True)
+class Record:
+    """The row that the log keeps of a call. Times in microseconds, `started` since 1970 (UTC).
+
+    `status` is `ok`, `rejected`, `failed` (the function raised) or `stopped` (it was ended by the platform,
+    which is no outcome: the call may run again). `lines` and `nested` are JSON lists: what the function
+    logged, and the functions it called inside its own transaction. `queued` says that it came from the queue.
+    """
+
+    id: bytes
+    function: str
+    kind: str
+    version: str
+    caller: str
+    attempt: int
+    started: int
+    duration: int
+    status: str
+    input: bytes
+    output: bytes | None = None
+    error: str | None = None
+    lines: str | None = None
+    parent: bytes | None = None
+    key: str | None = None
+    nested: str | None = None
+    queued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call came to: `output` (JSON) where `error` is none.
+
+    `replayed` says that it is the recorded outcome of an earlier run of the same call. `cause` is the
+    exception of the user's code, for callers in the same process. `duration` is in microseconds.
+    """
+
+    output: bytes = b""
+    error: dict[str, Any] | None = None
+    replayed: bool = False
+    cause: BaseException | None = None
+    duration: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A call that waits in the queue until `due` (microseconds since 1970)."""
+
+    id: bytes
+    function: str
+    input: bytes
+    caller: str
+    parent: bytes | None
+    due: int
+    attempts: int = 0
+
+
+class Session(Protocol):
+    """A transaction of some engine, as the runtime sees it."""
+
+    def execute(self, sql: str, parameters: Mapping[str, Any], read_only: bool) -> Result:
+        """Run one statement of the user's function; `RuleBroken` where it writes and `read_only` is set."""
+
+    def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Run one statement once for each row; returns how many rows changed."""
+
+    def savepoint(self) -> None:
+        """Begin a part that can be undone by itself."""
+
+    def release(self) -> None:
+        """Keep the part that the last savepoint began."""
+
+    def undo(self) -> None:
+        """Undo the part that the last savepoint began, and end it."""
+
+    def enqueue(self, queued: Queued) -> None:
+        """Put a call into the queue, in this transaction."""
+
+    def record(self, record: Record) -> None:
+        """Write the record of a call, in this transaction; raises `Duplicate` where there is one already."""

@@ -1,0 +1,170 @@
+"""`Transaction`: what a function's first argument can do. It asks its `Session` and keeps the call's notes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, overload
+
+from apiary.runtime.errors import Forbidden, RuleBroken
+from apiary.runtime.ids import id_text, new_id
+from apiary.runtime.result import Result
+from apiary.runtime.session import Call, Queued, Session
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from apiary.runtime.declaration import Function
+
+P = ParamSpec("P")
+
+_current: ContextVar[Transaction | None] = ContextVar("apiary_transaction", default=None)
+
+
+def current_transaction() -> Transaction | None:
+    """The transaction in which this code runs, if any."""
+    return _current.get()
+
+
+def now_microseconds() -> int:
+    """The time of the wall clock, microseconds since 1970 (UTC)."""
+    return time.time_ns() // 1000
+
+
+def check_roles(function: Function[..., Any], roles: frozenset[str]) -> None:
+    """`Forbidden` unless a caller with `roles` may call the function; the role `admin` may call everything."""
+    wanted = function.options.roles
+    if wanted is not None and "admin" not in roles and not wanted & roles:
+        raise Forbidden(f"{function.name} is for {' or '.join(sorted(wanted)) or 'nobody'}", roles=sorted(wanted))
+
+
+@dataclass(slots=True)
+class Notes:
+    """What a call says of itself: its log lines, and the calls it made inside its own transaction."""
+
+    started: int
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    nested: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Transaction:
+    """One serializable transaction: it commits when the function returns and rolls back when it raises."""
+
+    __slots__ = ("_call", "_encode", "_notes", "_read_only", "_session")
+
+    def __init__(
+        self,
+        session: Session,
+        call: Call,
+        notes: Notes,
+        read_only: bool,
+        encode: Callable[[Function[..., Any], tuple[Any, ...], dict[str, Any]], bytes],
+    ) -> None:
+        self._session = session
+        self._call = call
+        self._notes = notes
+        self._read_only = read_only
+        self._encode = encode
+
+    @property
+    def id(self) -> str:
+        """The id of the call (a UUID), the same in the log and in the caller's `Apiary-Call-Id`."""
+        return id_text(self._call.id)
+
+    @property
+    def caller(self) -> str:
+        """Who called: the name of a key, or `anonymous`."""
+        return self._call.caller
+
+    @property
+    def now(self) -> datetime:
+        """When the call started (UTC). It stays the same during the call, and the log records it."""
+        return datetime.fromtimestamp(self._notes.started / 1_000_000, timezone.utc)
+
+    def execute(self, sql: str, /, **parameters: Any) -> Result:
+        """Run one SQL statement; `:name` in it stands for the parameter of that name."""
+        return self._session.execute(sql, parameters, self._read_only)
+
+    def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]], /) -> int:
+        """Run one SQL statement once for each of `rows`; returns how many rows it changed in all."""
+        if self._read_only:
+            raise RuleBroken("a query cannot write", hint="declare the function with @app.transaction")
+        return self._session.execute_many(sql, rows)
+
+    @overload
+    def enqueue(
+        self, function: Function[Concatenate[Transaction, P], Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> str: ...
+    @overload
+    def enqueue(self, function: Function[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> str: ...
+    def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> str:
+        """Call `function` after this transaction has committed, and only then. Returns the id of that call."""
+        if self._read_only:
+            raise RuleBroken("a query cannot enqueue calls", hint="declare the function with @app.transaction")
+        check_roles(function, self._call.roles)
+        identifier = new_id()
+        self._session.enqueue(
+            Queued(
+                id=identifier,
+                function=function.name,
+                input=self._encode(function, args, kwargs),
+                caller=self._call.caller,
+                parent=self._call.id,
+                due=now_microseconds(),
+            )
+        )
+        return id_text(identifier)
+
+    def log(self, message: str, /, **fields: Any) -> None:
+        """Add a line to the record of this call."""
+        line: dict[str, Any] = {"at": now_microseconds() - self._notes.started, "message": str(message)}
+        if fields:
+            line["fields"] = fields
+        self._notes.lines.append(line)
+
+    def _nested(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run another function of the app inside this transaction, in a part that its failure undoes."""
+        check_roles(function, self._call.roles)
+        query = function.kind.value == "query"
+        if self._read_only and not query:
+            raise RuleBroken(f"a query cannot call the transaction {function.name}")
+        inner = Transaction(self._session, self._call, self._notes, query, self._encode)
+        note: dict[str, Any] = {"function": function.name, "status": "failed"}
+        self._notes.nested.append(note)
+        started = now_microseconds()
+        try:
+            with nullcontext() if query else _Part(self._session):
+                result = function.body(inner, *args, **kwargs)
+            note["status"] = "ok"
+            return result
+        finally:
+            note["at"] = started - self._notes.started
+            note["duration"] = now_microseconds() - started
+
+
+class _Part:
+    """A savepoint: released when its block ends, undone when it raises."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        self._session.savepoint()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self._session.release()
+        else:
+            self._session.undo()
+
+
+def as_json(notes: list[dict[str, Any]]) -> str | None:
+    """Lines or nested calls as JSON text for the record; `None` where there are none."""
+    return json.dumps(notes, default=str, separators=(",", ":")) if notes else None
