@@ -99,8 +99,7 @@ class Dispatcher:
         """Finish what was submitted, then end the threads."""
         self.backlog.close()
         self._closing = True
-        for _ in range(READERS):
-            self._to_read.put(None)
+        self._to_read.put(None)
         for thread in self._threads[1:]:
             thread.join()
         self._to_write.put(None)
@@ -167,6 +166,8 @@ class Dispatcher:
         batches = Batches(self._to_read)
         while True:
             jobs = self._fresh([job for job in batches.next(None) if isinstance(job, Job)])
+            if self._closing:
+                self._to_read.put(None)
             if not jobs:
                 if self._closing:
                     lane.close()
@@ -231,16 +232,15 @@ class Batches:
             if item is None:
                 item = self._source.get(timeout=wait)
             while True:
-                if item is not None:
-                    if isinstance(item, Job) and item.call.function in self._slow:
-                        if batch:
-                            self._held = item
-                        else:
-                            batch.append(item)
-                        return batch
-                    batch.append(item)
-                    if len(batch) >= MAX_BATCH:
-                        return batch
+                if item is None:
+                    return batch
+                slow = isinstance(item, Job) and item.call.function in self._slow
+                if slow and batch:
+                    self._held = item
+                    return batch
+                batch.append(item)
+                if slow or len(batch) >= MAX_BATCH:
+                    return batch
                 item = self._source.get_nowait()
         except Empty:
             return batch

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,12 +119,14 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
         session.record(record_of(program, bound, call, notes, "ok", output))
     except Exception as error:
         if guard.end():
-            session.undo()
+            with suppress(Unavailable):
+                session.undo()
             raise Stopped from error
         failed = error
     except BaseException:
         guard.end()
-        session.undo()
+        with suppress(Unavailable):
+            session.undo()
         raise
     else:
         session.release()

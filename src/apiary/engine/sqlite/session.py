@@ -12,7 +12,7 @@ import apsw
 from apiary.engine.sqlite.errors import UNIQUE, translate
 from apiary.engine.sqlite.values import Reader, bind, column_readers, convert
 from apiary.engine.statements import load_statements
-from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, RuleBroken
+from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
 from apiary.runtime.session import Queued, Record
 
@@ -64,6 +64,7 @@ class SqliteSession:
         self._statements: dict[str, Statement] = {}
         self._schema: int | None = None
         self._violation: str | None = None
+        self._lost = False
         self._run = connection.execute
 
     def platform(self, name: str, parameters: tuple[Any, ...] = ()) -> apsw.Cursor:
@@ -73,6 +74,7 @@ class SqliteSession:
     def begin(self, statement: str) -> None:
         """Begin a transaction, and forget what is known of statements when the schema has changed since."""
         self.enqueued = []
+        self._lost = False
         self.platform(statement)
         schema = self.platform("schema_version").fetchall()[0][0]
         if schema != self._schema:
@@ -80,6 +82,8 @@ class SqliteSession:
             self._statements.clear()
 
     def execute(self, sql: str, parameters: Mapping[str, Any], read_only: bool) -> Result:
+        if self._lost:
+            raise _lost()
         statement = self._statements.get(sql) or self._examine(sql)
         if read_only and not statement.read_only:
             raise RuleBroken("a query cannot write", hint="declare the function with @app.transaction")
@@ -88,13 +92,15 @@ class SqliteSession:
         try:
             rows: list[Any] = self._run(sql, parameters).fetchall()
         except (apsw.Error, OverflowError, UnicodeEncodeError) as error:
-            raise translate(error, sql) from error
+            raise self._failed(error, sql) from error
         if statement.readers:
             rows = convert(rows, statement.readers)
         count = len(rows) if statement.shape is not NO_COLUMNS else self.connection.changes()
         return Result(statement.shape, rows, count, self._convert_rows)
 
     def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> int:
+        if self._lost:
+            raise _lost()
         statement = self._statements.get(sql) or self._examine(sql)
         before = self.connection.total_changes()
         given = list(rows)
@@ -105,7 +111,7 @@ class SqliteSession:
             for _ in self.connection.executemany(sql, given):
                 pass
         except (apsw.Error, OverflowError, UnicodeEncodeError) as error:
-            raise translate(error, sql) from error
+            raise self._failed(error, sql) from error
         return self.connection.total_changes() - before
 
     def savepoint(self) -> None:
@@ -116,7 +122,7 @@ class SqliteSession:
 
     def undo(self) -> None:
         if not self.connection.in_transaction:
-            raise DatabaseUnavailable("the database gave up the transaction", hint="is its disk full?")
+            raise _lost()
         self.platform("undo")
         self.platform("release")
 
@@ -126,6 +132,8 @@ class SqliteSession:
         self.enqueued.append(queued)
 
     def record(self, record: Record) -> None:
+        if self._lost:
+            raise _lost()
         if not self._recording:
             return
         try:
@@ -136,6 +144,11 @@ class SqliteSession:
             raise translate(error) from error
         except apsw.Error as error:
             raise translate(error) from error
+
+    def _failed(self, error: Exception, sql: str) -> Error:
+        """Translate an error; some errors end the transaction, after which nothing may run in this call any more."""
+        self._lost = not self.connection.in_transaction
+        return translate(error, sql)
 
     def _examine(self, sql: str) -> Statement:
         """Prepare a statement without running it: may the user run it, and what does it take and give?"""
@@ -201,6 +214,10 @@ def _prepare(connection: apsw.Connection, sql: str) -> tuple[Statement | None, s
     with suppress(apsw.ExecTraceAbort):
         cursor.execute(sql, _AnyNames(), can_cache=False)
     return found, rest
+
+
+def _lost() -> DatabaseUnavailable:
+    return DatabaseUnavailable("the database gave up the transaction", hint="is its disk full?")
 
 
 def record_row(record: Record) -> tuple[Any, ...]:
