@@ -211,7 +211,7 @@ def ceiling(port: int, connections: int) -> float:
     start = time.perf_counter()
     try:
         while time.perf_counter() < start + CEILING_SECONDS:
-            driver.send_due(deque((start, message) for _ in range(connections)), time.perf_counter())
+            driver.send_due(deque((start, message) for _ in driver.idle), time.perf_counter())
             driver.receive_ready(0.1)
     finally:
         driver.close()

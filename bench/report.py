@@ -57,7 +57,16 @@ def closed_table(name: str, workload: Measured, settings: Measured) -> Table:
     table = Table(title=f"{name}: {workload['about']}\n{settings['clients']} clients, closed loop (wrk)")
     table.add_column("keys")
     table.add_column("peer")
-    for column in ("requests/s", "min to max", "p50 ms", "p99 ms", "processor µs/request", "failed", "apiary is"):
+    for column in (
+        "requests/s",
+        "min to max",
+        "p50 ms",
+        "p99 ms",
+        "processor µs/request",
+        "others busy",
+        "failed",
+        "apiary is",
+    ):
         table.add_column(column, justify="right")
     for keys in dict.fromkeys(run["keys"] for run in workload["closed"]):
         for peer in workload["peers"]:
@@ -76,6 +85,7 @@ def closed_cells(runs: list[Measured]) -> list[str]:
         milliseconds(median(run["measured"]["p50_us"] for run in runs)),
         milliseconds(median(run["measured"]["p99_us"] for run in runs)),
         f"{median(run['processor_us'] for run in runs):,.0f}",
+        f"{max(run['others'] for run in runs):.0%}",
         f"{failed:,}",
     ]
 

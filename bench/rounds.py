@@ -1,8 +1,10 @@
 """The runs: peers measured in turn (A B A B …), each after a warm-up that is dropped, and audited for lost effects."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from bench import open_loop
 from bench.closed_loop import Measured, Wrk
@@ -10,7 +12,7 @@ from bench.mix import Workload
 from bench.open_loop import OpenMeasured
 from bench.peer import Peer
 from bench.probe import Connection
-from bench.process import cpu_seconds
+from bench.process import cpu_seconds, machine_busy_seconds, own_seconds
 
 TRIAL_SECONDS = 2
 SETTLE_SECONDS = 15.0
@@ -35,7 +37,8 @@ class Plan:
 class Run:
     """One closed-loop run of one peer.
 
-    `processor_us` is the servers' processor time for each request; `fault` is empty when every answer was right.
+    `processor_us` is the servers' processor time for each request; `others` the share of the machine's processors that
+    went to anything but servers and load generator; `fault` is empty when every answer was right.
     """
 
     workload: str
@@ -44,7 +47,28 @@ class Run:
     number: int
     measured: Measured
     processor_us: float
+    others: float
     fault: str
+
+
+@dataclass(frozen=True)
+class Processors:
+    """Readings of processor time, in seconds: of the servers, of this process with wrk, of the whole machine."""
+
+    at: float
+    servers: float
+    own: float
+    machine: float
+
+    @classmethod
+    def now(cls, pids: Sequence[int]) -> Self:
+        return cls(time.monotonic(), cpu_seconds(pids), own_seconds(), machine_busy_seconds())
+
+    def since(self, later: Self) -> tuple[float, float]:
+        """The servers' seconds from this reading to a later one, and the share of the machine that others took."""
+        servers, own, machine = later.servers - self.servers, later.own - self.own, later.machine - self.machine
+        capacity = (later.at - self.at) * len(os.sched_getaffinity(0))
+        return servers, max(0.0, (machine - servers - own) / capacity)
 
 
 @dataclass(frozen=True)
@@ -85,12 +109,13 @@ def closed_run(wrk: Wrk, workload: Workload, peer: Peer, keys: str, number: int,
     if plan.warmup > 0:
         wrk.run(workload, peer.port, keys, seed=1000 + number, seconds=plan.warmup)
     pids = [pid for role in peer.processes().values() for pid in role]
-    effects_before, processor_before = effects(workload, peer), cpu_seconds(pids)
+    effects_before, before = effects(workload, peer), Processors.now(pids)
     measured = wrk.run(workload, peer.port, keys, seed=number, seconds=plan.seconds)
-    processor = cpu_seconds(pids) - processor_before
+    servers, others = before.since(Processors.now(pids))
     effects_after = effects(workload, peer)
     fault = failure_of(measured.failures) or audit(measured, effects_before, effects_after, plan.clients)
-    return Run(workload.name, peer.name, keys, number, measured, processor * 1e6 / max(1, measured.requests), fault)
+    processor_us = servers * 1e6 / max(1, measured.requests)
+    return Run(workload.name, peer.name, keys, number, measured, processor_us, others, fault)
 
 
 def open_runs(workload: Workload, peers: Sequence[Peer], plan: Plan) -> Iterator[OpenRun]:

@@ -31,7 +31,6 @@ class Bundle:
 
     module: str
     content: bytes
-    requirements: str
 
     @property
     def version(self) -> str:
@@ -78,9 +77,7 @@ def make_bundle(path: Path) -> Bundle:
                     f"the bundle is larger than {MAX_BUNDLE_BYTES // 2**20} MiB",
                     hint="keep data out of the package: load it by a function, or name it in .gitignore",
                 )
-    requirements = folder / REQUIREMENTS
-    text = requirements.read_text(encoding="utf-8") if requirements.is_file() and _owns(folder, module) else ""
-    return Bundle(module, buffer.getvalue(), text)
+    return Bundle(module, buffer.getvalue())
 
 
 def unpack(content: bytes, folder: Path) -> None:
@@ -150,7 +147,7 @@ def _files(folder: Path, module: str) -> Iterator[tuple[str, Path]]:
         yield from _walk(folder, folder / "web", ())
     else:
         yield from _walk(folder, folder / module, ())
-    if (folder / REQUIREMENTS).is_file() and _owns(folder, module):
+    if (folder / REQUIREMENTS).is_file():
         yield REQUIREMENTS, folder / REQUIREMENTS
         yield from _walk(folder, folder / "wheels", (".whl",))
 
@@ -164,7 +161,3 @@ def _walk(base: Path, folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple
             file = Path(root, name)
             yield file.relative_to(base).as_posix(), file
 
-
-def _owns(folder: Path, module: str) -> bool:
-    """Whether `requirements.txt` in this folder is the app's own: it lies beside the module and lists packages."""
-    return (folder / REQUIREMENTS).is_file()

@@ -30,19 +30,29 @@ class Backlog:
         self._active = False
         self._more = False
         self._known: set[bytes] = set()
+        self._elsewhere: set[bytes] = set()
         self._due: deque[Call] = deque()
         self._later: list[tuple[int, bytes, Call]] = []
         self._timer: threading.Timer | None = None
 
-    def activate(self, active: bool = True) -> None:
-        """Begin to run the queue, with what lies in the table; or stop handing out."""
+    def activate(self, except_for: Iterable[bytes] = ()) -> None:
+        """Begin to run the queue with what lies in the table, except for the calls that another process still runs."""
         with self._lock:
-            self._active = active
-            if not active:
-                self._due.clear()
-                self._later.clear()
-        if active:
-            self.reload()
+            self._active = True
+            self._known -= self._elsewhere
+            self._elsewhere = set(except_for)
+            self._known |= self._elsewhere
+        self.reload()
+
+    def deactivate(self) -> list[bytes]:
+        """Hand out nothing more; returns the calls that were handed out and still run."""
+        with self._lock:
+            self._active = False
+            waiting = {call.id for call in self._due} | {item[1] for item in self._later}
+            self._known -= waiting
+            self._due.clear()
+            self._later.clear()
+            return list(self._known)
 
     def reload(self) -> None:
         """Look into the table again: another process may have left calls there."""
@@ -79,7 +89,7 @@ class Backlog:
             code == "deadline_exceeded" and call.attempt < LAST_ATTEMPT
         )
         with self._lock:
-            if again:
+            if again and self._active:
                 wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)
                 self._put(replace(call, attempt=call.attempt + 1), now_microseconds() + int(wait * 1e6))
                 return
@@ -98,11 +108,9 @@ class Backlog:
 
     def close(self) -> None:
         """Stop handing out."""
-        with self._lock:
-            self._active = False
-            self._due.clear()
-            if self._timer is not None:
-                self._timer.cancel()
+        self.deactivate()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _put(self, call: Call, due: int) -> None:
         wait = due - now_microseconds()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.session import Call, Outcome, Queued, Record
@@ -69,6 +69,9 @@ class Engine(Protocol):
 
     def queued(self, limit: int) -> list[Queued]:
         """The calls that wait in the queue, the earliest first."""
+
+    def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of one of the platform's own questions, by the name of its statement."""
 
     def backup(self, target: Path) -> None:
         """Copy the database, consistent, while it is in use."""

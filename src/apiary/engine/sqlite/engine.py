@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -105,6 +106,12 @@ class SqliteEngine:
             rows = self._connection.execute(SQL["queued"], (limit,)).fetchall()
         return [Queued(row[0], row[1], row[2].encode(), *row[3:]) for row in rows]
 
+    def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        with self._lock:
+            cursor = self._connection.cursor()
+            cursor.row_trace = _as_dict
+            return cursor.execute(SQL[name], parameters).fetchall()
+
     def backup(self, target: Path) -> None:
         destination = apsw.Connection(str(target))
         source = connect(str(self.path), read_only=True)
@@ -136,6 +143,10 @@ def _to_apply(migrations: Sequence[Migration], applied: dict[str, str]) -> list[
             hint="give it a higher number",
         )
     return new
+
+
+def _as_dict(cursor: apsw.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
+    return {column[0]: value for column, value in zip(cursor.get_description(), row, strict=True)}
 
 
 def _script(connection: apsw.Connection, sql: str) -> None:

@@ -63,3 +63,23 @@ commit;
 
 -- name: rollback
 rollback;
+
+-- The latest calls; every filter that is null lets all pass.
+-- name: log_calls
+select * from apiary_calls
+where (:function is null or function = :function) and (:status is null or status = :status)
+  and (:caller is null or caller = :caller)
+  and seq < coalesce(:before, 9223372036854775807) and seq > coalesce(:after, -1)
+order by seq desc limit :limit;
+
+-- name: log_call
+select * from apiary_calls where id = :id and status <> 'stopped'
+union all
+select * from apiary_calls where id = :id and status = 'stopped'
+order by seq;
+
+-- name: log_children
+select * from apiary_calls where parent = :id order by seq;
+
+-- name: log_waiting
+select id, function from apiary_queue where parent = :id order by due, id;

@@ -1,0 +1,222 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from apiary import __version__
+from apiary.bundle import make_bundle
+from apiary.cli import dev as dev_command
+from apiary.cli import log as log_commands
+from apiary.cli import offline
+from apiary.cli.output import Output, fail, say, show, table
+from apiary.client import Http
+from apiary.config import Settings, database_folder
+from apiary.gateway.server import run
+from apiary.platform.platform import Platform
+from apiary.runtime.errors import Error, WrongArguments
+
+app = typer.Typer(
+    name="apiary",
+    help="Functions that run as transactions inside the database.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(log_commands.app, name="log")
+
+Url = Annotated[str, typer.Option("--url", envvar="APIARY_URL", help="The server.")]
+Key = Annotated[Optional[str], typer.Option("--key", envvar="APIARY_KEY", help="Your key.")]  # noqa: UP045 - typer
+LOCAL = "http://127.0.0.1:8000"
+
+
+@app.callback()
+def options(
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, also to a terminal.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Functions that run as transactions inside the database."""
+    Output.json = as_json
+    if version:
+        show(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def new(directory: Annotated[Path, typer.Argument(help="The folder to make.")]) -> None:
+    """Make a new app: a module, a migration, a test."""
+    name = offline.new_app(directory)
+    say(f"made {directory}: now run [bold]apiary dev {directory}[/bold]")
+    show({"app": name, "path": str(directory)})
+
+
+@app.command()
+def serve(
+    database: Annotated[
+        Optional[str],  # noqa: UP045 - typer
+        typer.Option("--database", envvar="APIARY_DATABASE", help="sqlite:///FOLDER; default: .apiary/"),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", envvar="APIARY_PORT", help="The port; 0 for any.")] = 8000,
+    anonymous_calls: Annotated[bool, typer.Option("--anonymous-calls", help="Take calls without a key.")] = False,
+    max_request_bytes: Annotated[int, typer.Option(help="The largest request.")] = 1024 * 1024,
+    max_waiting_calls: Annotated[int, typer.Option(help="Calls of one app in flight; more are refused.")] = 1024,
+    host_memory_mb: Annotated[int, typer.Option(help="Memory of one host, in MiB.")] = 1024,
+) -> None:
+    """Run a server. The first key of a new platform is APIARY_ADMIN_KEY, or is made and printed once."""
+    settings = Settings(
+        folder=database_folder(database),
+        address=host,
+        port=port,
+        admin_key=os.environ.get("APIARY_ADMIN_KEY") or None,
+        anonymous_calls=anonymous_calls,
+        max_request_bytes=max_request_bytes,
+        max_waiting_calls=max_waiting_calls,
+        host_memory_bytes=host_memory_mb * 1024 * 1024,
+        recording=os.environ.get("APIARY_UNSAFE_NO_RECORD") != "1",
+    )
+
+    def ready(platform: Platform) -> None:
+        chosen = platform.settings
+        if platform.new_admin_key:
+            say(f"the admin key of this new platform, shown once: [bold]{platform.new_admin_key}[/bold]")
+        say(f"serving http://{chosen.address}:{chosen.port} (process {os.getpid()}, data in {chosen.folder}/)")
+
+    run(settings, ready)
+
+
+@app.command()
+def dev(
+    path: Annotated[Path, typer.Argument(help="The app: a file, a package, or a folder.")],
+    database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER")] = None,  # noqa: UP045
+    port: Annotated[int, typer.Option("--port", envvar="APIARY_PORT", help="The port; 0 for any.")] = 8000,
+) -> None:
+    """Serve an app while you write it: deploy, watch, reload, show calls as they happen. Takes calls without a key."""
+    dev_command.develop(path, database, port)
+
+
+@app.command()
+def deploy(
+    path: Annotated[Path, typer.Argument(help="The app: a file, a package, or a folder.")],
+    url: Url = LOCAL,
+    key: Key = None,
+) -> None:
+    """Deploy an app: new calls use it, calls in flight finish on the version before."""
+    bundle = make_bundle(path)
+    http = Http(url, key, timeout=600)
+    result = http.json("POST", "/api/v1/apps", params={"module": bundle.module}, content=bundle.content)
+    for name in result["migrations"]:
+        say(f"applied the migration {name}")
+    say(f"{result['app']} {result['version']} serves at {url}/apps/{result['app']}/ (docs: {url}/apps/{result['app']}/docs)")
+    show(result)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def call(
+    app_name: Annotated[str, typer.Argument(metavar="APP")],
+    function: Annotated[str, typer.Argument(metavar="FUNCTION")],
+    arguments: Annotated[Optional[list[str]], typer.Argument(metavar="[NAME=VALUE]...")] = None,  # noqa: UP045
+    idempotency_key: Annotated[Optional[str], typer.Option(help="Repeat a call safely.")] = None,  # noqa: UP045
+    url: Url = LOCAL,
+    key: Key = None,
+) -> None:
+    """Call a function. A value is JSON where it can be read as such, else text: `user=7 name=bee tags='["a"]'`."""
+    headers = {"Content-Type": "application/json"}
+    if idempotency_key:
+        headers["Idempotency-Key"] = idempotency_key
+    body = json.dumps(_arguments(arguments or [])).encode()
+    show(Http(url, key).post(f"/apps/{app_name}/{function}", body, headers).json())
+
+
+@app.command()
+def versions(app_name: Annotated[str, typer.Argument(metavar="APP")], url: Url = LOCAL, key: Key = None) -> None:
+    """The versions of an app, the latest activated first."""
+    found = Http(url, key).json("GET", f"/api/v1/apps/{app_name}/versions")
+    rows = [
+        (version["version"], "serving" if version["active"] else "", version["activated"], version["created_by"])
+        for version in found
+    ]
+    table(f"versions of {app_name}", ("version", "", "activated", "by"), rows, found)
+
+
+@app.command()
+def rollback(
+    app_name: Annotated[str, typer.Argument(metavar="APP")],
+    version: Annotated[Optional[str], typer.Argument(help="Default: the version before the present.")] = None,  # noqa: UP045
+    url: Url = LOCAL,
+    key: Key = None,
+) -> None:
+    """Let an older version serve again. The database stays as it is: migrations are not undone."""
+    result = Http(url, key).json(
+        "POST", f"/api/v1/apps/{app_name}/rollback", params={"version": version} if version else {}
+    )
+    say(f"{result['app']} serves {result['version']} again")
+    show(result)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="The file to write (tar).")], url: Url = LOCAL, key: Key = None
+) -> None:
+    """Write all databases of a running server into one file."""
+    if target.exists():
+        raise WrongArguments(f"{target} exists already", hint="name a new file")
+    with Http(url, key, timeout=3600).stream("GET", "/api/v1/backup") as response, target.open("wb") as file:
+        for part in response.iter_bytes():
+            file.write(part)
+    show({"file": str(target), "bytes": target.stat().st_size})
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A file that `apiary backup` wrote.")],
+    database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER, a new one.")] = None,  # noqa: UP045
+) -> None:
+    """Put a backup into a new folder, from which a server can then be started."""
+    show({"folder": str(offline.restore(source, database_folder(database)))})
+
+
+@app.command()
+def doctor(
+    database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER")] = None,  # noqa: UP045
+) -> None:
+    """Look at this machine and at a folder of databases: is everything as it must be?"""
+    checks = offline.examine(database_folder(database))
+    rows = [(check.name, "ok" if check.good else "[red]problem[/red]", check.found) for check in checks]
+    table("doctor", ("check", "", "found"), rows, [check.as_json() for check in checks])
+    if not all(check.good for check in checks):
+        raise typer.Exit(1)
+
+
+def _arguments(given: list[str]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for item in given:
+        name, separator, text = item.partition("=")
+        if not separator or not name:
+            raise WrongArguments(f"{item!r} is no argument", hint="write NAME=VALUE, for example user=7")
+        try:
+            arguments[name] = json.loads(text)
+        except ValueError:
+            arguments[name] = text
+    return arguments
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        status = app(standalone_mode=False)
+    except Error as error:
+        status = fail(error).exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
+    except typer.Exit as exit:
+        status = exit.exit_code
+    sys.exit(status if isinstance(status, int) else 0)
+
+

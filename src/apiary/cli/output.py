@@ -1,0 +1,96 @@
+"""How the command line speaks: tables for people, JSON for programs, errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from apiary.runtime.errors import Error
+
+people = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+STATUS_STYLES = {"ok": "green", "rejected": "yellow", "failed": "red", "stopped": "magenta"}
+
+
+class Output:
+    """Whether to write for people or for programs. JSON by itself when the output is no terminal."""
+
+    json = False
+
+
+def wants_json() -> bool:
+    """Whether the output is for programs."""
+    return Output.json or not (sys.stdout.isatty() or os.environ.get("FORCE_COLOR"))
+
+
+def show(value: Any) -> None:
+    """Write a value: JSON, indented and coloured for people."""
+    if wants_json():
+        print(json.dumps(value))  # noqa: T201 - the result itself, for programs
+    else:
+        people.print_json(json.dumps(value))
+
+
+def say(message: str) -> None:
+    """A word to people on what happened; not part of the result."""
+    errors.print(message)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], value: Any) -> None:
+    """Write rows as a table, or `value` as JSON."""
+    if wants_json():
+        print(json.dumps(value))  # noqa: T201 - the result itself, for programs
+        return
+    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else "" if cell is None else str(cell) for cell in row))
+    people.print(made)
+    if not rows:
+        people.print("[dim]nothing[/dim]")
+
+
+def status_text(call: Mapping[str, Any]) -> Text:
+    """The status of a call in its colour, with the code of a failure."""
+    status = str(call["status"])
+    code = call.get("code")
+    return Text(f"{status} ({code})" if code else status, STATUS_STYLES.get(status, ""))
+
+
+def moment(microseconds: int) -> str:
+    """A time of the log as people read it, in the local zone."""
+    return datetime.fromtimestamp(microseconds / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def milliseconds(microseconds: int) -> str:
+    """A duration of the log as people read it."""
+    return f"{microseconds / 1000:.2f} ms"
+
+
+def fail(error: Error) -> typer.Exit:
+    """Show an error to its reader; returns what ends the command with status 1."""
+    if wants_json():
+        print(json.dumps(error.problem(), default=str), file=sys.stderr)  # noqa: T201 - for programs
+        return typer.Exit(1)
+    errors.print(Text.assemble(("error: ", "bold red"), error.message))
+    for wrong in error.details.get("errors", []):
+        errors.print(Text(f"  {wrong.get('argument') or 'arguments'}: {wrong.get('message')}"))
+    for detail in ("traceback", "output"):
+        if error.details.get(detail):
+            errors.print(Text(str(error.details[detail]).rstrip(), "dim"))
+    if error.hint:
+        errors.print(Text.assemble(("hint: ", "bold"), error.hint))
+    if error.call_id:
+        errors.print(Text(f"call: {error.call_id}", "dim"))
+    return typer.Exit(1)

@@ -1,0 +1,43 @@
+"""What happens in a server, as values: whoever wants to watch (metrics, `apiary dev`) subscribes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """A call came to its end. `duration` in microseconds; `problem` is the problem document of a failure."""
+
+    app: str
+    function: str
+    call_id: bytes
+    duration: int
+    problem: dict[str, Any] | None
+    queued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """A version of an app began to serve. `migrations` are those that were applied for it."""
+
+    app: str
+    version: str
+    migrations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostDied:
+    """A host ended without being asked to; it is started again. `calls` were in flight."""
+
+    app: str
+    version: str
+    pid: int
+    reason: str
+    calls: int
+
+
+Event = CallEnded | Activated | HostDied
+Watcher = Callable[[Event], None]

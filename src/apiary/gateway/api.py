@@ -1,0 +1,236 @@
+"""Everything that is not a call: the platform's own API, OpenAPI documents, docs pages, web pages, health, metrics."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from apiary.bundle import MAX_BUNDLE_BYTES, Bundle
+from apiary.gateway.calls import Calls
+from apiary.gateway.metrics import Metrics, resident_bytes
+from apiary.gateway.openapi import document
+from apiary.gateway.wire import problem_body, problem_headers
+from apiary.platform.hosts import AppHosts
+from apiary.platform.platform import Caller, Platform
+from apiary.runtime.errors import Error, Forbidden, MethodNotAllowed, NotFound, PayloadTooLarge, WrongArguments
+
+Handler = Callable[[Request], Awaitable[Response]]
+MAX_REQUIREMENTS_BYTES = 64 * 1024
+
+
+class Api:
+    """The routes, and what they need."""
+
+    def __init__(self, platform: Platform, calls: Calls, metrics: Metrics) -> None:
+        self._platform = platform
+        self._calls = calls
+        self._metrics = metrics
+
+    def starlette(self) -> Starlette:
+        """The ASGI application."""
+        swagger = str(files("swagger_ui").joinpath("static"))
+        return Starlette(
+            routes=[
+                Route("/healthz", self.health),
+                Route("/metrics", self.metrics),
+                Route("/", self.index),
+                Route("/apps/{app}/openapi.json", self.openapi),
+                Route("/apps/{app}/docs", self.docs),
+                Route("/apps/{app}/web", self.to_web),
+                Route("/apps/{app}/web/{path:path}", self.web),
+                Mount("/static/docs", StaticFiles(directory=swagger)),
+                Route("/api/v1/apps", self.apps, methods=["GET"]),
+                Route("/api/v1/apps", self.deploy, methods=["POST"]),
+                Route("/api/v1/apps/{app}", self.app),
+                Route("/api/v1/apps/{app}/versions", self.versions),
+                Route("/api/v1/apps/{app}/rollback", self.rollback, methods=["POST"]),
+                Route("/api/v1/calls", self.logged_calls),
+                Route("/api/v1/calls/{call}", self.logged_call),
+                Route("/api/v1/backup", self.backup),
+            ],
+            exception_handlers={Error: _problem, HTTPException: _http_problem},
+        )
+
+    async def health(self, request: Request) -> Response:
+        """Whether the server answers, and which apps do not."""
+        down = sorted(name for name, hosts in self._platform.apps.items() if hosts.active is None)
+        return JSONResponse({"status": "degraded" if down else "ok", "apps_down": down})
+
+    async def metrics(self, request: Request) -> Response:
+        """All metrics, for Prometheus."""
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def index(self, request: Request) -> Response:
+        """A page that leads to the apps."""
+        items = "".join(
+            f'<li><a href="/apps/{name}/docs">{name}</a>'
+            + (f' (<a href="/apps/{name}/web/">pages</a>)' if hosts.manifest.get("web") else "")
+            for name, hosts in sorted(self._platform.apps.items())
+        )
+        return HTMLResponse(f"<!doctype html><title>Apiary</title><h1>Apiary</h1><ul>{items or 'no apps yet'}</ul>")
+
+    async def openapi(self, request: Request) -> Response:
+        """The OpenAPI document of an app."""
+        hosts = self._running(request)
+        return JSONResponse(document(hosts.manifest, str(request.base_url).rstrip("/")))
+
+    async def docs(self, request: Request) -> Response:
+        """The interactive docs page of an app (Swagger UI, served from here)."""
+        name = self._running(request).app
+        page = files("apiary.gateway").joinpath("docs.html").read_text(encoding="utf-8")
+        return HTMLResponse(page.replace("{app}", name))
+
+    async def to_web(self, request: Request) -> Response:
+        """Relative links of the app's pages need the slash."""
+        return RedirectResponse(f"/apps/{request.path_params['app']}/web/")
+
+    async def web(self, request: Request) -> Response:
+        """A file of the app's `web/` folder."""
+        folder = self._running(request).manifest.get("web")
+        if folder is None:
+            raise NotFound("the app has no web pages", hint="put them into web/ beside its module")
+        base = Path(folder).resolve()
+        file = (base / (request.path_params["path"] or "index.html")).resolve()
+        if file.is_dir():
+            file /= "index.html"
+        if not file.is_relative_to(base) or not file.is_file():
+            raise NotFound(f"there is no page {request.path_params['path']!r}")
+        return FileResponse(file)
+
+    async def apps(self, request: Request) -> Response:
+        """The apps that are deployed."""
+        self._admin(request)
+        return JSONResponse([_described(hosts) for _, hosts in sorted(self._platform.apps.items())])
+
+    async def app(self, request: Request) -> Response:
+        """One app: its functions and its processes."""
+        self._admin(request)
+        return JSONResponse(_described(self._hosts(request)))
+
+    async def deploy(self, request: Request) -> Response:
+        """Deploy the bundle in the body. `module` (query): what to import."""
+        caller = self._admin(request)
+        module = request.query_params.get("module", "")
+        if not module.isidentifier():
+            raise WrongArguments("the query parameter `module` must name the module to import")
+        content = b""
+        async for part in request.stream():
+            content += part
+            if len(content) > MAX_BUNDLE_BYTES + MAX_REQUIREMENTS_BYTES:
+                raise PayloadTooLarge(f"a bundle has {MAX_BUNDLE_BYTES} bytes at most")
+        app, version, migrated = await self._platform.deploy(Bundle(module, content), caller)
+        return JSONResponse({"app": app, "version": version, "migrations": migrated}, status_code=201)
+
+    async def versions(self, request: Request) -> Response:
+        """The versions of an app."""
+        self._admin(request)
+        found = await self._platform.versions(self._hosts(request).app)
+        return JSONResponse([version.model_dump(mode="json") for version in found])
+
+    async def rollback(self, request: Request) -> Response:
+        """Let an older version serve again: `version` (query), or the one before the present."""
+        caller = self._admin(request)
+        app = self._hosts(request).app
+        version = await self._platform.rollback(app, request.query_params.get("version"), caller)
+        return JSONResponse({"app": app, "version": version})
+
+    async def logged_calls(self, request: Request) -> Response:
+        """The latest calls of an app, or of all."""
+        self._admin(request)
+        given = dict(request.query_params)
+        app = given.pop("app", None)
+        arguments: dict[str, Any] = {}
+        for name, value in given.items():
+            if name in ("function", "status", "caller"):
+                arguments[name] = value
+            elif name in ("limit", "before", "after") and value.isdigit():
+                arguments[name] = int(value)
+            else:
+                raise WrongArguments(f"calls cannot be asked for by {name}={value!r}")
+        if app is not None:
+            return JSONResponse(await self._calls_of(app, arguments))
+        every = [call for name in self._platform.apps for call in await self._calls_of(name, arguments)]
+        every.sort(key=lambda call: call["started"], reverse=True)
+        return JSONResponse(every[: arguments.get("limit", 50)])
+
+    async def logged_call(self, request: Request) -> Response:
+        """Everything about one call."""
+        self._admin(request)
+        for name, hosts in self._platform.apps.items():
+            try:
+                return JSONResponse({"app": name, **await hosts.ask("show", call=request.path_params["call"])})
+            except NotFound as error:
+                missing = error
+        raise missing if self._platform.apps else NotFound("there are no apps yet")
+
+    async def backup(self, request: Request) -> Response:
+        """All databases in one tar file."""
+        self._admin(request)
+        with tempfile.NamedTemporaryFile(dir=self._platform.settings.folder, suffix=".tar", delete=False) as target:
+            path = Path(target.name)
+        await self._platform.backup(path)
+        return FileResponse(path, media_type="application/x-tar", background=BackgroundTask(path.unlink))
+
+    async def _calls_of(self, app: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        found = await self._platform.app(app).ask("calls", **arguments)
+        return [{"app": app, **call} for call in found]
+
+    def _admin(self, request: Request) -> Caller:
+        caller = self._calls.caller(request.scope["headers"])
+        if "admin" not in caller.roles:
+            raise Forbidden("this is for administrators", hint="use the admin key of the server")
+        return caller
+
+    def _hosts(self, request: Request) -> AppHosts:
+        return self._platform.app(request.path_params["app"])
+
+    def _running(self, request: Request) -> AppHosts:
+        hosts = self._hosts(request)
+        if hosts.active is None:
+            raise NotFound(f"the app {hosts.app} is not running at the moment")
+        return hosts
+
+
+def _described(hosts: AppHosts) -> dict[str, Any]:
+    running = [(host, "serving") for host in (hosts.active,) if host] + [(host, "draining") for host in hosts.draining]
+    return {
+        "app": hosts.app,
+        "version": hosts.version,
+        "functions": {name: function["kind"] for name, function in hosts.manifest.get("functions", {}).items()},
+        "hosts": [
+            {
+                "version": host.version,
+                "pid": host.pid,
+                "state": state,
+                "in_flight": len(host.in_flight),
+                "resident_bytes": resident_bytes(host.pid),
+            }
+            for host, state in running
+        ],
+    }
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Error)
+    headers = {name.decode(): value.decode() for name, value in problem_headers(error)}
+    return Response(problem_body(error), error.status, headers)
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "GET")
+        return await _problem(request, MethodNotAllowed(f"{request.method} is not for this address", allow=allow))
+    hint = "calls go to /apps/APP/FUNCTION, the platform's own API is at /api/v1/"
+    return await _problem(request, NotFound(f"there is nothing at {request.url.path}", hint=hint))

@@ -1,0 +1,156 @@
+"""The hot path: `POST /apps/{app}/{function}` and `GET /apps/{app}/{query}`, from the socket to the host and back."""
+
+from __future__ import annotations
+
+import json
+from asyncio import wait_for
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import parse_qs
+
+from apiary.events import CallEnded
+from apiary.gateway.wire import (
+    JSON,
+    PROBLEM,
+    Disconnected,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    bearer_key,
+    checked_key,
+    problem_body,
+    problem_headers,
+    read_body,
+    respond,
+)
+from apiary.platform.hosts import AppHosts
+from apiary.platform.messages import Answer, Invoke
+from apiary.platform.platform import Caller, Platform
+from apiary.runtime.errors import (
+    DeadlineExceeded,
+    Error,
+    MethodNotAllowed,
+    NotAuthenticated,
+    UnknownFunction,
+    UnsupportedMediaType,
+    WrongArguments,
+)
+from apiary.runtime.ids import id_text, new_id
+
+ANONYMOUS = Caller("anonymous", ())
+MAX_KNOWN_CALLERS = 10_000
+PATIENCE_SECONDS = 15.0
+
+
+class Calls:
+    """Answers calls of functions. `anonymous` is who calls without a key, or none where a key is wanted."""
+
+    def __init__(self, platform: Platform, anonymous: Caller | None) -> None:
+        self._platform = platform
+        self._anonymous = anonymous
+        self._limit = platform.settings.max_request_bytes
+        self._callers: dict[str, Caller] = {}
+
+    async def handle(self, app: str, function: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        call_id = new_id()
+        text = id_text(call_id)
+        identified = (b"apiary-call-id", text.encode())
+        try:
+            hosts, message = await self._message(app, function, call_id, scope, receive)
+            answer = await self._outcome(hosts, message)
+        except Disconnected:
+            return
+        except Error as error:
+            await respond(send, error.status, [identified, *problem_headers(error)], problem_body(error, text))
+            return
+        problem = None
+        headers: Headers = [identified]
+        if answer.error is None:
+            status, body = 200, answer.output
+            headers.append(JSON)
+        else:
+            problem, body = json.loads(answer.error), answer.error
+            status = problem["status"]
+            headers.append(PROBLEM)
+            if status == 503:
+                headers.append((b"retry-after", b"1"))
+        if answer.replayed:
+            headers.append((b"idempotency-replayed", b"true"))
+        self._platform.emit(CallEnded(app, function, call_id, answer.duration, problem))
+        await respond(send, status, headers, body)
+
+    def caller(self, headers: Headers) -> Caller:
+        """Who sends a request; `NotAuthenticated` where that cannot be told."""
+        key = bearer_key(headers)
+        if key is None:
+            if self._anonymous is None:
+                raise NotAuthenticated("a call needs a key here")
+            return self._anonymous
+        known = self._callers.get(key)
+        if known is None:
+            known = self._platform.identify(key)
+            if len(self._callers) >= MAX_KNOWN_CALLERS:
+                self._callers.clear()
+            self._callers[key] = known
+        return known
+
+    async def _message(
+        self, app: str, function: str, call_id: bytes, scope: Scope, receive: Receive
+    ) -> tuple[AppHosts, Invoke]:
+        headers: Headers = scope["headers"]
+        caller = self.caller(headers)
+        hosts = self._platform.app(app)
+        declared = _declared(hosts, app, function)
+        method = scope["method"]
+        if method == "GET" and declared.get("kind", "query") == "query":
+            body, lax = _query_arguments(scope["query_string"]), True
+        elif method == "POST":
+            body, lax = await read_body(receive, self._limit), False
+        else:
+            allowed = "GET, POST" if declared.get("kind") == "query" else "POST"
+            raise MethodNotAllowed(f"{function} is called with {allowed}, not {method}", allow=allowed)
+        key = None
+        for name, value in headers:
+            if name == b"idempotency-key":
+                key = checked_key(value)
+            elif name == b"content-type" and body and not lax:
+                _check_type(value)
+        return hosts, Invoke(call_id, function, body, caller.name, caller.roles, key, lax)
+
+    async def _outcome(self, hosts: AppHosts, message: Invoke) -> Answer:
+        """The answer of the host. It comes for every call, since hosts that hang are ended; this is the last resort."""
+        answer = hosts.call(message)
+        timeout = hosts.manifest.get("functions", {}).get(message.function, {}).get("timeout", 60.0)
+        try:
+            return await wait_for(answer, 2 * timeout + PATIENCE_SECONDS)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{message.function} did not answer in time; whether it ran is in the log") from None
+
+
+def _declared(hosts: AppHosts, app: str, function: str) -> dict[str, Any]:
+    """What the manifest says of a function; `UnknownFunction` with the nearest names."""
+    functions = hosts.manifest.get("functions")
+    if functions is None:
+        return {}
+    declared: dict[str, Any] | None = functions.get(function)
+    if declared is None:
+        near = get_close_matches(function, functions, 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(functions)) or 'none'}"
+        raise UnknownFunction(f"the app {app} has no function {function!r}", hint=hint)
+    return declared
+
+
+def _query_arguments(query: bytes) -> bytes:
+    try:
+        given = parse_qs(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    except ValueError as error:
+        raise WrongArguments(f"the query string cannot be read: {error}") from None
+    return json.dumps(given).encode()
+
+
+def _check_type(value: bytes) -> None:
+    kind = value.split(b";", 1)[0].strip().lower()
+    if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        raise UnsupportedMediaType(f"arguments are JSON, not {kind.decode('latin-1')}", hint="Content-Type: application/json")

@@ -1,0 +1,89 @@
+"""Metrics for Prometheus. Calls are counted in plain dictionaries, and turned into metrics when somebody looks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from apiary.events import Activated, CallEnded, Event, HostDied
+from apiary.platform.platform import Platform
+
+BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+PAGE_BYTES = 4096
+
+
+class Metrics(Collector):
+    """Counts events, and shows them with the state of the platform."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._calls: dict[tuple[str, str, str], int] = {}
+        self._durations: dict[tuple[str, str], list[int]] = {}
+        self._seconds: dict[tuple[str, str], float] = {}
+        self._deaths: dict[str, int] = {}
+        self._activations: dict[str, int] = {}
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        platform.watch(self._count)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _count(self, event: Event) -> None:
+        if isinstance(event, CallEnded):
+            code = "ok" if event.problem is None else str(event.problem.get("code"))
+            function = (event.app, event.function)
+            self._calls[*function, code] = self._calls.get((*function, code), 0) + 1
+            seconds = event.duration / 1e6
+            buckets = self._durations.get(function)
+            if buckets is None:
+                buckets = self._durations[function] = [0] * (len(BUCKETS_SECONDS) + 1)
+            buckets[bisect_left(BUCKETS_SECONDS, seconds)] += 1
+            self._seconds[function] = self._seconds.get(function, 0.0) + seconds
+        elif isinstance(event, HostDied):
+            self._deaths[event.app] = self._deaths.get(event.app, 0) + 1
+        elif isinstance(event, Activated):
+            self._activations[event.app] = self._activations.get(event.app, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Part of prometheus-client's `Collector`."""
+        calls = CounterMetricFamily("apiary_calls", "Calls by outcome.", labels=["app", "function", "code"])
+        for labels, count in self._calls.items():
+            calls.add_metric(list(labels), count)
+        yield calls
+        durations = HistogramMetricFamily(
+            "apiary_call_duration_seconds", "Time in the function.", labels=["app", "function"]
+        )
+        for function, counts in self._durations.items():
+            total, buckets = 0, []
+            for bound, count in zip([*map(str, BUCKETS_SECONDS), "+Inf"], counts, strict=True):
+                total += count
+                buckets.append((bound, float(total)))
+            durations.add_metric(list(function), buckets, self._seconds[function])
+        yield durations
+        deaths = CounterMetricFamily("apiary_host_deaths", "Hosts that ended unasked.", labels=["app"])
+        activations = CounterMetricFamily("apiary_activations", "Versions that began to serve.", labels=["app"])
+        in_flight = GaugeMetricFamily("apiary_calls_in_flight", "Calls without an answer yet.", labels=["app"])
+        memory = GaugeMetricFamily("apiary_host_resident_bytes", "Memory of a host.", labels=["app", "version", "pid"])
+        for app, hosts in self._platform.apps.items():
+            deaths.add_metric([app], self._deaths.get(app, 0))
+            activations.add_metric([app], self._activations.get(app, 0))
+            running = [host for host in (hosts.active, *hosts.draining) if host is not None]
+            in_flight.add_metric([app], sum(len(host.in_flight) for host in running))
+            for host in running:
+                memory.add_metric([app, host.version, str(host.pid)], resident_bytes(host.pid))
+        yield from (deaths, activations, in_flight, memory)
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident memory of a process; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, ValueError):
+        return 0

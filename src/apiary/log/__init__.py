@@ -1,0 +1,1 @@
+"""The read side of the log: what people ask about the calls that ran."""

@@ -1,0 +1,176 @@
+"""The host: the process that loads one version of one app and runs its calls. User code runs here and nowhere else.
+
+It talks to the server over an inherited socket, and ends when that closes. `python -m apiary.platform.host FD FD`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from mmap import mmap
+from pathlib import Path
+from typing import Any
+
+from apiary.bundle import load_app, read_migrations
+from apiary.codec import compile_program, convert_rows
+from apiary.engine.dispatch import Dispatcher
+from apiary.engine.protocol import Engine
+from apiary.engine.sqlite.engine import SqliteEngine
+from apiary.engine.watchdog import SLOT, SLOTS, Watchdog
+from apiary.log.questions import QUESTIONS
+from apiary.platform.manifest import manifest_of
+from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, to_host
+from apiary.runtime.errors import Error, InternalError
+from apiary.runtime.ids import id_bytes, id_text
+from apiary.runtime.session import Call, Outcome
+
+RECEIVE_BYTES = 1 << 18
+
+
+class Host:
+    """One loaded app, its engine, and the socket to the server."""
+
+    def __init__(self, connection: socket.socket, recorder: mmap) -> None:
+        self._socket = connection
+        self._recorder = recorder
+        self._lock = threading.Lock()
+        self._out: list[bytes] = []
+        self._engine: Engine
+        self._dispatcher: Dispatcher
+
+    def start(self, message: Start) -> None:
+        """Load the app, bring its database up to date, and say that it is ready."""
+        _limit_memory(message.memory_bytes)
+        sys.path[:0] = [message.code, *([message.packages] if message.packages else [])]
+        app = load_app(message.module)
+        program = compile_program(app, message.version)
+        manifest = manifest_of(app, program)
+        path = Path(message.database_folder) / f"{app.name}.db"
+        self._engine = SqliteEngine(path, convert_rows, recording=message.recording)
+        migrated = self._engine.migrate(read_migrations(app.migrations), message.version)
+        self._dispatcher = Dispatcher(
+            self._engine,
+            program,
+            flush=self.flush,
+            observe=self._ran,
+            watchdog=Watchdog(self._recorder),
+        )
+        self._send(Ready(app.name, tuple(migrated), json.dumps(manifest).encode()))
+
+    def refuse(self, error: BaseException) -> None:
+        """Say why the app cannot be loaded."""
+        known = error if isinstance(error, Error) else InternalError(f"the host failed to start: {error!r}")
+        self._send(Refused(json.dumps(known.problem(), default=str).encode()))
+
+    def serve(self, frames: Frames, waiting: list[bytes]) -> None:
+        """Handle messages until the server says stop or goes away."""
+        while True:
+            for body in waiting:
+                message = to_host.decode(body)
+                if isinstance(message, Invoke):
+                    self._invoke(message)
+                elif isinstance(message, Ask):
+                    threading.Thread(target=self._answer, args=(message,), name="apiary-ask", daemon=True).start()
+                elif isinstance(message, Stop):
+                    self._dispatcher.close()
+                    self._engine.close()
+                    return
+            data = self._socket.recv(RECEIVE_BYTES)
+            if not data:
+                os._exit(0)
+            waiting = frames.feed(data)
+
+    def flush(self) -> None:
+        """Send the answers that were collected since the last time."""
+        with self._lock:
+            out, self._out = self._out, []
+            if out:
+                self._socket.sendall(b"".join(out))
+
+    def _send(self, message: Ready | Refused | Answer | Ran) -> None:
+        self._out.append(frame(message))
+        self.flush()
+
+    def _invoke(self, message: Invoke) -> None:
+        call = Call(
+            id=message.id,
+            function=message.function,
+            input=message.input,
+            caller=message.caller,
+            roles=frozenset(message.roles),
+            key=message.key,
+            lax=message.lax,
+            attempt=message.attempt,
+        )
+        self._dispatcher.submit(call, self._reply)
+
+    def _reply(self, call: Call, outcome: Outcome) -> None:
+        error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
+        self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
+
+    def _ran(self, call: Call, outcome: Outcome) -> None:
+        error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
+        self._send(Ran(call.id, call.function, error, outcome.duration))
+
+    def _answer(self, message: Ask) -> None:
+        try:
+            result = self._ask(message.question, message.arguments)
+            answer = Answer(message.id, json.dumps(result, default=str).encode())
+        except Error as error:
+            answer = Answer(message.id, b"", json.dumps(error.problem(), default=str).encode())
+        except Exception as error:  # noqa: BLE001 - the server must get an answer, whatever went wrong here
+            failed = InternalError(f"the host could not answer {message.question}: {error!r}")
+            answer = Answer(message.id, b"", json.dumps(failed.problem()).encode())
+        self._send(answer)
+
+    def _ask(self, question: str, arguments: dict[str, Any]) -> Any:
+        if question == "run_queue":
+            self._dispatcher.backlog.activate(except_for=[id_bytes(text) for text in arguments["except_for"]])
+            return None
+        if question == "leave_queue":
+            return [id_text(identifier) for identifier in self._dispatcher.backlog.deactivate()]
+        if question == "backup":
+            self._engine.backup(Path(arguments["path"]))
+            return None
+        return QUESTIONS[question](self._engine, **arguments)
+
+
+def main() -> None:
+    """Serve on the inherited socket until told to stop."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    recorder = mmap(int(sys.argv[2]), SLOTS * SLOT.size)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    host = Host(connection, recorder)
+    frames = Frames()
+    waiting: list[bytes] = []
+    while not waiting:
+        data = connection.recv(RECEIVE_BYTES)
+        if not data:
+            return
+        waiting = frames.feed(data)
+    start = to_host.decode(waiting.pop(0))
+    try:
+        if not isinstance(start, Start):
+            raise InternalError("the first message must be Start")
+        host.start(start)
+    except BaseException as error:  # noqa: BLE001 - a user's module may raise anything, SystemExit included
+        host.refuse(error)
+        os._exit(1)
+    host.serve(frames, waiting)
+    os._exit(0)
+
+
+def _limit_memory(limit: int) -> None:
+    """Let allocations beyond the limit fail (`MemoryError` in the function) before the machine suffers."""
+    if limit and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Supervision of one app: which host serves it, what happens when that dies, and how a new version takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from apiary.events import Activated, CallEnded, Event, HostDied
+from apiary.platform.messages import Answer, Ask, Invoke, Ran, Start
+from apiary.platform.process import HostProcess, InFlight, gone
+from apiary.runtime.errors import DeadlineExceeded, Error, HostCrashed, Overloaded
+from apiary.runtime.ids import id_text
+
+MAX_CRASHES = 3
+RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+STABLE_SECONDS = 10.0
+
+
+class AppHosts:
+    """The hosts of one app: one that serves, and those of older versions that finish what they began."""
+
+    def __init__(
+        self,
+        app: str,
+        prepare: Callable[[str], Awaitable[Start]],
+        emit: Callable[[Event], None],
+        max_waiting: int,
+    ) -> None:
+        self.app = app
+        self.version: str | None = None
+        self.active: HostProcess | None = None
+        self.draining: set[HostProcess] = set()
+        self._prepare = prepare
+        self._emit = emit
+        self._max_waiting = max_waiting
+        self._waiting: list[InFlight] = []
+        self._changing = asyncio.Lock()
+        self._failures = 0
+        self._last_start = 0.0
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the version that serves."""
+        return self.active.manifest if self.active else {}
+
+    def call(self, message: Invoke) -> asyncio.Future[Answer]:
+        """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait."""
+        active = self.active
+        if len(self._waiting) + (len(active.in_flight) if active else 0) >= self._max_waiting:
+            raise Overloaded(f"{self._max_waiting} calls of {self.app} are waiting already; send it again later")
+        flight = InFlight(message, asyncio.get_running_loop().create_future())
+        self._send(flight)
+        return flight.answer
+
+    async def ask(self, question: str, **arguments: Any) -> Any:
+        """Ask the host that serves."""
+        if self.active is None:
+            raise gone(f"the app {self.app} has no running host at the moment")
+        return await self.active.ask(question, **arguments)
+
+    async def start(self, version: str) -> HostProcess:
+        """Start a host for a version, beside the one that serves; raises what it refuses with."""
+        host = HostProcess(version)
+        await host.start(await self._prepare(version))
+        return host
+
+    async def switch(self, host: HostProcess) -> None:
+        """Let `host` serve from now on. The host before it finishes what is in flight, then ends."""
+        async with self._changing:
+            host.on_end = self._ended
+            host.on_ran = self._ran
+            old, self.active, self.version = self.active, host, host.version
+            self._last_start = time.monotonic()
+            self._release()
+            if old is None:
+                await host.ask("run_queue", except_for=[])
+            else:
+                self.draining.add(old)
+                await self._hand_over(old, host)
+                self._background(self._drain(old))
+        self._emit(Activated(self.app, host.version, host.migrated))
+
+    def keep_trying(self, version: str) -> None:
+        """Start a version in the background, again and again until it works."""
+        self._background(self._restart(version))
+
+    async def close(self) -> None:
+        """Let all hosts finish, and end them."""
+        self._closed = True
+        hosts = [*self.draining, *([self.active] if self.active else [])]
+        await asyncio.gather(*(host.stop() for host in hosts))
+        for flight in self._waiting:
+            _fail(flight, gone("the server is stopping"))
+
+    def _send(self, flight: InFlight) -> None:
+        if self.active is None:
+            self._waiting.append(flight)
+        else:
+            self.active.send(flight)
+
+    def _release(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for flight in waiting:
+            if not flight.answer.cancelled():
+                self._send(flight)
+
+    async def _hand_over(self, old: HostProcess, new: HostProcess) -> None:
+        """The old host runs no more of the queue; the new one runs all but what the old one is still busy with."""
+        try:
+            busy = await old.ask("leave_queue")
+        except Error:
+            busy = []
+        await new.ask("run_queue", except_for=busy)
+
+    async def _drain(self, old: HostProcess) -> None:
+        await old.stop()
+        self.draining.discard(old)
+        if self.active is not None and not self._closed:
+            await self.active.ask("run_queue", except_for=[])
+
+    def _ran(self, message: Ran) -> None:
+        problem = json.loads(message.error) if message.error else None
+        self._emit(CallEnded(self.app, message.function, message.id, message.duration, problem, queued=True))
+
+    def _ended(self, host: HostProcess) -> None:
+        """A process is gone: settle the calls that were in flight there, and replace it if it served."""
+        running = dict(host.running())
+        flights, host.in_flight = list(host.in_flight.values()), {}
+        if host is self.active and not self._closed:
+            self.active = None
+            self._emit(HostDied(self.app, host.version, host.pid, host.reason, len(flights)))
+            self._background(self._restart(host.version))
+        for flight in flights:
+            self._settle(flight, running, host)
+
+    def _settle(self, flight: InFlight, running: dict[bytes, float], host: HostProcess) -> None:
+        """A call without an answer is sent again, under its id: if it had committed, its record answers.
+
+        Only a call that the dead host was just running counts the death; one that was running beyond its deadline
+        was the reason.
+        """
+        message = flight.message
+        if isinstance(message, Ask) or self._closed:
+            _fail(flight, gone("the host of the app went away"))
+            return
+        deadline = running.get(message.id)
+        if deadline is not None and time.monotonic() > deadline:
+            problem = DeadlineExceeded(f"{message.function} ran beyond its timeout; its process was ended")
+            _fail(flight, problem)
+            return
+        flight.crashes += deadline is not None
+        if flight.crashes >= MAX_CRASHES:
+            crashed = HostCrashed(
+                f"the host died {flight.crashes} times while it ran {message.function}; the last time {host.reason}",
+                hint="nothing was committed; look at the server's output for what the function does",
+            )
+            _fail(flight, crashed)
+            return
+        message.attempt += 1
+        self._send(flight)
+
+    async def _restart(self, version: str) -> None:
+        """Start the version again until it works, at once at first, then less and less often."""
+        if time.monotonic() - self._last_start > STABLE_SECONDS:
+            self._failures = 0
+        while not self._closed and self.active is None:
+            await asyncio.sleep(RESTART_SECONDS[min(self._failures, len(RESTART_SECONDS) - 1)])
+            self._failures += 1
+            try:
+                host = await self.start(version)
+            except Error as error:
+                for flight in self._waiting:
+                    _fail(flight, gone(f"the app {self.app} cannot be started: {error.message}"))
+                self._waiting.clear()
+                continue
+            if self.active is None:
+                await self.switch(host)
+            else:
+                await host.stop()
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _fail(flight: InFlight, error: Error) -> None:
+    if not flight.answer.done():
+        problem = {**error.problem(), "call_id": id_text(flight.message.id)}
+        flight.answer.set_result(Answer(flight.message.id, b"", json.dumps(problem).encode()))
+
+

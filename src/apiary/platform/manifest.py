@@ -1,0 +1,32 @@
+"""The manifest of a version: what the server knows of an app without importing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from apiary.codec import FunctionCodec
+from apiary.runtime.call import Program
+from apiary.runtime.declaration import App
+
+
+def manifest_of(app: App, program: Program) -> dict[str, Any]:
+    """The functions with their options and schemas, and the folder of the app's web pages, as a JSON object."""
+    web = app.migrations.parent / "web"
+    return {
+        "app": app.name,
+        "version": program.version,
+        "description": app.description,
+        "web": str(web) if Path(web).is_dir() else None,
+        "functions": {
+            name: {
+                "kind": bound.function.kind.value,
+                "description": bound.function.description,
+                "roles": sorted(bound.function.options.roles) if bound.function.options.roles is not None else None,
+                "timeout": bound.function.options.timeout,
+                "input": cast(FunctionCodec, bound.codec).input_schema(),
+                "output": cast(FunctionCodec, bound.codec).output_schema(),
+            }
+            for name, bound in program.functions.items()
+        },
+    }

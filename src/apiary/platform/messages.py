@@ -1,0 +1,124 @@
+"""What the server and its hosts say to each other, over a socket pair: length-prefixed MessagePack.
+
+A host runs user code, so nothing it sends is trusted to be more than data.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+LENGTH = struct.Struct("<I")
+MAX_FRAME_BYTES = 512 * 1024 * 1024
+
+
+class Start(msgspec.Struct, tag="start", array_like=True):
+    """The first message to a host: what to load, and where its database is."""
+
+    module: str
+    version: str
+    code: str
+    packages: str | None
+    database_folder: str
+    memory_bytes: int
+    recording: bool
+
+
+class Invoke(msgspec.Struct, tag="call", array_like=True):
+    """Run a call."""
+
+    id: bytes
+    function: str
+    input: bytes
+    caller: str
+    roles: tuple[str, ...]
+    key: str | None = None
+    lax: bool = False
+    attempt: int = 1
+
+
+class Ask(msgspec.Struct, tag="ask", array_like=True):
+    """A question of the platform: about the log, for a backup, to run the queue or to stop running it."""
+
+    id: bytes
+    question: str
+    arguments: dict[str, Any] = {}
+
+
+class Stop(msgspec.Struct, tag="stop", array_like=True):
+    """Finish what runs, and exit."""
+
+
+class Ready(msgspec.Struct, tag="ready", array_like=True):
+    """The host has loaded its app; `manifest` is JSON."""
+
+    app: str
+    migrated: tuple[str, ...]
+    manifest: bytes
+
+
+class Refused(msgspec.Struct, tag="refused", array_like=True):
+    """The host could not load its app; `problem` is a problem document (JSON)."""
+
+    problem: bytes
+
+
+class Answer(msgspec.Struct, tag="answer", array_like=True):
+    """The outcome of a call or a question: a JSON result, or a problem document (JSON). `duration` in microseconds."""
+
+    id: bytes
+    output: bytes
+    error: bytes | None = None
+    replayed: bool = False
+    duration: int = 0
+
+
+class Ran(msgspec.Struct, tag="ran", array_like=True):
+    """A call of the queue came to its end."""
+
+    id: bytes
+    function: str
+    error: bytes | None
+    duration: int
+
+
+ToHost = Start | Invoke | Ask | Stop
+FromHost = Ready | Refused | Answer | Ran
+
+encoder = msgspec.msgpack.Encoder()
+to_host = msgspec.msgpack.Decoder(ToHost)
+from_host = msgspec.msgpack.Decoder(FromHost)
+
+
+def frame(message: ToHost | FromHost) -> bytes:
+    """A message as it goes over the socket."""
+    body = encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+class Frames:
+    """Cuts a stream of bytes into the bodies of its frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that are complete now; `ValueError` where a length cannot be."""
+        buffer = self._buffer
+        buffer += data
+        found = []
+        start = 0
+        while len(buffer) - start >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(buffer, start)
+            if size > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {size} bytes")
+            end = start + LENGTH.size + size
+            if len(buffer) < end:
+                break
+            found.append(bytes(buffer[start + LENGTH.size : end]))
+            start = end
+        if start:
+            del buffer[:start]
+        return found

@@ -1,0 +1,242 @@
+"""The platform of one server: its registry, its apps with their hosts, and who may do what."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from apiary.bundle import Bundle, unpack
+from apiary.config import ConfigurationError, Settings
+from apiary.embedded import OpenApp
+from apiary.codec import convert_rows
+from apiary.engine.sqlite.engine import SqliteEngine
+from apiary.events import Event, Watcher
+from apiary.platform import packages
+from apiary.platform.hosts import AppHosts
+from apiary.platform.messages import Start
+from apiary.platform.process import HostProcess
+from apiary.platform.registry import Code, Key, Version, digest_of, registry
+from apiary.runtime.errors import BundleRefused, Error, NotAuthenticated, UnknownApp
+
+REGISTRY_FILE = "_platform.db"
+RESERVED = {"apiary", "platform"}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: a name for the log, and roles. The role `admin` may do everything."""
+
+    name: str
+    roles: tuple[str, ...]
+
+
+class Platform:
+    """Everything that a server knows and runs; the gateway is its only caller."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.apps: dict[str, AppHosts] = {}
+        self.new_admin_key: str | None = None
+        self._watchers: list[Watcher] = []
+        self._keys: dict[str, Key] = {}
+        self._registry: OpenApp
+        self._lock: IO[str]
+        self._deploying = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Open the registry and start a host for each app."""
+        folder = self.settings.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
+        self._registry = await asyncio.to_thread(
+            lambda: OpenApp(registry, SqliteEngine(folder / REGISTRY_FILE, convert_rows), caller="platform")
+        )
+        self._keys = await self._ask("keys")
+        if not self._keys:
+            await self._first_key()
+        active: dict[str, str] = await self._ask("active_versions")
+        await asyncio.gather(*(self._start_app(app, version) for app, version in active.items()))
+
+    async def close(self) -> None:
+        """Let what is in flight finish, then end the hosts."""
+        await asyncio.gather(*(hosts.close() for hosts in self.apps.values()))
+        await asyncio.to_thread(self._registry.close)
+        self._lock.close()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Call `watcher` for every event from now on."""
+        self._watchers.append(watcher)
+
+    def emit(self, event: Event) -> None:
+        """Tell every watcher."""
+        for watcher in self._watchers:
+            watcher(event)
+
+    def identify(self, key: str) -> Caller:
+        """Who a key belongs to; `NotAuthenticated` where nobody knows it."""
+        known = self._keys.get(digest_of(key))
+        if known is None:
+            raise NotAuthenticated("the key is not known here")
+        return Caller(known.name, tuple(known.roles))
+
+    def app(self, name: str) -> AppHosts:
+        """The hosts of an app, or `UnknownApp`."""
+        hosts = self.apps.get(name)
+        if hosts is None:
+            raise UnknownApp(
+                f"no app {name!r} is deployed here",
+                hint="deployed are: " + ", ".join(sorted(self.apps)) if self.apps else "deploy one: apiary deploy PATH",
+            )
+        return hosts
+
+    async def deploy(self, bundle: Bundle, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
+        """Load a bundle beside what serves and, if all is well, let it take over.
+
+        Returns the app, the version, and the migrations that were applied. Where anything fails the version before
+        it serves on, and the error says why.
+        """
+        async with self._deploying:
+            version = bundle.version
+            code_folder = self._folder("code") / version
+            if not code_folder.exists():
+                fresh = Path(tempfile.mkdtemp(dir=self._folder("code")))
+                await asyncio.to_thread(unpack, bundle.content, fresh)
+                fresh.chmod(0o755)
+                fresh.rename(code_folder)
+            locked = await packages.lock(code_folder)
+            code = Code(app="", version=version, module=bundle.module, packages=locked)
+            start = await self._start_message(code)
+            host = HostProcess(version)
+            await host.start(start)
+            app = host.manifest["app"]
+            if app in RESERVED:
+                await host.stop()
+                raise BundleRefused(f"{app!r} is the platform's own name", hint="give the app another one")
+            hosts = self.apps.get(app) or self._hosts(app)
+            try:
+                await self._keep(app, bundle, locked, caller)
+            except BaseException:
+                await host.stop()
+                raise
+            self.apps[app] = hosts
+            await hosts.switch(host)
+            return app, version, host.migrated
+
+    async def rollback(self, app: str, version: str | None, caller: Caller) -> str:
+        """Let an older version serve again: the given one, or the one before the present. Returns its name."""
+        hosts = self.app(app)
+        async with self._deploying:
+            if version is None:
+                version = str(await self._ask("version_before", app=app))
+            code: Code = await self._ask("code", app=app, version=version, into=str(self._folder("code")))
+            if code.version == hosts.version:
+                return code.version
+            host = await hosts.start(code.version)
+            await self._ask("activate", app=app, version=code.version, activated_by=caller.name)
+            await hosts.switch(host)
+            return code.version
+
+    async def versions(self, app: str) -> list[Version]:
+        """The versions of an app, the latest activated first."""
+        found: list[Version] = await self._ask("versions", app=app)
+        return found
+
+    async def backup(self, target: Path) -> None:
+        """Write all databases into one tar file, each consistent in itself, while everything runs."""
+        with tempfile.TemporaryDirectory(dir=self.settings.folder) as folder:
+            copies = Path(folder)
+            await asyncio.to_thread(self._registry.engine.backup, copies / REGISTRY_FILE)
+            for name, hosts in self.apps.items():
+                await hosts.ask("backup", path=str(copies / f"{name}.db"))
+            await asyncio.to_thread(_pack, copies, target)
+
+    def _folder(self, name: str) -> Path:
+        folder = self.settings.folder / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    async def _ask(self, function: str, **arguments: Any) -> Any:
+        return await asyncio.to_thread(lambda: self._registry.call(function, **arguments))
+
+    async def _first_key(self) -> None:
+        key = self.settings.admin_key
+        if key is None:
+            key = self.new_admin_key = f"apiary_{secrets.token_urlsafe(24)}"
+        await self._ask("add_key", name="admin", digest=digest_of(key), roles=["admin"])
+        self._keys = await self._ask("keys")
+
+    async def _keep(self, app: str, bundle: Bundle, locked: str, caller: Caller) -> None:
+        with tempfile.NamedTemporaryFile(dir=self.settings.folder) as staged:
+            staged.write(bundle.content)
+            staged.flush()
+            await self._ask(
+                "add_version",
+                app=app,
+                version=bundle.version,
+                module=bundle.module,
+                packages=locked,
+                staged=staged.name,
+                created_by=caller.name,
+            )
+        await self._ask("activate", app=app, version=bundle.version, activated_by=caller.name)
+
+    def _hosts(self, app: str) -> AppHosts:
+        async def prepare(version: str) -> Start:
+            code: Code = await self._ask("code", app=app, version=version, into=str(self._folder("code")))
+            return await self._start_message(code)
+
+        return AppHosts(app, prepare, self.emit, self.settings.max_waiting_calls)
+
+    async def _start_app(self, app: str, version: str) -> None:
+        hosts = self._hosts(app)
+        self.apps[app] = hosts
+        hosts.version = version
+        try:
+            await hosts.switch(await hosts.start(version))
+        except Error as error:
+            print(f"apiary: {app} {version} does not start: {error.message}", file=sys.stderr)
+            hosts.keep_trying(version)
+
+    async def _start_message(self, code: Code) -> Start:
+        folder = (self._folder("code") / code.version).resolve()
+        site = await packages.install(code.packages, folder / "wheels", self._folder("packages"))
+        return Start(
+            module=code.module,
+            version=code.version,
+            code=str(folder),
+            packages=str(site.resolve()) if site else None,
+            database_folder=str(self.settings.folder.resolve()),
+            memory_bytes=self.settings.host_memory_bytes,
+            recording=self.settings.recording,
+        )
+
+
+def _lock(folder: Path) -> IO[str]:
+    """One server a folder: the databases have one owner."""
+    file = (folder / "server.lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        raise ConfigurationError(
+            f"another server (process {file.read().strip() or 'unknown'}) is using {folder}",
+            hint="stop it first, or name another folder: --database sqlite:///FOLDER",
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _pack(folder: Path, target: Path) -> None:
+    with tarfile.open(target, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.add(file, file.name)

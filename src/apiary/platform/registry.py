@@ -1,0 +1,155 @@
+"""The registry: which apps, versions and keys there are. It is itself an app of the platform, with its own database."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from apiary.bundle import unpack
+from apiary.runtime.declaration import App
+from apiary.runtime.errors import NotFound, UnknownApp
+from apiary.runtime.transaction import Transaction
+
+registry = App("apiary", description="The platform's own records.")
+
+
+class Version(BaseModel):
+    """A version of an app. `active` says that it serves now."""
+
+    app: str
+    version: str
+    created: datetime
+    created_by: str
+    active: bool
+    activated: datetime | None
+
+
+class Code(BaseModel):
+    """What a host must know to load a version. `packages` is the locked list of its requirements."""
+
+    app: str
+    version: str
+    module: str
+    packages: str
+
+
+class Key(BaseModel):
+    """Who a key belongs to."""
+
+    name: str
+    roles: list[str]
+
+
+@registry.transaction(timeout=60)
+def add_version(
+    tx: Transaction, app: str, version: str, module: str, packages: str, staged: str, created_by: str
+) -> None:
+    """Keep the code of a version; `staged` is the file that holds its archive. The same code twice is no change."""
+    tx.execute(
+        "insert into versions (app, version, module, content, packages, created, created_by) "
+        "values (:app, :version, :module, :content, :packages, :now, :created_by) on conflict do nothing",
+        app=app,
+        version=version,
+        module=module,
+        content=Path(staged).read_bytes(),
+        packages=packages,
+        now=tx.now,
+        created_by=created_by,
+    )
+
+
+@registry.transaction
+def activate(tx: Transaction, app: str, version: str, activated_by: str) -> None:
+    """Let a version serve from now on."""
+    tx.execute(
+        "insert into activations (app, version, activated, activated_by) values (:app, :version, :now, :by)",
+        app=app,
+        version=version,
+        now=tx.now,
+        by=activated_by,
+    )
+
+
+@registry.query
+def active_versions(tx: Transaction) -> dict[str, str]:
+    """The version that serves, of each app."""
+    rows = tx.execute(
+        "select app, version from activations a "
+        "where number = (select max(number) from activations b where b.app = a.app) order by app"
+    )
+    return {row.app: row.version for row in rows}
+
+
+@registry.query
+def versions(tx: Transaction, app: str) -> list[Version]:
+    """The versions of an app, the latest activated first."""
+    found = tx.execute(
+        "select v.app, v.version, v.created, v.created_by, "
+        "coalesce(max(a.number) = (select max(number) from activations where app = :app), false) as active, "
+        "max(a.activated) as activated "
+        "from versions v left join activations a on a.app = v.app and a.version = v.version "
+        "where v.app = :app group by v.version order by max(a.number) desc nulls last, v.created desc",
+        app=app,
+    ).all(Version)
+    if not found:
+        raise UnknownApp(f"there is no app {app!r}")
+    return found
+
+
+@registry.query
+def version_before(tx: Transaction, app: str) -> str:
+    """The version that served before the present one."""
+    found = tx.execute(
+        "select version from activations where app = :app and version <> "
+        "(select version from activations where app = :app order by number desc limit 1) "
+        "order by number desc limit 1",
+        app=app,
+    ).scalar()
+    if found is None:
+        raise NotFound(f"{app} has had one version only, so there is none to go back to")
+    return str(found)
+
+
+@registry.query(timeout=60)
+def code(tx: Transaction, app: str, version: str, into: str) -> Code:
+    """What is needed to load a version. Its files are written to the folder `into` where that does not exist."""
+    row = tx.execute(
+        "select app, version, module, packages, content from versions where app = :app and version like :version",
+        app=app,
+        version=version + "%",
+    ).first()
+    if row is None:
+        raise NotFound(f"{app} has no version {version!r}", hint=f"list them: apiary versions {app}")
+    folder = Path(into) / row.version
+    if not folder.exists():
+        fresh = folder.with_name(f"{folder.name}.{tx.id}")
+        unpack(row.content, fresh)
+        fresh.rename(folder)
+    return Code(app=row.app, version=row.version, module=row.module, packages=row.packages)
+
+
+@registry.transaction
+def add_key(tx: Transaction, name: str, digest: str, roles: list[str]) -> None:
+    """Keep a key by its digest."""
+    tx.execute(
+        "insert into keys (name, digest, roles, created) values (:name, :digest, :roles, :now)",
+        name=name,
+        digest=digest,
+        roles=roles,
+        now=tx.now,
+    )
+
+
+@registry.query
+def keys(tx: Transaction) -> dict[str, Key]:
+    """Who each key belongs to, by its digest."""
+    rows = tx.execute("select digest, name, roles from keys")
+    return {row.digest: Key(name=row.name, roles=row.roles) for row in rows}
+
+
+def digest_of(key: str) -> str:
+    """What is kept of a key. Keys are long and random, so that a plain hash is enough."""
+    return hashlib.sha256(key.encode()).hexdigest()
