@@ -36,6 +36,7 @@ LOAFERS, SHAKERS, JAR, MUG = 4, 7, 8, 9
 VISITOR, COLLECTOR, WINDOW_SHOPPER = 7, 8, 9
 FIRST_CUSTOMER, CUSTOMERS, COUNTERS = 1_000, 300, 16
 RUSH_SECONDS = 20.0
+NUMBERS = {"item_id", "quantity", "cost", "inventory", "ms"}
 
 
 def chapter(title: str) -> None:
@@ -46,7 +47,7 @@ def chapter(title: str) -> None:
 def show_rows(rows: list[dict[str, Any]], *columns: str) -> None:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in columns:
-        table.add_column(column, justify="left" if column == "name" else "right")
+        table.add_column(column, justify="right" if column in NUMBERS else "left")
     for row in rows:
         table.add_row(*(dollars(row[column]) if column == "cost" else escape(str(row[column])) for column in columns))
     console.print(table)
@@ -255,8 +256,15 @@ def change_the_shop(platform: Platform, folder: Path) -> None:
 
 
 def read_the_log(platform: Platform) -> None:
-    say("[dim]$[/] apiary log calls shop")
-    console.print(platform.command("log", "calls", "shop", "--limit", "8"), markup=False, end="")
+    say("[dim]$[/] apiary log calls shop --limit 6")
+    latest = json.loads(platform.command("log", "calls", "shop", "--limit", "6"))
+    rows = [{**call, "ms": f"{call['duration'] / 1000:.2f}"} for call in latest]
+    show_rows(rows, "function", "kind", "status", "ms", "caller", "version", "id")
+    say("[dim]$[/] apiary log calls shop --function place_order --limit 1000")
+    placed = json.loads(platform.command("log", "calls", "shop", "--function", "place_order", "--limit", "1000"))
+    kept = Counter(call["status"] for call in placed)
+    say(f"{kept['ok']} orders placed and {kept['rejected']} refused: one record each, however often they were sent.")
+    check("records of orders", {"ok": CUSTOMERS + 1, "rejected": 1}, dict(kept))
 
 
 def tour(folder: Path) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from apiary.engine.protocol import Migration
 from apiary.runtime.call import user_traceback
 from apiary.runtime.declaration import App
 from apiary.runtime.errors import BundleRefused, Error, PayloadTooLarge
@@ -23,6 +22,15 @@ SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "tests", "dist", "buil
 SKIPPED_FILES = (".pyc", ".pyo", ".db", ".db-wal", ".db-shm")
 REQUIREMENTS = "requirements.txt"
 MARK = "apiary-module"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of an app's `migrations/`: its name, its SQL, and the SHA-256 of that SQL."""
+
+    name: str
+    sql: str
+    checksum: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +140,9 @@ def read_migrations(folder: Path) -> list[Migration]:
         if number is None:
             raise BundleRefused(f"the migration {file.name} has no number", hint="name it like 001-create-items.sql")
         if int(number[1]) in found:
-            raise BundleRefused(f"two migrations have the number {number[1]}: {found[int(number[1])].name}, {file.name}")
+            raise BundleRefused(
+                f"two migrations have the number {number[1]}: {found[int(number[1])].name}, {file.name}"
+            )
         sql = file.read_text(encoding="utf-8")
         checksum = hashlib.sha256(sql.encode()).hexdigest()
         found[int(number[1])] = Migration(file.name, sql, checksum)
@@ -160,4 +170,3 @@ def _walk(base: Path, folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple
                 continue
             file = Path(root, name)
             yield file.relative_to(base).as_posix(), file
-

@@ -97,12 +97,13 @@ class Client:
     ) -> R: ...
     @overload
     def call(self, function: Function[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
-    def call(self, function: Any, /, *args: Any, idempotency_key: str | None = None, **arguments: Any) -> Any:
+    def call(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
         """Call a function and return its result: JSON values for a name, the declared type for a function object.
 
         Every call bears an idempotency key (a fresh one where none is given), so that one whose answer was lost is
         sent again safely, a few times.
         """
+        idempotency_key: str | None = arguments.pop("idempotency_key", None)
         if isinstance(function, Function):
             codec = FunctionCodec(function)
             body = codec.encode_arguments(args, arguments)

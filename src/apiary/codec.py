@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, NotRequired, get_origin, get_type_hints
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from apiary.runtime.call import Bound, Program
 from apiary.runtime.declaration import App, Function
@@ -164,7 +164,7 @@ def compile_program(app: App, version: str) -> Program:
 
 def convert_rows(kind: type[Any], names: Sequence[str], rows: list[tuple[Any, ...]]) -> list[Any]:
     """Rows as values of a type: records by the names of the columns, other types from the only column."""
-    adapter = _list_adapter(kind)
+    adapter: TypeAdapter[list[Any]] = _list_adapter(kind)  # type: ignore[arg-type]
     if _is_record(kind):
         return adapter.validate_python([dict(zip(names, row, strict=True)) for row in rows])
     if len(names) != 1:
@@ -200,7 +200,7 @@ def _arguments_adapter(function: Function[..., Any], hints: Mapping[str, Any]) -
     for name, parameter in function.parameters.items():
         hint = _bounded(hints.get(name, Any))
         fields[name] = hint if parameter.default is inspect.Parameter.empty else NotRequired[hint]
-    arguments = TypedDict(f"{function.name}_arguments", fields)  # type: ignore[misc, operator]
+    arguments = TypedDict(f"{function.name}_arguments", fields)  # type: ignore[misc]
     arguments.__pydantic_config__ = CONFIG  # type: ignore[attr-defined]
     return TypeAdapter(arguments)
 

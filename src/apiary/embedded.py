@@ -43,12 +43,13 @@ class OpenApp:
     def call(
         self, function: Function[Concatenate[Transaction, P], R], /, *args: P.args, **arguments: P.kwargs
     ) -> R: ...
-    def call(self, function: Any, /, *args: Any, idempotency_key: str | None = None, **arguments: Any) -> Any:
+    def call(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
         """Call a function, as over HTTP: arguments by name or position, checked; returns what it declares.
 
         Raises `Rejected`, `WrongArguments` and the other errors of the platform; `InternalError` has the function's
         own exception as its cause.
         """
+        idempotency_key: str | None = arguments.pop("idempotency_key", None)
         name = function if isinstance(function, str) else function.name
         bound = self.program.find(name)
         encoded = bound.codec.encode_arguments(args, arguments)
@@ -102,4 +103,3 @@ def _raised(outcome: Outcome) -> Error:
     if outcome.cause is not None:
         error.__cause__ = outcome.cause
     return error
-

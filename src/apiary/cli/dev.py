@@ -54,7 +54,7 @@ async def _deploy(path: Path, platform: Platform) -> None:
 
 
 def _print(event: Event, platform: Platform) -> None:
-    now = datetime.now().strftime("%H:%M:%S")
+    now = datetime.now().astimezone().strftime("%H:%M:%S")
     if isinstance(event, CallEnded):
         code = "ok" if event.problem is None else str(event.problem.get("code"))
         style = "green" if code == "ok" else "red" if code == "internal_error" else "yellow"

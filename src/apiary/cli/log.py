@@ -57,18 +57,13 @@ def show_call(call: str, url: Url = LOCAL, key: Key = None) -> None:
 
 def _tree(call: dict[str, Any]) -> Tree:
     tree = Tree(Text.assemble((f"{call['app']}.{call['function']} ", "bold"), status_text(call)))
-    facts = ("id", "kind", "version", "caller", "attempt", "idempotency_key", "parent")
-    for name in facts:
-        if call[name] is not None:
-            tree.add(f"{name}: {call[name]}")
-    tree.add(f"started: {moment(call['started'])}, took {milliseconds(call['duration'])}")
-    for name in ("input", "output"):
+    for name in ("id", "kind", "version", "caller", "attempt", "idempotency_key", "parent", "input", "output"):
         if call[name] is not None:
             tree.add(Text(f"{name}: {call[name]}"))
+    tree.add(f"started: {moment(call['started'])}, took {milliseconds(call['duration'])}")
     if call["error"]:
         branch = tree.add(Text(str(call["error"].get("detail")), "red"))
-        if call["error"].get("traceback"):
-            branch.add(Text(call["error"]["traceback"].rstrip(), "dim"))
+        branch.add(Text(str(call["error"].get("traceback", "")).rstrip(), "dim"))
     for line in call["lines"]:
         tree.add(Text(f"+{milliseconds(line['at'])}  {line['message']}  {line.get('fields', '')}"))
     for nested in call["nested"]:

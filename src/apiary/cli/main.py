@@ -113,7 +113,7 @@ def deploy(
     result = http.json("POST", "/api/v1/apps", params={"module": bundle.module}, content=bundle.content)
     for name in result["migrations"]:
         say(f"applied the migration {name}")
-    say(f"{result['app']} {result['version']} serves at {url}/apps/{result['app']}/ (docs: {url}/apps/{result['app']}/docs)")
+    say(f"{result['app']} {result['version']} serves; its docs are at {url}/apps/{result['app']}/docs")
     show(result)
 
 
@@ -218,5 +218,3 @@ def main() -> None:
     except typer.Exit as exit:
         status = exit.exit_code
     sys.exit(status if isinstance(status, int) else 0)
-
-

@@ -121,7 +121,7 @@ def examine(folder: Path) -> list[Check]:
     python = sys.version_info
     checks = [
         Check("Python 3.11 or newer", python >= (3, 11), ".".join(map(str, python[:3]))),
-        Check("SQLite 3.44 or newer", apsw.sqlite_lib_version() and _sqlite() >= (3, 44), apsw.sqlite_lib_version()),
+        Check("SQLite 3.44 or newer", _sqlite() >= (3, 44), apsw.sqlite_lib_version()),
     ]
     place = folder if folder.exists() else folder.absolute().parent
     free = shutil.disk_usage(place).free

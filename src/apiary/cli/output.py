@@ -36,7 +36,7 @@ def wants_json() -> bool:
 def show(value: Any) -> None:
     """Write a value: JSON, indented and coloured for people."""
     if wants_json():
-        print(json.dumps(value))  # noqa: T201 - the result itself, for programs
+        print(json.dumps(value))
     else:
         people.print_json(json.dumps(value))
 
@@ -49,7 +49,7 @@ def say(message: str) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], value: Any) -> None:
     """Write rows as a table, or `value` as JSON."""
     if wants_json():
-        print(json.dumps(value))  # noqa: T201 - the result itself, for programs
+        print(json.dumps(value))
         return
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
@@ -81,7 +81,7 @@ def milliseconds(microseconds: int) -> str:
 def fail(error: Error) -> typer.Exit:
     """Show an error to its reader; returns what ends the command with status 1."""
     if wants_json():
-        print(json.dumps(error.problem(), default=str), file=sys.stderr)  # noqa: T201 - for programs
+        print(json.dumps(error.problem(), default=str), file=sys.stderr)
         return typer.Exit(1)
     errors.print(Text.assemble(("error: ", "bold red"), error.message))
     for wrong in error.details.get("errors", []):

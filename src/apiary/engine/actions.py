@@ -97,7 +97,7 @@ class ActionRunner:
                 output = bound.codec.encode(_invoke(bound, call, arguments, end))
                 record = record_of(self._program, bound, tried, notes, "ok", output)
                 return Outcome(output, duration=record.duration), record
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it raised, it is retried or recorded
                 wait = min(options.backoff * 2 ** (attempt - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
                 over = time.monotonic() + wait >= end
                 if isinstance(error, DeadlineExceeded) or (over and attempt <= options.retries):
@@ -112,7 +112,7 @@ class ActionRunner:
 
 
 def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> Any:
-    """One attempt, in this thread when it is `async def`, else in one of its own that is left behind at the deadline."""
+    """One attempt: `async def` in this thread, else in a thread of its own, which is left behind at the deadline."""
     function = bound.function
     if function.wants_idempotency_key:
         arguments = {**arguments, IDEMPOTENCY_KEY: call.key or id_text(call.id)}
@@ -141,5 +141,5 @@ def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> 
 async def _invoke_async(body: Callable[..., Any], arguments: dict[str, Any], seconds: float) -> Any:
     try:
         return await asyncio.wait_for(body(**arguments), seconds)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise DeadlineExceeded("the action ran out of time") from None

@@ -33,7 +33,7 @@ Reply = Callable[[Call, Outcome], None]
 
 @dataclass(slots=True)
 class Job:
-    """A call, and what to do with its outcome. Only a call of the queue may name a function that is gone (no `bound`)."""
+    """A call, and what to do with its outcome. A call of the queue may name a function that is gone (no `bound`)."""
 
     call: Call
     bound: Bound | None
@@ -221,19 +221,15 @@ class Batches:
     def __init__(self, source: SimpleQueue[Job | Recording | None] | SimpleQueue[Job | None]) -> None:
         self._source = source
         self._slow: set[str] = set()
-        self._held: Job | None = None
+        self._held: Job | Recording | None = None
 
     def next(self, wait: float | None) -> list[Job | Recording]:
         """The next batch; empty when the queue was only nudged, or nothing came within `wait` seconds."""
         batch: list[Job | Recording] = []
-        item: Job | Recording | None = self._held
-        self._held = None
+        held, self._held = self._held, None
         try:
-            if item is None:
-                item = self._source.get(timeout=wait)
-            while True:
-                if item is None:
-                    return batch
+            item: Job | Recording | None = held or self._source.get(timeout=wait)
+            while item is not None:
                 slow = isinstance(item, Job) and item.call.function in self._slow
                 if slow and batch:
                     self._held = item
@@ -243,7 +239,8 @@ class Batches:
                     return batch
                 item = self._source.get_nowait()
         except Empty:
-            return batch
+            pass
+        return batch
 
     def note(self, function: str, duration: int) -> None:
         """Remember how long a function took."""

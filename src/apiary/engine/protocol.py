@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from apiary.bundle import Migration
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.session import Call, Outcome, Queued, Record
 
@@ -15,18 +16,11 @@ LAST_ATTEMPT = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Migration:
-    """One file of an app's `migrations/`: its name, its SQL, and the SHA-256 of that SQL."""
-
-    name: str
-    sql: str
-    checksum: str
-
-
-@dataclass(frozen=True, slots=True)
 class Committed:
-    """What a batch came to, once it is durable: an outcome for each call, the calls that it put into the queue, and
-    the records that could not be written."""
+    """What a batch came to, once it is durable.
+
+    An outcome for each call, the calls that they put into the queue, and the records that could not be written.
+    """
 
     outcomes: Sequence[Outcome]
     queued: Sequence[Queued] = ()

@@ -102,7 +102,7 @@ class Watchdog:
         last_busy = time.monotonic()
         while not self._closed:
             now = time.monotonic()
-            if any([guard.check(now) for guard in self._guards]):
+            if sum(guard.check(now) for guard in self._guards):
                 last_busy = now
             elif now - last_busy > PARKED_AFTER_SECONDS:
                 self._wake.clear()

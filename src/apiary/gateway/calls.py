@@ -153,4 +153,7 @@ def _query_arguments(query: bytes) -> bytes:
 def _check_type(value: bytes) -> None:
     kind = value.split(b";", 1)[0].strip().lower()
     if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
-        raise UnsupportedMediaType(f"arguments are JSON, not {kind.decode('latin-1')}", hint="Content-Type: application/json")
+        raise UnsupportedMediaType(
+            f"arguments are JSON, not {kind.decode('latin-1')}",
+            hint="send the header Content-Type: application/json (curl: --json)",
+        )

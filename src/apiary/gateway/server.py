@@ -67,7 +67,7 @@ async def serve(settings: Settings, ready: Callable[[Platform], None], *, trusti
         ready(platform)
         await asyncio.wait({serving, loop.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=30)
         await platform.close()
 

@@ -43,7 +43,9 @@ def show(engine: Engine, *, call: str) -> dict[str, Any]:
     try:
         identifier = id_bytes(call)
     except ValueError:
-        raise NotFound(f"{call!r} is not the id of a call", hint="ids look like 0198f1c2-…: see `apiary log calls`") from None
+        raise NotFound(
+            f"{call!r} is not the id of a call", hint="ids look like 0198f1c2-…: see `apiary log calls`"
+        ) from None
     attempts = engine.ask("log_call", {"id": identifier})
     if not attempts:
         raise NotFound(f"there is no call {call} in the log")

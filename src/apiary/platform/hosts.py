@@ -120,8 +120,8 @@ class AppHosts:
     async def _drain(self, old: HostProcess) -> None:
         await old.stop()
         self.draining.discard(old)
-        if self.active is not None and not self._closed:
-            await self.active.ask("run_queue", except_for=[])
+        if not self._closed:
+            await self.ask("run_queue", except_for=[])
 
     def _ran(self, message: Ran) -> None:
         problem = json.loads(message.error) if message.error else None
@@ -178,10 +178,14 @@ class AppHosts:
                     _fail(flight, gone(f"the app {self.app} cannot be started: {error.message}"))
                 self._waiting.clear()
                 continue
-            if self.active is None:
-                await self.switch(host)
-            else:
-                await host.stop()
+            await self._take_place(host)
+
+    async def _take_place(self, host: HostProcess) -> None:
+        """Serve with a host that was started again, unless a deploy was faster."""
+        if self.active is None:
+            await self.switch(host)
+        else:
+            await host.stop()
 
     def _background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -193,5 +197,3 @@ def _fail(flight: InFlight, error: Error) -> None:
     if not flight.answer.done():
         problem = {**error.problem(), "call_id": id_text(flight.message.id)}
         flight.answer.set_result(Answer(flight.message.id, b"", json.dumps(problem).encode()))
-
-

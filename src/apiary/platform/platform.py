@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from apiary.bundle import Bundle, unpack
+from apiary.codec import convert_rows
 from apiary.config import ConfigurationError, Settings
 from apiary.embedded import OpenApp
-from apiary.codec import convert_rows
 from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.events import Event, Watcher
 from apiary.platform import packages

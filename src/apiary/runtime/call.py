@@ -93,9 +93,11 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
     """Run one call of a query or a transaction in the open transaction of `session`.
 
     The function runs in a part (savepoint) of its own. Where it returns, its record joins that part. Where it
-    raises, the part is undone and the failure recorded; a call that is refused before the function runs (wrong
-    arguments, not allowed) has no record unless it came from the queue. Raises `Duplicate`, with everything undone, where the call has a record
-    already, `Stopped` where it ran out of time, and `Unavailable` where the database gave up.
+    raises, the part is undone and the failure recorded. A call that is refused before the function runs (wrong
+    arguments, not allowed) has no record, unless it came from the queue.
+
+    Raises `Duplicate`, with everything undone, where the call has a record already, `Stopped` where it ran out of
+    time, and `Unavailable` where the database gave up.
     """
     notes = Notes(now_microseconds())
     entered: Bound | None = None
@@ -239,4 +241,3 @@ def user_traceback(cause: BaseException) -> str:
         part.stack = traceback.StackSummary.from_list(kept or list(part.stack)[-1:])
         parts.extend(inner for inner in (part.__cause__, part.__context__) if inner is not None)
     return "".join(formatted.format())
-

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -26,7 +26,7 @@ DEFAULT_ACTION_TIMEOUT_SECONDS = 60.0
 IDEMPOTENCY_KEY = "idempotency_key"
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What a function may do, and so where and how it runs."""
 
     QUERY = "query"

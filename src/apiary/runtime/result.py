@@ -72,9 +72,13 @@ class Shape:
             members: dict[str, Any] = {"__slots__": (), "_names": self.names}
             for position, name in enumerate(self.names):
                 if name.isidentifier() and not hasattr(Row, name) and name not in members:
-                    members[name] = property(lambda row, at=position: row._values[at])
+                    members[name] = property(_reader(position))
             self._row = type("Row", (Row,), members)
         return self._row
+
+
+def _reader(position: int) -> Callable[[Row], Any]:
+    return lambda row: row._values[position]
 
 
 NO_COLUMNS = Shape(())
@@ -108,39 +112,39 @@ class Result:
     @overload
     def all(self) -> list[Any]: ...
     @overload
-    def all(self, type: type[T], /) -> list[T]: ...
-    def all(self, type: type[Any] | None = None, /) -> list[Any]:
-        """All rows: as rows, or each as a value of `type` (a dataclass, a pydantic model, a TypedDict, …).
+    def all(self, kind: type[T]) -> list[T]: ...
+    def all(self, kind: type[Any] | None = None) -> list[Any]:
+        """All rows: as rows, or each as a value of `kind` (a dataclass, a pydantic model, a TypedDict, …).
 
         With a type that is no record, such as `int`, the statement must have one column.
         """
-        if type is None:
+        if kind is None:
             return list(map(self._shape.row, self._rows))
-        return self._convert(type, self._shape.names, self._rows)
+        return self._convert(kind, self._shape.names, self._rows)
 
     @overload
     def first(self) -> Any: ...
     @overload
-    def first(self, type: type[T], /) -> T | None: ...
-    def first(self, type: type[Any] | None = None, /) -> Any:
+    def first(self, kind: type[T]) -> T | None: ...
+    def first(self, kind: type[Any] | None = None) -> Any:
         """The first row, or `None` where there is none."""
         if not self._rows:
             return None
-        if type is None:
+        if kind is None:
             return self._shape.row(self._rows[0])
-        return self._convert(type, self._shape.names, self._rows[:1])[0]
+        return self._convert(kind, self._shape.names, self._rows[:1])[0]
 
     @overload
     def one(self) -> Any: ...
     @overload
-    def one(self, type: type[T], /) -> T: ...
-    def one(self, type: type[Any] | None = None, /) -> Any:
+    def one(self, kind: type[T]) -> T: ...
+    def one(self, kind: type[Any] | None = None) -> Any:
         """The only row. No row is `NoSuchRow` (the caller gets 404); more than one is an internal error."""
         if not self._rows:
             raise NoSuchRow("the statement found no row", hint="use first() where having none is usual")
         if len(self._rows) > 1:
             raise InternalError(f"the statement found {len(self._rows)} rows where one() wants a single one")
-        return self.first(type) if type is not None else self.first()
+        return self.first(kind) if kind is not None else self.first()
 
     def scalar(self) -> Any:
         """The first column of the first row, or `None` where there is no row."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, overload
 
 from apiary.runtime.errors import Forbidden, RuleBroken
@@ -84,7 +84,7 @@ class Transaction:
     @property
     def now(self) -> datetime:
         """When the call started (UTC). It stays the same during the call, and the log records it."""
-        return datetime.fromtimestamp(self._notes.started / 1_000_000, timezone.utc)
+        return datetime.fromtimestamp(self._notes.started / 1_000_000, UTC)
 
     def execute(self, sql: str, /, **parameters: Any) -> Result:
         """Run one SQL statement; `:name` in it stands for the parameter of that name."""

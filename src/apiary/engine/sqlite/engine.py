@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from apiary.engine.protocol import Migration
+from apiary.bundle import Migration
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, WritingLane, find
 from apiary.engine.sqlite.session import SQL, SqliteSession, connect
@@ -45,7 +45,7 @@ class SqliteEngine:
         schemas = sorted((entry.name, entry.read_text(encoding="utf-8")) for entry in folder.iterdir())
         run(SQL["begin_write"])
         run(SQL["create_schema_table"])
-        installed = run(SQL["schema_number"]).fetchall()[0][0]
+        installed: Any = run(SQL["schema_number"]).fetchall()[0][0]
         for number, (name, sql) in enumerate(schemas, start=1):
             if number > installed:
                 _script(self._connection, sql)
@@ -60,7 +60,8 @@ class SqliteEngine:
             except apsw.Error as error:
                 raise translate(error) from error
             try:
-                applied = dict(run(SQL["applied_migrations"]).fetchall())
+                rows: Any = run(SQL["applied_migrations"]).fetchall()
+                applied = dict(rows)
                 new = _to_apply(migrations, applied)
                 for migration in new:
                     self._apply(migration, version)
@@ -85,7 +86,9 @@ class SqliteEngine:
                 hint="nothing of this deploy was kept; mend the file and deploy again",
             ) from error
         if not self._connection.in_transaction:
-            raise MigrationRefused(f"the migration {migration.name} ends the transaction; leave out commit and rollback")
+            raise MigrationRefused(
+                f"the migration {migration.name} ends the transaction; leave out commit and rollback"
+            )
         row = (migration.name, migration.checksum, version, now_microseconds())
         self._connection.execute(SQL["insert_migration"], row)
 
@@ -103,14 +106,15 @@ class SqliteEngine:
 
     def queued(self, limit: int) -> list[Queued]:
         with self._lock:
-            rows = self._connection.execute(SQL["queued"], (limit,)).fetchall()
+            rows: Any = self._connection.execute(SQL["queued"], (limit,)).fetchall()
         return [Queued(row[0], row[1], row[2].encode(), *row[3:]) for row in rows]
 
     def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         with self._lock:
             cursor = self._connection.cursor()
             cursor.row_trace = _as_dict
-            return cursor.execute(SQL[name], parameters).fetchall()
+            rows: Any = cursor.execute(SQL[name], parameters).fetchall()
+            return list(rows)
 
     def backup(self, target: Path) -> None:
         destination = apsw.Connection(str(target))

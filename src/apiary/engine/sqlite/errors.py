@@ -34,12 +34,18 @@ BROKEN = (apsw.CorruptError, apsw.NotADBError)
 UNIQUE = (apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY)
 
 
+def extended_code(error: apsw.Error) -> int:
+    """SQLite's extended result code (APSW sets it, its type stubs do not say so)."""
+    code: int = getattr(error, "extendedresult", 0)
+    return code
+
+
 def translate(error: Exception, sql: str = "") -> Error:
     """The error of Apiary for an error of the driver while it ran `sql`."""
     text = str(error)
     shown = f" in: {' '.join(sql.split())[:200]}" if sql else ""
     if isinstance(error, apsw.ConstraintError):
-        name = CONSTRAINTS.get(error.extendedresult, "constraint")
+        name = CONSTRAINTS.get(extended_code(error), "constraint")
         return ConstraintViolated(f"the change breaks a {name} constraint: {text}", constraint=name)
     if isinstance(error, GAVE_UP):
         return DatabaseUnavailable(
@@ -52,4 +58,6 @@ def translate(error: Exception, sql: str = "") -> Error:
         return ValueOutOfRange(f"the database cannot hold a value: {text}", hint="integers have 64 bits at most")
     if isinstance(error, apsw.ReadOnlyError | apsw.AuthError):
         return RuleBroken(f"the function may not do this: {text}{shown}")
-    return DatabaseError(f"{text}{shown}", hint="" if not sql else "is the table made by a migration?" * ("no such table" in text))
+    return DatabaseError(
+        f"{text}{shown}", hint="" if not sql else "is the table made by a migration?" * ("no such table" in text)
+    )

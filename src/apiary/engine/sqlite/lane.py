@@ -1,4 +1,4 @@
-"""The lanes of the embedded engine: batches of transactions that share a commit, batches of queries that share a snapshot."""
+"""The lanes of the embedded engine: batches of transactions share a commit, batches of queries a snapshot."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class WritingLane:
             outcomes = dict(zip(map(id, others), done.outcomes, strict=True))
             settled = [outcomes.get(id(call), lost.outcome) for call in calls]
             return Committed(settled, done.queued, done.lost)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the calls of the batch must be answered
             self._abandon()
             if len(calls) + len(records) <= 1:
                 return Committed([_gave_up(call, error) for call in calls], lost=records)

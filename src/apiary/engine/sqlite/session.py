@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
-from apiary.engine.sqlite.errors import UNIQUE, translate
+from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
 from apiary.engine.sqlite.values import Reader, bind, column_readers, convert
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken
@@ -76,7 +76,7 @@ class SqliteSession:
         self.enqueued = []
         self._lost = False
         self.platform(statement)
-        schema = self.platform("schema_version").fetchall()[0][0]
+        schema: Any = self.platform("schema_version").fetchall()[0][0]
         if schema != self._schema:
             self._schema = schema
             self._statements.clear()
@@ -139,7 +139,7 @@ class SqliteSession:
         try:
             self.platform("insert_call", record_row(record))
         except apsw.ConstraintError as error:
-            if error.extendedresult in UNIQUE:
+            if extended_code(error) in UNIQUE:
                 raise Duplicate from None
             raise translate(error) from error
         except apsw.Error as error:
@@ -242,11 +242,13 @@ def record_row(record: Record) -> tuple[Any, ...]:
     )
 
 
-def row_record(row: tuple[Any, ...]) -> Record:
+def row_record(row: Sequence[Any]) -> Record:
     """The record that a row of `apiary_calls` holds."""
-    record = Record(*row[:9], input=row[9].encode(), output=None if row[10] is None else row[10].encode())
-    record.error, record.lines, record.nested, record.parent, record.key = row[11:16]
-    return record
+    names = ("id", "function", "kind", "version", "caller", "attempt", "started", "duration", "status")
+    fields = dict(zip((*names, "input", "output", "error", "lines", "nested", "parent", "key"), row, strict=True))
+    fields["input"] = fields["input"].encode()
+    fields["output"] = None if fields["output"] is None else fields["output"].encode()
+    return Record(**fields)
 
 
 def _wrong_names(sql: str, names: frozenset[str], given: Mapping[str, Any]) -> DatabaseError:

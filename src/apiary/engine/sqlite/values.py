@@ -1,14 +1,14 @@
 """Values between Python and SQLite, which knows integers, floats, text and blobs only.
 
-What else Python has goes in as text, and comes out again by the type with which its column was declared; times with a zone are kept in UTC, so that
-their text sorts in the order of time.
+What else Python has goes in as text, and comes out again by the type with which its column was declared. Times with
+a zone are kept in UTC, so that their text sorts in the order of time.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time, timezone
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -20,7 +20,7 @@ Reader = Callable[[Any], Any]
 def bind(cursor: object, number: int, value: Any) -> Any:
     """APSW asks this for each parameter that SQLite has no type for."""
     if isinstance(value, datetime):
-        return (value.astimezone(timezone.utc) if value.tzinfo else value).isoformat(" ")
+        return (value.astimezone(UTC) if value.tzinfo else value).isoformat(" ")
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, Decimal | UUID):
