@@ -53,7 +53,7 @@ class Dispatcher:
     """Runs the calls of one program on one engine.
 
     `flush` is called after each batch of replies, from the thread that made them; `observe` for every call that the
-    queue ran.
+    queue ran; `broken` when one of the threads ends by a fault of its own.
     """
 
     def __init__(
@@ -63,12 +63,14 @@ class Dispatcher:
         *,
         flush: Callable[[], None] = lambda: None,
         observe: Reply = lambda call, outcome: None,
+        broken: Callable[[], None] = lambda: None,
         watchdog: Watchdog | None = None,
     ) -> None:
         self.engine = engine
         self.program = program
         self._flush = flush
         self._observe = observe
+        self._broken = broken
         self._watchdog = watchdog or Watchdog()
         self._to_write: SimpleQueue[Job | Recording | None] = SimpleQueue()
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
@@ -116,9 +118,17 @@ class Dispatcher:
         lane = open_lane(self.program, guard)
         guard.interrupt = lane.interrupt
         name = f"apiary-{loop.__name__.strip('_')}"
-        thread = threading.Thread(target=loop, args=(lane,), name=name, daemon=True)
+        thread = threading.Thread(target=self._guarded, args=(loop, lane), name=name, daemon=True)
         thread.start()
         return thread
+
+    def _guarded(self, loop: Callable[[Lane], None], lane: Lane) -> None:
+        """Run the loop of a thread. A fault of the loop itself would leave callers waiting for ever."""
+        try:
+            loop(lane)
+        except BaseException:
+            self._broken()
+            raise
 
     def _flushed(self, reply: Reply) -> Reply:
         def answer(call: Call, outcome: Outcome) -> None:

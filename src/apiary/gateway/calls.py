@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from asyncio import wait_for
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qs
@@ -25,10 +24,9 @@ from apiary.gateway.wire import (
     respond,
 )
 from apiary.platform.hosts import AppHosts
-from apiary.platform.messages import Answer, Invoke
+from apiary.platform.messages import Invoke
 from apiary.platform.platform import Caller, Platform
 from apiary.runtime.errors import (
-    DeadlineExceeded,
     Error,
     MethodNotAllowed,
     NotAuthenticated,
@@ -40,7 +38,6 @@ from apiary.runtime.ids import id_text, new_id
 
 ANONYMOUS = Caller("anonymous", ())
 MAX_KNOWN_CALLERS = 10_000
-PATIENCE_SECONDS = 15.0
 
 
 class Calls:
@@ -59,7 +56,7 @@ class Calls:
         identified = (b"apiary-call-id", text.encode())
         try:
             hosts, message = await self._message(app, function, call_id, scope, receive)
-            answer = await self._outcome(hosts, message)
+            answer = await hosts.call(message)
         except Disconnected:
             return
         except Error as error:
@@ -118,15 +115,6 @@ class Calls:
             elif name == b"content-type" and body and not lax:
                 _check_type(value)
         return hosts, Invoke(call_id, function, body, caller.name, caller.roles, key, lax)
-
-    async def _outcome(self, hosts: AppHosts, message: Invoke) -> Answer:
-        """The answer of the host. It comes for every call, since hosts that hang are ended; this is the last resort."""
-        answer = hosts.call(message)
-        timeout = hosts.manifest.get("functions", {}).get(message.function, {}).get("timeout", 60.0)
-        try:
-            return await wait_for(answer, 2 * timeout + PATIENCE_SECONDS)
-        except TimeoutError:
-            raise DeadlineExceeded(f"{message.function} did not answer in time; whether it ran is in the log") from None
 
 
 def _declared(hosts: AppHosts, app: str, function: str) -> dict[str, Any]:

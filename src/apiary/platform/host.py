@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Host:
             program,
             flush=self.flush,
             observe=self._ran,
+            broken=_die,
             watchdog=Watchdog(self._recorder),
         )
         self._send(Ready(app.name, tuple(migrated), json.dumps(manifest).encode()))
@@ -164,6 +166,12 @@ def main() -> None:
         os._exit(1)
     host.serve(frames, waiting)
     os._exit(0)
+
+
+def _die() -> None:
+    """End the process, after a fault from which only a new one recovers."""
+    traceback.print_exc()
+    os._exit(70)
 
 
 def _limit_memory(limit: int) -> None:

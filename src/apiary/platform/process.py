@@ -25,6 +25,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 75.0
 CHECK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
+PATIENCE_SECONDS = 10.0
+ASK_SECONDS = 600.0
 
 
 class HostGone(Exception):
@@ -37,7 +39,8 @@ class InFlight:
 
     message: Invoke | Ask
     answer: asyncio.Future[Answer]
-    crashes: int = field(default=0)
+    crashes: int = 0
+    sent: float = field(default_factory=time.monotonic)
 
 
 class HostProcess(asyncio.Protocol):
@@ -102,6 +105,7 @@ class HostProcess(asyncio.Protocol):
 
     def send(self, flight: InFlight) -> None:
         """Send a call; what is sent in one turn of the event loop leaves together."""
+        flight.sent = time.monotonic()
         self.in_flight[flight.message.id] = flight
         if not self._out:
             self._loop.call_soon(self._write_out)
@@ -188,10 +192,19 @@ class HostProcess(asyncio.Protocol):
         while not self._ended.is_set():
             await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
-            late = [call for call, deadline in self.running() if now > deadline + GRACE_SECONDS]
-            if late:
+            if any(now > deadline + GRACE_SECONDS for _, deadline in self.running()):
                 self.kill("a function ran beyond its timeout and could not be stopped")
                 return
+            if any(now > flight.sent + self._patience(flight) for flight in self.in_flight.values()):
+                self.kill("it did not answer a call in time")
+                return
+
+    def _patience(self, flight: InFlight) -> float:
+        """How long an answer may take: a call waits for at most its timeout, then runs for at most as long."""
+        if isinstance(flight.message, Ask):
+            return ASK_SECONDS
+        declared = self.manifest["functions"].get(flight.message.function)
+        return PATIENCE_SECONDS + 2 * float(declared["timeout"] if declared else 0.0)
 
 
 def gone(message: str) -> Unavailable:
