@@ -259,7 +259,7 @@ def read_the_log(platform: Platform) -> None:
     say("[dim]$[/] apiary log calls shop --limit 6")
     latest = json.loads(platform.command("log", "calls", "shop", "--limit", "6"))
     rows = [{**call, "ms": f"{call['duration'] / 1000:.2f}"} for call in latest]
-    show_rows(rows, "function", "kind", "status", "ms", "caller", "version", "id")
+    show_rows(rows, "function", "status", "ms", "id")
     say("[dim]$[/] apiary log calls shop --function place_order --limit 1000")
     placed = json.loads(platform.command("log", "calls", "shop", "--function", "place_order", "--limit", "1000"))
     kept = Counter(call["status"] for call in placed)

@@ -53,6 +53,7 @@ class FunctionCodec:
         self._validate_json = self._arguments.validator.validate_json
         self._dump = self._result.serializer.to_json
         self._names = names
+        self._secret = '"format":"password"' in json.dumps(self.input_schema(), separators=(",", ":"))
 
     def decode(self, call: Call) -> dict[str, Any]:
         """The arguments of a call by name; those that are not given are left to the function's defaults."""
@@ -81,8 +82,11 @@ class FunctionCodec:
         return arguments
 
     def canonical(self, call: Call) -> bytes:
-        """The input as the log keeps it: the body as it came, a query string as the arguments that it meant."""
-        if not call.lax:
+        """The input as the log keeps it: the body as it came, a query string as the arguments that it meant.
+
+        Where an argument is secret (`pydantic.SecretStr`), the arguments are written again, with stars for it.
+        """
+        if not call.lax and not self._secret:
             return call.input or b"{}"
         return self._arguments.dump_json(self.decode(call))
 
@@ -140,12 +144,22 @@ class FunctionCodec:
         first = errors[0]
         place = f"{first['argument']}: " if first["argument"] else ""
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        signature = ", ".join(str(parameter) for parameter in self.function.parameters.values())
         return WrongArguments(
             f"{self.function.name}: {place}{first['message']}{more}",
-            hint=f"the function is {self.function.name}({signature})",
+            hint=f"the function is {self.function.name}({self._signature()})",
             errors=errors,
         )
+
+    def _signature(self) -> str:
+        """The parameters as a reader of the function's source knows them, without annotations' metadata."""
+        parameters = []
+        for name, parameter in self.function.parameters.items():
+            hint = get_type_hints(self.function.body).get(name, Any)
+            shown = hint.__name__ if isinstance(hint, type) and not get_origin(hint) else str(hint)
+            text = f"{name}: {shown.replace('typing.', '')}"
+            given = parameter.default is not inspect.Parameter.empty
+            parameters.append(f"{text} = {parameter.default!r}" if given else text)
+        return ", ".join(parameters)
 
     def _explain(self, item: Any) -> str:
         message: str = item["msg"]

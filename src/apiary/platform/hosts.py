@@ -16,7 +16,7 @@ from apiary.runtime.ids import id_text
 
 MAX_CRASHES = 3
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
-STABLE_SECONDS = 10.0
+STABLE_SECONDS = 1.0
 
 
 class AppHosts:

@@ -253,7 +253,7 @@ def from_problem(problem: Mapping[str, Any]) -> Error:
     hint = str(problem.get("hint", ""))
     kind = known_errors().get(code)
     error: Error
-    if kind is None or kind is Rejected:
+    if kind is None or kind is Rejected or problem.get("status", kind.status) != kind.status:
         error = Rejected(message, code=code, hint=hint, **details)
     else:
         error = kind.__new__(kind)

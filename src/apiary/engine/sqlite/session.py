@@ -20,6 +20,9 @@ SQL = load_statements("apiary.engine.sqlite", "statements.sql")
 STATEMENT_CACHE = 1000
 BUSY_MILLISECONDS = 10_000
 MAX_EXAMINED = 5000
+CHECKPOINT_PAGES = 16_000
+READ_CACHE_KIB = 8_000
+WRITE_CACHE_KIB = 16_000
 
 FORBIDDEN = {
     apsw.SQLITE_TRANSACTION: "transactions begin and end with the function; raise an exception to roll back",
@@ -46,8 +49,12 @@ def connect(path: str, *, read_only: bool = False) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | (0 if read_only else apsw.SQLITE_OPEN_CREATE)
     connection = apsw.Connection(path, flags=flags, statementcachesize=STATEMENT_CACHE)
     connection.set_busy_timeout(BUSY_MILLISECONDS)
-    pragmas = ["journal_mode = wal", "synchronous = full", "foreign_keys = on", "cache_size = -32000"]
-    for pragma in [*pragmas, *(["query_only = on"] if read_only else [])]:
+    pragmas = ["journal_mode = wal", "synchronous = full", "foreign_keys = on"]
+    if read_only:
+        pragmas += ["query_only = on", f"cache_size = -{READ_CACHE_KIB}"]
+    else:
+        pragmas += [f"wal_autocheckpoint = {CHECKPOINT_PAGES}", f"cache_size = -{WRITE_CACHE_KIB}"]
+    for pragma in pragmas:
         connection.execute(f"pragma {pragma}").fetchall()
     connection.convert_binding = bind
     return connection
