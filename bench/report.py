@@ -19,6 +19,7 @@ Measured = dict[str, Any]
 MEGABYTE = 1_000_000
 OURS = "apiary"
 UNRECORDED = "apiary-unrecorded"
+OTHERS_LIMIT = 0.05  # a machine on which others take more than this of the processors is not quiet
 
 
 def faults(result: Measured) -> list[str]:
@@ -49,8 +50,19 @@ def show(result: Measured, console: Console) -> None:
     console.print(costs_table(result))
     for line in verdicts(result):
         console.print(line, highlight=False)
+    for line in _cautions(result):
+        console.print(f"[yellow]{line}[/]", highlight=False)
     for fault in faults(result):
         console.print(f"[bold red]INVALID[/] {escape(fault)}", highlight=False)
+
+
+def _cautions(result: Measured) -> Iterator[str]:
+    """What a reader has to know before trusting these numbers."""
+    if result["quick"]:
+        yield "A quick run, cold and short: it shows that things run, not how fast they are."
+    others = [run["others"] for workload in result["workloads"].values() for run in workload["closed"]]
+    if max(others, default=0) > OTHERS_LIMIT:
+        yield f"Others took up to {max(others):.0%} of the processors: run again on a quiet machine."
 
 
 def closed_table(name: str, workload: Measured, settings: Measured) -> Table:

@@ -31,7 +31,13 @@ def result(*runs: dict[str, Any]) -> dict[str, Any]:
     closed = {"about": "17 statements", "closed": list(runs), "open": [], "floor": []}
     names = dict.fromkeys(run["peer"] for run in runs)
     workload = {**closed, "peers": dict.fromkeys(names, peer)}
-    return {"host": HOST, "settings": {"clients": 32}, "failures": [], "workloads": {"checkout": workload}}
+    return {
+        "host": HOST,
+        "settings": {"clients": 32},
+        "failures": [],
+        "quick": False,
+        "workloads": {"checkout": workload},
+    }
 
 
 def printed(what: dict[str, Any]) -> str:
@@ -55,6 +61,11 @@ def test_a_failed_request_makes_the_number_invalid() -> None:
     assert report.faults(what) == ["checkout, uniform keys, run 1, fastapi: 3 failed requests"]
     assert "INVALID checkout, uniform keys, run 1, fastapi: 3 failed requests" in text
     assert "8.00x" not in text
+
+
+def test_a_busy_machine_is_called_out() -> None:
+    assert "Others took" not in printed(result(run("apiary", 1, 4000)))
+    assert "Others took up to 40%" in printed(result(run("apiary", 1, 4000) | {"others": 0.4}))
 
 
 def test_effects_are_held_against_answers() -> None:

@@ -27,19 +27,21 @@ def develop(path: Path, database: str | None, port: int) -> None:
     settings = Settings(folder=database_folder(database), port=port)
     tasks: set[asyncio.Task[None]] = set()
 
-    def ready(platform: Platform) -> None:
+    async def prepare(platform: Platform) -> None:
         platform.watch(lambda event: _print(event, platform))
+        await _deploy(path, platform)
+
+    def ready(platform: Platform) -> None:
+        address = f"http://{platform.settings.address}:{platform.settings.port}"
+        errors.print(f"serving {address} without keys, on this machine only; watching {path} (Ctrl-C ends)")
+        for name in platform.apps:
+            errors.print(f"try it at {address}/apps/{name}/docs")
         tasks.add(asyncio.get_running_loop().create_task(_follow(path, platform)))
 
-    run(settings, ready, trusting=True)
+    run(settings, ready, prepare=prepare, trusting=True)
 
 
 async def _follow(path: Path, platform: Platform) -> None:
-    address = f"http://{platform.settings.address}:{platform.settings.port}"
-    errors.print(f"serving {address} without keys, on this machine only; watching {path} (Ctrl-C ends)")
-    await _deploy(path, platform)
-    for name in platform.apps:
-        errors.print(f"try it at {address}/apps/{name}/docs")
     folder = locate(path)[0]
     async for _ in awatch(folder if path.is_dir() else path, debounce=200, step=50):
         await _deploy(path, platform)

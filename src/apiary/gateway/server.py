@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
+import uvicorn
 import uvloop
-from granian.constants import Interfaces
-from granian.server.embed import Server as Granian
 
 from apiary.config import ConfigurationError, Settings
 from apiary.gateway.api import Api
@@ -20,6 +20,9 @@ from apiary.gateway.wire import Receive, Scope, Send
 from apiary.platform.platform import Caller, Platform
 
 BACKLOG = 1024
+DRAIN_SECONDS = 60
+
+Prepare = Callable[[Platform], Awaitable[None]]
 
 
 class Gateway:
@@ -39,65 +42,88 @@ class Gateway:
         await self._rest(scope, receive, send)
 
 
-async def serve(settings: Settings, ready: Callable[[Platform], None], *, trusting: bool = False) -> None:
-    """Run a server until SIGTERM or SIGINT. `ready` is called when it takes calls.
+class Server(uvicorn.Server):
+    """A server whose end is decided by `serve`, which must end the hosts after it. `up` is set when it listens."""
 
-    `trusting`: whoever calls without a key is an administrator (`apiary dev`, on loopback only).
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform], None], *, trusting: bool) -> None:
+    """Run a server until SIGTERM or SIGINT.
+
+    `prepare` runs when the apps are up, before the port opens; `ready` is called when calls are taken. `trusting`:
+    whoever calls without a key is an administrator (`apiary dev`, on loopback only).
     """
-    port = free_port(settings.address, settings.port)
-    platform = Platform(replace(settings, port=port))
-    await platform.start()
-    anonymous = Caller("local", ("admin",)) if trusting else ANONYMOUS if settings.anonymous_calls else None
-    server = Granian(
-        Gateway(platform, anonymous),
-        address=settings.address,
-        port=port,
-        interface=Interfaces.ASGINL,
-        backlog=BACKLOG,
-        log_enabled=False,
-        websockets=False,
-    )
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    serving = loop.create_task(server.serve())
+    with listen(settings.address, settings.port) as listener:
+        platform = Platform(replace(settings, port=listener.getsockname()[1]))
+        anonymous = Caller("local", ("admin",)) if trusting else ANONYMOUS if settings.anonymous_calls else None
+        server = Server(
+            uvicorn.Config(
+                Gateway(platform, anonymous),
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
+        await platform.start()
+        try:
+            await prepare(platform)
+            listener.listen(BACKLOG)
+            serving = loop.create_task(server.serve(sockets=[listener]))
+            await server.up.wait()
+            ready(platform)
+            await stop.wait()
+            server.should_exit = True
+            await serving
+        finally:
+            await platform.close()
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """The bound socket of the server; port 0 is any that is free."""
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        await _until_open(settings.address, port, serving)
-        ready(platform)
-        await asyncio.wait({serving, loop.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        server.stop()  # type: ignore[no-untyped-call]
-        await asyncio.wait({serving}, timeout=30)
-        await platform.close()
+        listener.bind((address, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {address}:{port}: {error}", hint="name another port: --port"
+        ) from None
+    return listener
 
 
-def free_port(address: str, port: int) -> int:
-    """The port to listen on: the given one, checked to be free, or for 0 any that is."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {address}:{port}: {error.strerror}", hint="name another port: --port"
-            ) from None
-        number: int = probe.getsockname()[1]
-        return number
+async def nothing(platform: Platform) -> None:
+    """Prepare nothing."""
 
 
-async def _until_open(address: str, port: int, serving: asyncio.Task[None]) -> None:
-    """Wait until the port takes connections."""
-    while not serving.done():
-        try:
-            _, writer = await asyncio.open_connection(address, port)
-            writer.close()
-            return
-        except OSError:
-            await asyncio.sleep(0.005)
-    await serving
-
-
-def run(settings: Settings, ready: Callable[[Platform], None], *, trusting: bool = False) -> None:
+def run(
+    settings: Settings,
+    ready: Callable[[Platform], None],
+    *,
+    prepare: Prepare = nothing,
+    trusting: bool = False,
+) -> None:
     """Run a server in this process until it is told to stop."""
-    uvloop.run(serve(settings, ready, trusting=trusting))
+    uvloop.run(serve(settings, prepare, ready, trusting=trusting))
