@@ -5,6 +5,7 @@ A body must fit strictly (`"7"` is no integer); a query string is text, so its v
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Annotated, Any, NotRequired, get_origin, get_type_hints
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic_core import ArgsKwargs
 from typing_extensions import TypedDict
 
 from apiary.runtime.call import Bound, Program
@@ -178,24 +180,35 @@ def compile_program(app: App, version: str) -> Program:
 
 def convert_rows(kind: type[Any], names: Sequence[str], rows: list[tuple[Any, ...]]) -> list[Any]:
     """Rows as values of a type: records by the names of the columns, other types from the only column."""
-    adapter: TypeAdapter[list[Any]] = _list_adapter(kind)  # type: ignore[arg-type]
-    if _is_record(kind):
-        return adapter.validate_python([dict(zip(names, row, strict=True)) for row in rows])
+    reader = _row_reader(kind)  # type: ignore[arg-type]
+    if reader.positional == names:
+        return reader.adapter.validate_python([ArgsKwargs(row) for row in rows])
+    if reader.is_record:
+        return reader.adapter.validate_python([dict(zip(names, row)) for row in rows])  # noqa: B905 - both are columns
     if len(names) != 1:
         raise InternalError(f"a row of {len(names)} columns is no {kind!r}", hint="ask for a record, or one column")
-    return adapter.validate_python([row[0] for row in rows])
+    return reader.adapter.validate_python([row[0] for row in rows])
+
+
+class _RowReader:
+    """How rows become values of a type. `positional`: the columns that a dataclass takes in this very order."""
+
+    def __init__(self, kind: Any) -> None:
+        origin = get_origin(kind) or kind
+        fields = dataclasses.fields(origin) if dataclasses.is_dataclass(origin) else ()
+        self.adapter: TypeAdapter[list[Any]] = TypeAdapter(list[kind])
+        self.positional = tuple(field.name for field in fields) if all(f.init and not f.kw_only for f in fields) else ()
+        self.is_record = (
+            bool(fields)
+            or (isinstance(origin, type) and issubclass(origin, BaseModel | dict))
+            or hasattr(origin, "__total__")
+            or hasattr(origin, "_fields")
+        )
 
 
 @lru_cache(maxsize=1024)
-def _list_adapter(kind: Any) -> TypeAdapter[list[Any]]:
-    return TypeAdapter(list[kind])
-
-
-def _is_record(kind: Any) -> bool:
-    origin = get_origin(kind) or kind
-    if isinstance(origin, type) and issubclass(origin, BaseModel | dict):
-        return True
-    return hasattr(origin, "__dataclass_fields__") or hasattr(origin, "__total__") or hasattr(origin, "_fields")
+def _row_reader(kind: Any) -> _RowReader:
+    return _RowReader(kind)
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
