@@ -65,6 +65,7 @@ class Server:
             MARK: self.mark,
             **(environment or {}),
         }
+        self.timeout = 50.0
         self.http = httpx.Client()
         self.process: subprocess.Popen[bytes]
 
@@ -84,7 +85,7 @@ class Server:
         self.url = eventually(self._address, START_SECONDS, "the server serves")
         self.port = int(self.url.rpartition(":")[2])
         self.http.close()
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=self.timeout)
         return self
 
     def text(self) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from apiary.engine.protocol import Engine
 from apiary.runtime.call import Bound, Program, failure, problem_of, record_of, recorded_outcome, stopped
 from apiary.runtime.declaration import IDEMPOTENCY_KEY
-from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Rejected
+from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Rejected, Unavailable
 from apiary.runtime.ids import id_text
 from apiary.runtime.session import Call, Outcome, Record
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
@@ -40,29 +40,42 @@ class ActionRunner:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="apiary-action")
         self._lock = threading.Lock()
         self._running: dict[str | bytes, list[tuple[Call, Reply]]] = {}
+        self._closed = False
 
     def submit(self, call: Call, bound: Bound, reply: Reply) -> None:
         """Run the action in a thread; `reply` is called from another thread."""
         identity = call.key or call.id
         with self._lock:
-            waiting = self._running.get(identity)
-            if waiting is not None:
+            closed = self._closed
+            if not closed:
+                waiting = self._running.setdefault(identity, [])
                 waiting.append((call, reply))
-                return
-            self._running[identity] = []
-        self._pool.submit(self._run, call, bound, reply, identity)
+                if len(waiting) == 1:
+                    self._pool.submit(self._run, call, bound, identity)
+        if closed:
+            reply(call, _closed(call))
 
     def close(self) -> None:
         """Take no more; those that run are abandoned, and are run again by whoever asks again."""
+        with self._lock:
+            self._closed = True
+            abandoned = [item for waiting in self._running.values() for item in waiting]
+            self._running.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for call, reply in abandoned:
+            reply(call, _closed(call))
 
-    def _run(self, call: Call, bound: Bound, reply: Reply, identity: str | bytes) -> None:
+    def _run(self, call: Call, bound: Bound, identity: str | bytes) -> None:
         def settle(outcome: Outcome) -> None:
             with self._lock:
-                waiting = self._running.pop(identity)
-            reply(call, outcome)
-            for other, answer in waiting:
-                self.submit(other, bound, answer)
+                waiting = self._running.pop(identity, [])
+            for _, reply in waiting[:1]:
+                reply(call, outcome)
+            for other, reply in waiting[1:]:
+                self.submit(other, bound, reply)
+
+        def written(kept: bool) -> None:
+            settle(outcome if kept else self._not_written(call, bound))
 
         try:
             earlier = self._engine.find(call.id, call.key)
@@ -71,19 +84,26 @@ class ActionRunner:
                 return
             check_roles(bound.function, call.roles)
             arguments = bound.codec.decode(call)
-        except Error as error:
-            settle(Outcome(error=problem_of(call, error), cause=error))
+        except Exception as error:  # noqa: BLE001 - the engine's, or of the user's validators: the call must be answered
+            problem = problem_of(call, error)
+            outcome = Outcome(error=problem, cause=error)
+            if call.queued and not isinstance(error, Unavailable):
+                self._write(failure(self._program, bound, call, Notes(now_microseconds()), problem, error), written)
+            else:
+                settle(outcome)
             return
         outcome, record = self._attempts(call, bound, arguments)
-
-        def written(kept: bool) -> None:
-            if kept:
-                settle(outcome)
-            else:
-                lost = DatabaseUnavailable("the action ran, and its record could not be written; ask again")
-                settle(Outcome(error=problem_of(call, lost), cause=lost))
-
         self._write(record, written)
+
+    def _not_written(self, call: Call, bound: Bound) -> Outcome:
+        """The answer where the record was not kept: what another process recorded for this call, if it did."""
+        try:
+            earlier = self._engine.find(call.id, call.key)
+            if earlier is not None:
+                return recorded_outcome(earlier, call, bound)
+            raise DatabaseUnavailable("the action ran, and its record could not be written; ask again")
+        except Error as error:
+            return Outcome(error=problem_of(call, error), cause=error)
 
     def _attempts(self, call: Call, bound: Bound, arguments: dict[str, Any]) -> tuple[Outcome, Record]:
         """Run until it succeeds, is refused, has no attempts left, or the time is over."""
@@ -97,11 +117,11 @@ class ActionRunner:
                 output = bound.codec.encode(_invoke(bound, call, arguments, end))
                 record = record_of(self._program, bound, tried, notes, "ok", output)
                 return Outcome(output, duration=record.duration), record
-            except Exception as error:  # noqa: BLE001 - whatever it raised, it is retried or recorded
+            except BaseException as error:  # noqa: BLE001 - whatever it raised, it is retried or recorded
                 wait = min(options.backoff * 2 ** (attempt - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
                 over = time.monotonic() + wait >= end
                 if isinstance(error, DeadlineExceeded) or (over and attempt <= options.retries):
-                    return stopped(self._program, tried, started)
+                    return stopped(self._program, call, started)
                 if isinstance(error, Rejected) or attempt > options.retries:
                     problem = problem_of(call, error)
                     record = failure(self._program, bound, tried, notes, problem, error)
@@ -109,6 +129,11 @@ class ActionRunner:
                 notes.lines.append({"at": now_microseconds() - started, "message": f"attempt {attempt}: {error!r}"})
                 time.sleep(wait)
         raise AssertionError("the last attempt returns")
+
+
+def _closed(call: Call) -> Outcome:
+    error = Unavailable("the app was closed before the action was recorded; ask again")
+    return Outcome(error=problem_of(call, error), cause=error)
 
 
 def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> Any:

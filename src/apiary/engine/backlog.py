@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from apiary.engine.protocol import LAST_ATTEMPT
+from apiary.runtime.errors import DeadlineExceeded, Unavailable
 from apiary.runtime.session import Call, Outcome, Queued
 from apiary.runtime.transaction import now_microseconds
 
@@ -84,10 +85,8 @@ class Backlog:
 
     def done(self, call: Call, outcome: Outcome) -> None:
         """A call came to an end: one that was stopped, or could not commit, is tried again after a while."""
-        code = (outcome.error or {}).get("code")
-        again = code in ("database_unavailable", "overloaded") or (
-            code == "deadline_exceeded" and call.attempt < LAST_ATTEMPT
-        )
+        status = (outcome.error or {}).get("status")  # not the code: that may be the application's own
+        again = status == Unavailable.status or (status == DeadlineExceeded.status and call.attempt < LAST_ATTEMPT)
         with self._lock:
             if again and self._active:
                 wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)

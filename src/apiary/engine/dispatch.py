@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
-from apiary.engine.protocol import Engine, Lane
+from apiary.engine.durability import Durability
+from apiary.engine.protocol import Committed, Engine, Lane
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import Error, Overloaded
+from apiary.runtime.errors import DatabaseUnavailable, Error, Overloaded
 from apiary.runtime.session import Call, Outcome, Record
 
 MAX_BATCH = 128
@@ -78,6 +80,7 @@ class Dispatcher:
         self._closing = False
         self.backlog = Backlog(engine.queued, lambda: self._to_write.put(None))
         self._actions = ActionRunner(engine, program, lambda *record: self._to_write.put(Recording(*record)))
+        self._durability = Durability(engine.sync, broken)
         self._threads = [self._start(self._write, engine.writer)]
         self._threads += [self._start(self._read, engine.reader) for _ in range(READERS)]
 
@@ -106,6 +109,7 @@ class Dispatcher:
             thread.join()
         self._to_write.put(None)
         self._threads[0].join()
+        self._durability.close()
         self._actions.close()
         self._watchdog.close()
 
@@ -163,14 +167,24 @@ class Dispatcher:
         jobs = self._fresh(jobs)
         records += [recording.record for recording in recordings]
         done = lane.run([job.call for job in jobs], records)
+        batches.note(jobs, done.outcomes)
+        answer = partial(self._answer, lane, jobs, done, recordings)
+        self._durability.settle(answer, here=self._to_write.empty())
+
+    def _answer(
+        self, lane: Lane, jobs: list[Job], done: Committed, recordings: Sequence[Recording], durable: bool
+    ) -> None:
+        """Tell what a batch came to, now that it is durable; or that this is not certain."""
         lost = set(map(id, done.lost))
-        self.backlog.add(done.queued)
+        if durable:
+            self.backlog.add(done.queued)
         for job, outcome in zip(jobs, done.outcomes, strict=True):
-            batches.note(job.call.function, outcome.duration)
-            job.reply(job.call, outcome)
+            job.reply(job.call, outcome if durable else _uncertain(job.call))
         for recording in recordings:
-            recording.written(id(recording.record) not in lost)
+            recording.written(durable and id(recording.record) not in lost)
         self._flush()
+        if durable:
+            lane.confirm(done)
 
     def _read(self, lane: Lane) -> None:
         batches = Batches(self._to_read)
@@ -184,10 +198,12 @@ class Dispatcher:
                     return
                 continue
             done = lane.run([job.call for job in jobs])
-            for job, outcome in zip(jobs, done.outcomes, strict=True):
-                batches.note(job.call.function, outcome.duration)
-                job.reply(job.call, outcome)
-            self._flush()
+            batches.note(jobs, done.outcomes)
+            if done.durable:
+                self._answer(lane, jobs, done, (), True)
+            else:
+                answer = partial(self._answer, lane, jobs, done, ())
+                self._durability.settle(answer, here=self._to_read.empty())
             self._keep(lane.take_records())
 
     def _keep(self, records: list[Record]) -> None:
@@ -252,9 +268,18 @@ class Batches:
             pass
         return batch
 
-    def note(self, function: str, duration: int) -> None:
-        """Remember how long a function took."""
-        if duration > SLOW_MICROSECONDS:
-            self._slow.add(function)
-        elif self._slow:
-            self._slow.discard(function)
+    def note(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        """Remember which functions took long."""
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if outcome.duration > SLOW_MICROSECONDS:
+                self._slow.add(job.call.function)
+            elif self._slow:
+                self._slow.discard(job.call.function)
+
+
+def _uncertain(call: Call) -> Outcome:
+    error = DatabaseUnavailable(
+        "the disk failed while the call was being made durable; it may or may not have been kept",
+        hint="send it again with the same idempotency key",
+    )
+    return Outcome(error=problem_of(call, error), cause=error)

@@ -17,14 +17,17 @@ LAST_ATTEMPT = 5
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a batch came to, once it is durable.
+    """What a batch came to: an outcome for each call, the calls that they put into the queue, and lost records.
 
-    An outcome for each call, the calls that they put into the queue, and the records that could not be written.
+    Nothing of it may be told to anybody before `Engine.sync`, unless it is `durable` already: a batch that only read
+    is, when it saw no commit that could still be lost. `snapshot` stands for what it saw.
     """
 
     outcomes: Sequence[Outcome]
     queued: Sequence[Queued] = ()
     lost: Sequence[Record] = ()
+    durable: bool = False
+    snapshot: object = None
 
 
 class Lane(Protocol):
@@ -33,11 +36,14 @@ class Lane(Protocol):
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
         """Run calls, each in a part of its own, write `records` with them, and commit all at once.
 
-        Returns when everything is durable. A call that cannot be committed has an outcome that says so.
+        A call that cannot be committed has an outcome that says so.
         """
 
     def take_records(self) -> list[Record]:
         """Records of queries that ran on this lane since the last time, for a lane that writes."""
+
+    def confirm(self, done: Committed) -> None:
+        """What this batch saw has become durable."""
 
     def interrupt(self) -> None:
         """End the statement that runs now; called from another thread."""
@@ -58,8 +64,11 @@ class Engine(Protocol):
     def reader(self, program: Program, guard: Guard) -> Lane:
         """A lane for queries."""
 
+    def sync(self) -> None:
+        """Wait until all that was committed before is durable; `OSError` where the disk fails."""
+
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
-        """The record of a call, by its id or by its idempotency key."""
+        """The record of a call that is durable, by its id or by its idempotency key."""
 
     def queued(self, limit: int) -> list[Queued]:
         """The calls that wait in the queue, the earliest first."""

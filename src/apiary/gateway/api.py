@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import tempfile
+import traceback
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from pathlib import Path
@@ -20,10 +23,10 @@ from apiary.bundle import MAX_BUNDLE_BYTES, Bundle
 from apiary.gateway.calls import Calls
 from apiary.gateway.metrics import Metrics, resident_bytes
 from apiary.gateway.openapi import document
-from apiary.gateway.wire import problem_body, problem_headers
+from apiary.gateway.wire import Disconnected, problem_body, problem_headers, read_body
 from apiary.platform.hosts import AppHosts
 from apiary.platform.platform import Caller, Platform
-from apiary.runtime.errors import Error, Forbidden, MethodNotAllowed, NotFound, PayloadTooLarge, WrongArguments
+from apiary.runtime.errors import Error, Forbidden, InternalError, MethodNotAllowed, NotFound, WrongArguments
 
 Handler = Callable[[Request], Awaitable[Response]]
 MAX_REQUIREMENTS_BYTES = 64 * 1024
@@ -59,7 +62,12 @@ class Api:
                 Route("/api/v1/calls/{call}", self.logged_call),
                 Route("/api/v1/backup", self.backup),
             ],
-            exception_handlers={Error: _problem, HTTPException: _http_problem},
+            exception_handlers={
+                Error: _problem,
+                HTTPException: _http_problem,
+                Disconnected: _nobody,
+                Exception: _failure,
+            },
         )
 
     async def health(self, request: Request) -> Response:
@@ -100,11 +108,8 @@ class Api:
         folder = self._running(request).manifest.get("web")
         if folder is None:
             raise NotFound("the app has no web pages", hint="put them into web/ beside its module")
-        base = Path(folder).resolve()
-        file = (base / (request.path_params["path"] or "index.html")).resolve()
-        if file.is_dir():
-            file /= "index.html"
-        if not file.is_relative_to(base) or not file.is_file():
+        file = _page(Path(folder), request.path_params["path"])
+        if file is None:
             raise NotFound(f"there is no page {request.path_params['path']!r}")
         return FileResponse(file)
 
@@ -124,11 +129,7 @@ class Api:
         module = request.query_params.get("module", "")
         if not module.isidentifier():
             raise WrongArguments("the query parameter `module` must name the module to import")
-        content = b""
-        async for part in request.stream():
-            content += part
-            if len(content) > MAX_BUNDLE_BYTES + MAX_REQUIREMENTS_BYTES:
-                raise PayloadTooLarge(f"a bundle has {MAX_BUNDLE_BYTES} bytes at most")
+        content = await read_body(request.receive, MAX_BUNDLE_BYTES + MAX_REQUIREMENTS_BYTES)
         app, version, migrated = await self._platform.deploy(Bundle(module, content), caller)
         return JSONResponse({"app": app, "version": version, "migrations": migrated}, status_code=201)
 
@@ -154,7 +155,7 @@ class Api:
         for name, value in given.items():
             if name in ("function", "status", "caller"):
                 arguments[name] = value
-            elif name in ("limit", "before", "after") and value.isdigit():
+            elif name in ("limit", "before", "after") and re.fullmatch("[0-9]{1,18}", value):
                 arguments[name] = int(value)
             else:
                 raise WrongArguments(f"calls cannot be asked for by {name}={value!r}")
@@ -221,10 +222,32 @@ def _described(hosts: AppHosts) -> dict[str, Any]:
     }
 
 
+def _page(folder: Path, path: str) -> Path | None:
+    """The file of a page, or none where there is none in the folder."""
+    base = folder.resolve()
+    try:
+        file = (base / (path or "index.html")).resolve()
+        if file.is_dir():
+            file /= "index.html"
+        return file if file.is_relative_to(base) and file.is_file() else None
+    except (OSError, ValueError):  # a path that no file can have: too long, or with a NUL in it
+        return None
+
+
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Error)
     headers = {name.decode(): value.decode() for name, value in problem_headers(error)}
-    return Response(problem_body(error), error.status, headers)
+    return Response(problem_body(error, request.scope["apiary.call_id"]), error.status, headers)
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody is there to read it
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    traceback.print_exception(error, file=sys.stderr)
+    hint = "this is a fault of the server, whose output has the traceback"
+    return await _problem(request, InternalError("the server failed to answer this request", hint=hint))
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
@@ -233,4 +256,4 @@ async def _http_problem(request: Request, error: Exception) -> Response:
         allow = (error.headers or {}).get("Allow", "GET")
         return await _problem(request, MethodNotAllowed(f"{request.method} is not for this address", allow=allow))
     hint = "calls go to /apps/APP/FUNCTION, the platform's own API is at /api/v1/"
-    return await _problem(request, NotFound(f"there is nothing at {request.url.path}", hint=hint))
+    return await _problem(request, NotFound(f"there is nothing at {request.scope['path']}", hint=hint))

@@ -16,8 +16,9 @@ from apiary.config import ConfigurationError, Settings
 from apiary.gateway.api import Api
 from apiary.gateway.calls import ANONYMOUS, Calls
 from apiary.gateway.metrics import Metrics
-from apiary.gateway.wire import Receive, Scope, Send
+from apiary.gateway.wire import Message, Receive, Scope, Send
 from apiary.platform.platform import Caller, Platform
+from apiary.runtime.ids import id_text, new_id
 
 BACKLOG = 1024
 DRAIN_SECONDS = 60
@@ -39,7 +40,18 @@ class Gateway:
             if len(parts) == 4 and parts[1] == "apps" and parts[3] not in ("docs", "openapi.json", "web"):
                 await self._calls.handle(parts[2], parts[3], scope, receive, send)
                 return
-        await self._rest(scope, receive, send)
+            await self._other(scope, receive, send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Give the request an id, as every request has one, and hand it to Starlette."""
+        call_id = scope["apiary.call_id"] = id_text(new_id())
+
+        async def identified(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"apiary-call-id", call_id.encode())]
+            await send(message)
+
+        await self._rest(scope, receive, identified)
 
 
 class Server(uvicorn.Server):

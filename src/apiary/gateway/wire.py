@@ -31,16 +31,19 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
 
 async def read_body(receive: Receive, limit: int) -> bytes:
     """The whole body of a request; `PayloadTooLarge` as soon as it is longer than `limit` bytes."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body") and len(body) <= limit:
+    parts: list[bytes] = []
+    size = 0
+    more = True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
-        body += message.get("body", b"")
-    if len(body) > limit:
-        raise PayloadTooLarge(f"a request has {limit} bytes at most", hint="send large data in parts")
-    return body
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise PayloadTooLarge(f"a request has {limit} bytes at most", hint="send large data in parts")
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def problem_headers(error: Error) -> Headers:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from apiary.runtime.declaration import Function, Kind
 from apiary.runtime.errors import (
     DeadlineExceeded,
+    Duplicate,
     Error,
     InternalError,
     KeyReused,
@@ -26,6 +27,7 @@ from apiary.runtime.errors import (
     UnknownFunction,
 )
 from apiary.runtime.ids import id_text
+from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record, Session
 from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
 
@@ -101,51 +103,62 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
     """
     notes = Notes(now_microseconds())
     entered: Bound | None = None
-    session.savepoint()
+    late = False
+    session.savepoint("call")
     try:
-        bound = program.find(call.function)
-        function = bound.function
-        check_roles(function, call.roles)
-        guard.begin(call, function.options.timeout)
-        arguments = bound.codec.decode(call)
-        entered = bound
-        transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program.encode)
-        token = _current.set(transaction)
         try:
-            result = function.body(transaction, **arguments)
+            bound = program.find(call.function)
+            check_roles(bound.function, call.roles)
+            guard.begin(call, bound.function.options.timeout)
+            arguments = bound.codec.decode(call)
+            entered = bound
+            output = bound.codec.encode(_body(program, bound, call, session, notes, arguments))
         finally:
-            _current.reset(token)
-        output = bound.codec.encode(result)
-        if guard.end():
+            late = guard.end()
+        if late:
             raise Stopped
         session.record(record_of(program, bound, call, notes, "ok", output))
-    except Exception as error:
-        if guard.end():
-            with suppress(Unavailable):
-                session.undo()
-            raise Stopped from error
-        failed = error
-    except BaseException:
+    except (Stopped, Duplicate):
         guard.end()
         with suppress(Unavailable):
-            session.undo()
+            session.undo("call")
         raise
+    except BaseException as error:  # noqa: BLE001 - `sys.exit()` in a function ends that function, not its host
+        failed = error
     else:
-        session.release()
+        session.release("call")
         return Outcome(output, duration=now_microseconds() - notes.started)
-    session.undo()
+    if late:
+        with suppress(Unavailable):
+            session.undo("call")
+        raise Stopped from failed
+    session.undo("call")
     if isinstance(failed, Unavailable):
         raise failed
     problem = problem_of(call, failed)
     if entered is not None or call.queued:
-        session.savepoint()
+        session.savepoint("call")
         try:
             session.record(failure(program, entered, call, notes, problem, failed))
         except BaseException:
-            session.undo()
+            session.undo("call")
             raise
-        session.release()
+        session.release("call")
     return Outcome(error=problem, cause=failed, duration=now_microseconds() - notes.started)
+
+
+def _body(
+    program: Program, bound: Bound, call: Call, session: Session, notes: Notes, arguments: Mapping[str, Any]
+) -> Any:
+    """Call the function with a transaction that is of use to it until it returns."""
+    function = bound.function
+    transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program.encode)
+    token = _current.set(transaction)
+    try:
+        return function.body(transaction, **arguments)
+    finally:
+        notes.over = True
+        _current.reset(token)
 
 
 def stopped(program: Program, call: Call, started: int) -> tuple[Outcome, Record]:
@@ -171,7 +184,7 @@ def failure(
         status = "stopped"
     else:
         error["traceback"] = user_traceback(cause)
-    return record_of(program, bound, call, notes, status, error=json.dumps(error, default=str))
+    return record_of(program, bound, call, notes, status, error=json.dumps(error))
 
 
 def record_of(
@@ -214,7 +227,9 @@ def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
             f"{call.function} failed with an internal error; nothing was committed",
             hint=f"the traceback is in the log: apiary log show {id_text(call.id)}",
         )
-    return {**error.problem(), "call_id": id_text(call.id)}
+    problem: dict[str, Any] = plain(error.problem())
+    problem["call_id"] = id_text(call.id)
+    return problem
 
 
 def recorded_outcome(record: Record, call: Call, bound: Bound) -> Outcome:

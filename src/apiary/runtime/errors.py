@@ -52,9 +52,10 @@ class Rejected(Error):
     code = "rejected"
     status = 422
 
-    def __init__(self, message: str, *, code: str = "rejected", hint: str = "", **details: Any) -> None:
+    def __init__(self, message: str, *, code: str = "", hint: str = "", **details: Any) -> None:
         super().__init__(message, hint=hint, **details)
-        self.code = code
+        if code:
+            self.code = str(code)
 
 
 class WrongArguments(Error):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from apiary.runtime.result import Result
 
@@ -85,6 +85,10 @@ class Queued:
     attempts: int = 0
 
 
+Part = Literal["call", "nested"]
+"""A part of a transaction that can be undone by itself. Undoing or releasing a call ends all that is nested in it."""
+
+
 class Session(Protocol):
     """A transaction of some engine, as the runtime sees it."""
 
@@ -94,14 +98,14 @@ class Session(Protocol):
     def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """Run one statement once for each row; returns how many rows changed."""
 
-    def savepoint(self) -> None:
+    def savepoint(self, part: Part) -> None:
         """Begin a part that can be undone by itself."""
 
-    def release(self) -> None:
-        """Keep the part that the last savepoint began."""
+    def release(self, part: Part) -> None:
+        """Keep the latest part of this kind."""
 
-    def undo(self) -> None:
-        """Undo the part that the last savepoint began, and end it."""
+    def undo(self, part: Part) -> None:
+        """Undo the latest part of this kind, what it put into the queue included, and end it."""
 
     def enqueue(self, queued: Queued) -> None:
         """Put a call into the queue, in this transaction."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, overload
 
 from apiary.runtime.errors import Forbidden, RuleBroken
 from apiary.runtime.ids import id_text, new_id
+from apiary.runtime.plain import plain
 from apiary.runtime.result import Result
 from apiary.runtime.session import Call, Queued, Session
 
@@ -45,9 +46,10 @@ def check_roles(function: Function[..., Any], roles: frozenset[str]) -> None:
 
 @dataclass(slots=True)
 class Notes:
-    """What a call says of itself: its log lines, and the calls it made inside its own transaction."""
+    """What a call says of itself: its log lines, the calls it made inside its own transaction, whether it is over."""
 
     started: int
+    over: bool = False
     lines: list[dict[str, Any]] = field(default_factory=list)
     nested: list[dict[str, Any]] = field(default_factory=list)
 
@@ -88,10 +90,12 @@ class Transaction:
 
     def execute(self, sql: str, /, **parameters: Any) -> Result:
         """Run one SQL statement; `:name` in it stands for the parameter of that name."""
+        self._check_open()
         return self._session.execute(sql, parameters, self._read_only)
 
     def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]], /) -> int:
         """Run one SQL statement once for each of `rows`; returns how many rows it changed in all."""
+        self._check_open()
         if self._read_only:
             raise RuleBroken("a query cannot write", hint="declare the function with @app.transaction")
         return self._session.execute_many(sql, rows)
@@ -104,6 +108,7 @@ class Transaction:
     def enqueue(self, function: Function[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> str: ...
     def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> str:
         """Call `function` after this transaction has committed, and only then. Returns the id of that call."""
+        self._check_open()
         if self._read_only:
             raise RuleBroken("a query cannot enqueue calls", hint="declare the function with @app.transaction")
         check_roles(function, self._call.roles)
@@ -127,8 +132,14 @@ class Transaction:
             line["fields"] = fields
         self._notes.lines.append(line)
 
+    def _check_open(self) -> None:
+        """A transaction that a function kept would otherwise write into the call that runs next."""
+        if self._notes.over:
+            raise RuleBroken("the transaction is over", hint="it ends with the function that was given it")
+
     def _nested(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run another function of the app inside this transaction, in a part that its failure undoes."""
+        self._check_open()
         check_roles(function, self._call.roles)
         query = function.kind.value == "query"
         if self._read_only and not query:
@@ -156,15 +167,15 @@ class _Part:
         self._session = session
 
     def __enter__(self) -> None:
-        self._session.savepoint()
+        self._session.savepoint("nested")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
-            self._session.release()
+            self._session.release("nested")
         else:
-            self._session.undo()
+            self._session.undo("nested")
 
 
 def as_json(notes: list[dict[str, Any]]) -> str | None:
     """Lines or nested calls as JSON text for the record; `None` where there are none."""
-    return json.dumps(notes, default=str, separators=(",", ":")) if notes else None
+    return json.dumps(plain(notes), separators=(",", ":")) if notes else None

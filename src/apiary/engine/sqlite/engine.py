@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -12,7 +13,7 @@ import apsw
 
 from apiary.bundle import Migration
 from apiary.engine.sqlite.errors import translate
-from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, WritingLane, find
+from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane, find
 from apiary.engine.sqlite.session import SQL, SqliteSession, connect
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.errors import MigrationRefused
@@ -37,6 +38,8 @@ class SqliteEngine:
         except apsw.Error as error:
             raise translate(error) from error
         self._lock = threading.Lock()
+        self._turn = Turn()
+        self._log = os.open(f"{path}-wal", os.O_RDONLY)
 
     def _install(self) -> None:
         """Create the system tables, or bring those of an older release up to date, in one transaction."""
@@ -93,16 +96,25 @@ class SqliteEngine:
         self._connection.execute(SQL["insert_migration"], row)
 
     def writer(self, program: Program, guard: Guard) -> WritingLane:
-        session = SqliteSession(connect(str(self.path)), self._convert_rows, recording=self._recording)
-        return WritingLane(session, program, guard)
+        connection = connect(str(self.path), waiting=False)
+        session = SqliteSession(connection, self._convert_rows, recording=self._recording)
+        return WritingLane(session, program, guard, self._turn)
 
     def reader(self, program: Program, guard: Guard) -> ReadingLane:
         connection = connect(str(self.path), read_only=True)
-        return ReadingLane(ReadingSession(connection, self._convert_rows, recording=self._recording), program, guard)
+        return ReadingLane(
+            ReadingSession(connection, self._convert_rows, recording=self._recording), program, guard, self._turn
+        )
+
+    def sync(self) -> None:
+        os.fdatasync(self._log)
 
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         with self._lock:
-            return find(self._connection, identifier, key)
+            record = find(self._connection, identifier, key)
+        if record is not None:
+            self.sync()
+        return record
 
     def queued(self, limit: int) -> list[Queued]:
         with self._lock:
@@ -114,7 +126,8 @@ class SqliteEngine:
             cursor = self._connection.cursor()
             cursor.row_trace = _as_dict
             rows: Any = cursor.execute(SQL[name], parameters).fetchall()
-            return list(rows)
+        self.sync()
+        return list(rows)
 
     def backup(self, target: Path) -> None:
         destination = apsw.Connection(str(target))
@@ -129,6 +142,7 @@ class SqliteEngine:
 
     def close(self) -> None:
         self._connection.close()
+        os.close(self._log)
 
 
 def _to_apply(migrations: Sequence[Migration], applied: dict[str, str]) -> list[Migration]:

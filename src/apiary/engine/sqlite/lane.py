@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import apsw
 
 from apiary.engine.protocol import LAST_ATTEMPT, Committed
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.session import SQL, SqliteSession, row_record
-from apiary.runtime.call import Guard, Program, perform, problem_of, recorded_outcome, stopped
-from apiary.runtime.errors import DatabaseUnavailable, Duplicate, Error, KeyReused, Stopped
-from apiary.runtime.session import Call, Outcome, Record
-from apiary.runtime.transaction import now_microseconds
+from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, stopped
+from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Duplicate, Error, KeyReused, Stopped
+from apiary.runtime.session import Call, Outcome, Part, Record
+from apiary.runtime.transaction import Notes, now_microseconds
+
+TURN_SECONDS = 0.003
 
 
 class _BatchLost(Exception):
@@ -25,16 +30,41 @@ class _BatchLost(Exception):
         self.record = record
 
 
+class Turn:
+    """Lets the threads of a process take turns, a batch at a time.
+
+    SQLite gives up Python's global lock in each statement; threads that both want it then pay for a switch at each
+    statement. A turn is asked for, not insisted on: who waits too long, behind a long query, runs beside it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._mine = threading.local()
+
+    def __enter__(self) -> None:
+        self._mine.held = self._lock.acquire(timeout=TURN_SECONDS)
+
+    def __exit__(self, *error: object) -> None:
+        if self._mine.held:
+            self._lock.release()
+
+
 class WritingLane:
     """Runs transactions one after another, each in its savepoint, and commits them together."""
 
-    def __init__(self, session: SqliteSession, program: Program, guard: Guard) -> None:
+    def __init__(self, session: SqliteSession, program: Program, guard: Guard, turn: Turn) -> None:
         self._session = session
         self._program = program
         self._guard = guard
+        self._turn = turn
 
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
         """Run and commit. Where the batch fails as a whole, every call is run again by itself."""
+        try:
+            self._session.begin("begin_write")
+        except Exception as error:  # noqa: BLE001 - whatever it was, the calls of the batch must be answered
+            self._abandon()
+            return Committed([_gave_up(call, error) for call in calls], lost=records)
         try:
             return self._together(calls, records)
         except _BatchLost as lost:
@@ -47,7 +77,7 @@ class WritingLane:
         except Exception as error:  # noqa: BLE001 - whatever it was, the calls of the batch must be answered
             self._abandon()
             if len(calls) + len(records) <= 1:
-                return Committed([_gave_up(call, error) for call in calls], lost=records)
+                return self._alone(calls, records, self._session.ended_by or error)
         alone = [self.run((), (record,)) for record in records] + [self.run((call,)) for call in calls]
         return Committed(
             [outcome for done in alone for outcome in done.outcomes],
@@ -57,30 +87,27 @@ class WritingLane:
 
     def _together(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
         session = self._session
-        session.begin("begin_write")
-        for record in records:
-            self._keep(record)
-        outcomes = [self._one(call) for call in calls]
+        with self._turn:
+            duplicates = [record for record in records if not self._keep(record)]
+            outcomes = [self._one(call) for call in calls]
         session.platform("commit")
-        return Committed(outcomes, session.enqueued)
+        return Committed(outcomes, session.enqueued, duplicates)
 
-    def _keep(self, record: Record) -> None:
-        """Write the record of something that ran elsewhere: an action, a query, a call that was stopped."""
+    def _keep(self, record: Record) -> bool:
+        """Write the record of something that ran elsewhere (an action, a query), unless there is one already."""
         try:
             self._session.record(record)
         except Duplicate:
-            return
+            return False
         if record.queued and (record.status != "stopped" or record.attempt >= LAST_ATTEMPT):
             self._session.platform("dequeue", (record.id,))
+        return True
 
     def _one(self, call: Call) -> Outcome:
         session = self._session
         started = now_microseconds()
-        kept = len(session.enqueued)
         try:
             outcome = perform(self._program, call, session, self._guard)
-            if outcome.error is None:
-                kept = len(session.enqueued)
         except Duplicate:
             outcome = self._recorded(call)
         except Stopped:
@@ -89,8 +116,6 @@ class WritingLane:
                 raise _BatchLost(call, outcome, record) from None
             self._keep(record)
             return outcome
-        finally:
-            del session.enqueued[kept:]
         if call.queued:
             session.platform("dequeue", (call.id,))
         return outcome
@@ -105,12 +130,29 @@ class WritingLane:
         except KeyReused as error:
             return Outcome(error=problem_of(call, error), cause=error)
 
+    def _alone(self, calls: Sequence[Call], records: Sequence[Record], error: Exception) -> Committed:
+        """What one call comes to that cannot commit. Where its own changes are the reason, that is its outcome."""
+        known = error if isinstance(error, Error) else translate(error)
+        if not calls or not isinstance(known, ConstraintViolated):
+            return Committed([_gave_up(call, error) for call in calls], lost=records)
+        problem = problem_of(calls[0], known)
+        bound = self._program.find(calls[0].function)
+        record = failure(self._program, bound, calls[0], Notes(now_microseconds()), problem, known)
+        if self.run((), (record,)).lost:
+            return Committed([_gave_up(calls[0], DatabaseUnavailable("the failure could not be recorded"))])
+        return Committed([Outcome(error=problem, cause=known)])
+
     def _abandon(self) -> None:
+        """Roll back. An error of that is no news: SQLite has ended the transaction all the same."""
         if self._session.connection.in_transaction:
-            self._session.platform("rollback")
+            with suppress(apsw.Error):
+                self._session.platform("rollback")
 
     def take_records(self) -> list[Record]:
         return []
+
+    def confirm(self, done: Committed) -> None:
+        """Each commit is new."""
 
     def interrupt(self) -> None:
         self._session.connection.interrupt()
@@ -126,7 +168,7 @@ class ReadingSession(SqliteSession):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.records: list[Record] = []
 
-    def savepoint(self) -> None:
+    def savepoint(self, part: Part) -> None:
         """Nothing to undo."""
 
     release = undo = savepoint
@@ -139,22 +181,33 @@ class ReadingSession(SqliteSession):
 class ReadingLane:
     """Runs queries that wait at the same moment on one snapshot, which is taken after all of them had arrived."""
 
-    def __init__(self, session: ReadingSession, program: Program, guard: Guard) -> None:
+    def __init__(self, session: ReadingSession, program: Program, guard: Guard, turn: Turn) -> None:
         self._session = session
         self._program = program
         self._guard = guard
+        self._turn = turn
+        self._durable: object = None
 
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
         """Run the queries. `records` belong to lanes that write."""
         session = self._session
+        version: Any = None
         try:
             session.begin("begin_read")
+            version = session.platform("data_version").fetchall()[0][0]
+            with self._turn:
+                outcomes = [self._one(call) for call in calls]
         except apsw.Error as error:
-            return Committed([_gave_up(call, translate(error)) for call in calls])
-        outcomes = [self._one(call) for call in calls]
-        if session.connection.in_transaction:
-            session.platform("commit")
-        return Committed(outcomes)
+            outcomes = [_gave_up(call, error) for call in calls]
+        finally:
+            if session.connection.in_transaction:
+                with suppress(apsw.Error):
+                    session.platform("rollback")
+        return Committed(outcomes, snapshot=version, durable=version == self._durable)
+
+    def confirm(self, done: Committed) -> None:
+        """What these queries saw is durable by now, and so it is for all that see the same."""
+        self._durable = done.snapshot
 
     def _one(self, call: Call) -> Outcome:
         started = now_microseconds()
@@ -164,7 +217,7 @@ class ReadingLane:
             outcome, record = stopped(self._program, call, started)
             self._session.record(record)
             return outcome
-        except Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the call must be answered
             return _gave_up(call, error)
 
     def take_records(self) -> list[Record]:

@@ -14,9 +14,12 @@ from apiary.engine.sqlite.values import Reader, bind, column_readers, convert
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
-from apiary.runtime.session import Queued, Record
+from apiary.runtime.session import Part, Queued, Record
 
 SQL = load_statements("apiary.engine.sqlite", "statements.sql")
+SAVEPOINT: dict[Part, str] = {"call": SQL["savepoint_call"], "nested": SQL["savepoint_nested"]}
+RELEASE: dict[Part, str] = {"call": SQL["release_call"], "nested": SQL["release_nested"]}
+UNDO: dict[Part, str] = {"call": SQL["undo_call"], "nested": SQL["undo_nested"]}
 STATEMENT_CACHE = 1000
 BUSY_MILLISECONDS = 10_000
 MAX_EXAMINED = 5000
@@ -44,12 +47,15 @@ class Statement:
     readers: list[tuple[int, Reader]]
 
 
-def connect(path: str, *, read_only: bool = False) -> apsw.Connection:
-    """Open the file as every connection of the engine does: WAL, durable commits, foreign keys."""
+def connect(path: str, *, read_only: bool = False, waiting: bool = True) -> apsw.Connection:
+    """Open the file as every connection of the engine does: WAL, foreign keys.
+
+    A commit waits for the disk, unless `waiting` is false: then it can be lost (not torn) until the engine's `sync`.
+    """
     flags = apsw.SQLITE_OPEN_READWRITE | (0 if read_only else apsw.SQLITE_OPEN_CREATE)
     connection = apsw.Connection(path, flags=flags, statementcachesize=STATEMENT_CACHE)
     connection.set_busy_timeout(BUSY_MILLISECONDS)
-    pragmas = ["journal_mode = wal", "synchronous = full", "foreign_keys = on"]
+    pragmas = ["journal_mode = wal", f"synchronous = {'full' if waiting else 'normal'}", "foreign_keys = on"]
     if read_only:
         pragmas += ["query_only = on", f"cache_size = -{READ_CACHE_KIB}"]
     else:
@@ -71,7 +77,8 @@ class SqliteSession:
         self._statements: dict[str, Statement] = {}
         self._schema: int | None = None
         self._violation: str | None = None
-        self._lost = False
+        self._marks: list[int] = []
+        self.ended_by: Error | None = None
         self._run = connection.execute
 
     def platform(self, name: str, parameters: tuple[Any, ...] = ()) -> apsw.Cursor:
@@ -81,7 +88,7 @@ class SqliteSession:
     def begin(self, statement: str) -> None:
         """Begin a transaction, and forget what is known of statements when the schema has changed since."""
         self.enqueued = []
-        self._lost = False
+        self.ended_by = None
         self.platform(statement)
         schema: Any = self.platform("schema_version").fetchall()[0][0]
         if schema != self._schema:
@@ -89,8 +96,7 @@ class SqliteSession:
             self._statements.clear()
 
     def execute(self, sql: str, parameters: Mapping[str, Any], read_only: bool) -> Result:
-        if self._lost:
-            raise _lost()
+        self._check_transaction()
         statement = self._statements.get(sql) or self._examine(sql)
         if read_only and not statement.read_only:
             raise RuleBroken("a query cannot write", hint="declare the function with @app.transaction")
@@ -106,8 +112,7 @@ class SqliteSession:
         return Result(statement.shape, rows, count, self._convert_rows)
 
     def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> int:
-        if self._lost:
-            raise _lost()
+        self._check_transaction()
         statement = self._statements.get(sql) or self._examine(sql)
         before = self.connection.total_changes()
         given = list(rows)
@@ -121,17 +126,24 @@ class SqliteSession:
             raise self._failed(error, sql) from error
         return self.connection.total_changes() - before
 
-    def savepoint(self) -> None:
-        self.platform("savepoint")
+    def savepoint(self, part: Part) -> None:
+        self._check_transaction()
+        self._run(SAVEPOINT[part])
+        if part == "call":
+            self._marks.clear()
+        self._marks.append(len(self.enqueued))
 
-    def release(self) -> None:
-        self.platform("release")
+    def release(self, part: Part) -> None:
+        self._check_transaction()
+        self._run(RELEASE[part])
+        self._marks.pop()
 
-    def undo(self) -> None:
-        if not self.connection.in_transaction:
-            raise _lost()
-        self.platform("undo")
-        self.platform("release")
+    def undo(self, part: Part) -> None:
+        self._check_transaction()
+        self._run(UNDO[part])
+        self._run(RELEASE[part])
+        mark = self._marks.pop(0 if part == "call" else -1)
+        del self.enqueued[mark:]
 
     def enqueue(self, queued: Queued) -> None:
         row = (queued.id, queued.function, queued.input.decode(), queued.caller, queued.parent, queued.due, 0)
@@ -139,8 +151,7 @@ class SqliteSession:
         self.enqueued.append(queued)
 
     def record(self, record: Record) -> None:
-        if self._lost:
-            raise _lost()
+        self._check_transaction()
         if not self._recording:
             return
         try:
@@ -154,8 +165,15 @@ class SqliteSession:
 
     def _failed(self, error: Exception, sql: str) -> Error:
         """Translate an error; some errors end the transaction, after which nothing may run in this call any more."""
-        self._lost = not self.connection.in_transaction
-        return translate(error, sql)
+        translated = translate(error, sql)
+        if not self.connection.in_transaction:
+            self.ended_by = translated
+        return translated
+
+    def _check_transaction(self) -> None:
+        """Outside a transaction, each statement would commit by itself."""
+        if not self.connection.in_transaction:
+            raise DatabaseUnavailable("the database gave up the transaction", hint="is its disk full?")
 
     def _examine(self, sql: str) -> Statement:
         """Prepare a statement without running it: may the user run it, and what does it take and give?"""
@@ -221,10 +239,6 @@ def _prepare(connection: apsw.Connection, sql: str) -> tuple[Statement | None, s
     with suppress(apsw.ExecTraceAbort):
         cursor.execute(sql, _AnyNames(), can_cache=False)
     return found, rest
-
-
-def _lost() -> DatabaseUnavailable:
-    return DatabaseUnavailable("the database gave up the transaction", hint="is its disk full?")
 
 
 def record_row(record: Record) -> tuple[Any, ...]:

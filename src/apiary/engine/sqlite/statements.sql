@@ -40,17 +40,31 @@ select coalesce(max(number), 0) from apiary_schema;
 -- name: insert_schema
 insert into apiary_schema (number, name) values (?, ?);
 
--- name: savepoint
-savepoint apiary_part;
+-- A call has a name of its own, because undoing it must undo what is nested in it, however that was left.
+-- name: savepoint_call
+savepoint apiary_call;
 
--- name: release
-release apiary_part;
+-- name: release_call
+release apiary_call;
 
--- name: undo
-rollback to apiary_part;
+-- name: undo_call
+rollback to apiary_call;
+
+-- name: savepoint_nested
+savepoint apiary_nested;
+
+-- name: release_nested
+release apiary_nested;
+
+-- name: undo_nested
+rollback to apiary_nested;
 
 -- name: schema_version
 pragma schema_version;
+
+-- Changes when another connection, of whatever process, has committed since this one looked last.
+-- name: data_version
+pragma data_version;
 
 -- name: begin_write
 begin immediate;
