@@ -5,6 +5,7 @@ It talks to the server over an inherited socket, and ends when that closes. `pyt
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -31,6 +32,7 @@ from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
 
 RECEIVE_BYTES = 1 << 18
+GC_ALLOCATIONS = 20_000
 
 
 class Host:
@@ -62,6 +64,7 @@ class Host:
             broken=_die,
             watchdog=Watchdog(self._recorder),
         )
+        _settle_memory()
         self._send(Ready(app.name, tuple(migrated), json.dumps(manifest).encode()))
 
     def refuse(self, error: BaseException) -> None:
@@ -172,6 +175,13 @@ def _die() -> None:
     """End the process, after a fault from which only a new one recovers."""
     traceback.print_exc()
     os._exit(70)
+
+
+def _settle_memory() -> None:
+    """What is loaded now stays, so that the collector of cycles need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
 
 
 def _limit_memory(limit: int) -> None:
