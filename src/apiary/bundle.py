@@ -136,17 +136,23 @@ def read_migrations(folder: Path) -> list[Migration]:
         return []
     found: dict[int, Migration] = {}
     for file in sorted(folder.glob("*.sql")):
-        number = re.match(r"(\d+)[-_ ]?", file.name)
-        if number is None:
-            raise BundleRefused(f"the migration {file.name} has no number", hint="name it like 001-create-items.sql")
-        if int(number[1]) in found:
-            raise BundleRefused(
-                f"two migrations have the number {number[1]}: {found[int(number[1])].name}, {file.name}"
-            )
-        sql = file.read_text(encoding="utf-8")
-        checksum = hashlib.sha256(sql.encode()).hexdigest()
-        found[int(number[1])] = Migration(file.name, sql, checksum)
+        number = migration_number(file.name)
+        if number in found:
+            raise BundleRefused(f"two migrations have the number {number}: {found[number].name}, {file.name}")
+        try:
+            sql = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BundleRefused(f"the migration {file.name} is not UTF-8: {error}") from error
+        found[number] = Migration(file.name, sql, hashlib.sha256(sql.encode()).hexdigest())
     return [found[number] for number in sorted(found)]
+
+
+def migration_number(name: str) -> int:
+    """The number with which the name of a migration begins; `BundleRefused` where it has none."""
+    number = re.match(r"[0-9]+", name)
+    if number is None:
+        raise BundleRefused(f"the migration {name} has no number", hint="name it like 001-create-items.sql")
+    return int(number[0])
 
 
 def _files(folder: Path, module: str) -> Iterator[tuple[str, Path]]:

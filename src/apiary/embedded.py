@@ -14,10 +14,10 @@ from apiary.engine.dispatch import Dispatcher
 from apiary.engine.protocol import Engine
 from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.runtime.declaration import App, Function
-from apiary.runtime.errors import DeadlineExceeded, Error, InternalError, from_problem
+from apiary.runtime.errors import DeadlineExceeded, Error, InternalError, RuleBroken, from_problem
 from apiary.runtime.ids import new_id
 from apiary.runtime.session import Call, Outcome
-from apiary.runtime.transaction import Transaction
+from apiary.runtime.transaction import Transaction, current_transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,8 +32,8 @@ class OpenApp:
         self.app = app
         self.engine = engine
         self._caller = caller
-        engine.migrate(read_migrations(app.migrations), LOCAL_VERSION)
         self.program = compile_program(app, LOCAL_VERSION)
+        engine.migrate(read_migrations(app.migrations), LOCAL_VERSION)
         self._dispatcher = Dispatcher(engine, self.program)
         self._dispatcher.backlog.activate()
 
@@ -49,6 +49,11 @@ class OpenApp:
         Raises `Rejected`, `WrongArguments` and the other errors of the platform; `InternalError` has the function's
         own exception as its cause.
         """
+        if current_transaction() is not None:
+            raise RuleBroken(
+                "call was used inside a transaction, which would wait for itself",
+                hint="call the function itself, with the transaction as its first argument, or tx.enqueue",
+            )
         idempotency_key: str | None = arguments.pop("idempotency_key", None)
         name = function if isinstance(function, str) else function.name
         bound = self.program.find(name)

@@ -211,7 +211,7 @@ def test_upserts_and_common_table_expressions(inside):
         ("select 1; select 2", {}, "more than one statement"),
         ("select 1; -- more\n delete from items", {}, "more than one statement"),
         ("selekt 1", {}, "syntax error"),
-        ("select nothing from items", {}, "no such column"),
+        ("select price from items", {}, "no such column"),
         ("select * from missing", {}, "no such table"),
     ],
 )
@@ -259,7 +259,6 @@ PLATFORM_STATEMENTS = [
     "drop index apiary_calls_key",
     "alter table apiary_calls add column more text",
     "alter table apiary_calls rename to mine",
-    "alter table items rename to apiary_items",
     "create index mine on apiary_calls (status)",
     "create table apiary_more (x integer)",
     "create trigger mine after insert on apiary_calls begin delete from items; end",

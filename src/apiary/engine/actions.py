@@ -118,15 +118,15 @@ class ActionRunner:
                 record = record_of(self._program, bound, tried, notes, "ok", output)
                 return Outcome(output, duration=record.duration), record
             except BaseException as error:  # noqa: BLE001 - whatever it raised, it is retried or recorded
+                notes.lines.append({"at": now_microseconds() - started, "message": f"attempt {attempt}: {error!r}"})
                 wait = min(options.backoff * 2 ** (attempt - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
                 over = time.monotonic() + wait >= end
                 if isinstance(error, DeadlineExceeded) or (over and attempt <= options.retries):
-                    return stopped(self._program, call, started)
+                    return stopped(self._program, call, notes)
                 if isinstance(error, Rejected) or attempt > options.retries:
                     problem = problem_of(call, error)
                     record = failure(self._program, bound, tried, notes, problem, error)
                     return Outcome(error=problem, cause=error, duration=record.duration), record
-                notes.lines.append({"at": now_microseconds() - started, "message": f"attempt {attempt}: {error!r}"})
                 time.sleep(wait)
         raise AssertionError("the last attempt returns")
 

@@ -21,11 +21,12 @@ from starlette.staticfiles import StaticFiles
 
 from apiary.bundle import MAX_BUNDLE_BYTES, Bundle
 from apiary.gateway.calls import Calls
-from apiary.gateway.metrics import Metrics, resident_bytes
+from apiary.gateway.metrics import Metrics
 from apiary.gateway.openapi import document
 from apiary.gateway.wire import Disconnected, problem_body, problem_headers, read_body
 from apiary.platform.hosts import AppHosts
 from apiary.platform.platform import Caller, Platform
+from apiary.platform.process import resident_bytes
 from apiary.runtime.errors import Error, Forbidden, InternalError, MethodNotAllowed, NotFound, WrongArguments
 
 Handler = Callable[[Request], Awaitable[Response]]

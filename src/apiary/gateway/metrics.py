@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -12,9 +11,9 @@ from prometheus_client.registry import Collector
 
 from apiary.events import Activated, CallEnded, Event, HostDied
 from apiary.platform.platform import Platform
+from apiary.platform.process import resident_bytes
 
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-PAGE_BYTES = 4096
 
 
 class Metrics(Collector):
@@ -79,11 +78,3 @@ class Metrics(Collector):
             for host in running:
                 memory.add_metric([app, host.version, str(host.pid)], resident_bytes(host.pid))
         yield from (deaths, activations, in_flight, memory)
-
-
-def resident_bytes(pid: int) -> int:
-    """The resident memory of a process; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-    except (OSError, ValueError):
-        return 0

@@ -5,6 +5,7 @@ It talks to the server over an inherited socket, and ends when that closes. `pyt
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -32,6 +33,7 @@ from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
 
 RECEIVE_BYTES = 1 << 18
+PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
 
 
@@ -147,7 +149,9 @@ class Host:
 
 def main() -> None:
     """Serve on the inherited socket until told to stop."""
+    _end_with_parent()
     connection = socket.socket(fileno=int(sys.argv[1]))
+    connection.set_inheritable(False)
     recorder = mmap(int(sys.argv[2]), SLOTS * SLOT.size)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -182,6 +186,12 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with the server, even while a function holds the interpreter."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _limit_memory(limit: int) -> None:

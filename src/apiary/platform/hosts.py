@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from apiary.events import Activated, CallEnded, Event, HostDied
@@ -15,6 +17,7 @@ from apiary.runtime.errors import DeadlineExceeded, Error, HostCrashed, Overload
 from apiary.runtime.ids import id_text
 
 MAX_CRASHES = 3
+MAX_ATTEMPTS = 10
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 1.0
 
@@ -37,6 +40,8 @@ class AppHosts:
         self._emit = emit
         self._max_waiting = max_waiting
         self._waiting: list[InFlight] = []
+        self._suspects: list[InFlight] = []
+        self._queue_crashes: dict[bytes, int] = {}
         self._changing = asyncio.Lock()
         self._failures = 0
         self._last_start = 0.0
@@ -72,13 +77,15 @@ class AppHosts:
     async def switch(self, host: HostProcess) -> None:
         """Let `host` serve from now on. The host before it finishes what is in flight, then ends."""
         async with self._changing:
-            host.on_end = self._ended
+            if host.version != self.version:
+                self._queue_crashes.clear()
             host.on_ran = self._ran
             old, self.active, self.version = self.active, host, host.version
             self._last_start = time.monotonic()
+            host.watch_end(self._ended)
             self._release()
             if old is None:
-                await host.ask("run_queue", except_for=[])
+                await host.ask("run_queue", except_for=self._parked())
             else:
                 self.draining.add(old)
                 await self._hand_over(old, host)
@@ -94,7 +101,7 @@ class AppHosts:
         self._closed = True
         hosts = [*self.draining, *([self.active] if self.active else [])]
         await asyncio.gather(*(host.stop() for host in hosts))
-        for flight in self._waiting:
+        for flight in [*self._waiting, *self._suspects]:
             _fail(flight, gone("the server is stopping"))
 
     def _send(self, flight: InFlight) -> None:
@@ -115,13 +122,18 @@ class AppHosts:
             busy = await old.ask("leave_queue")
         except Error:
             busy = []
-        await new.ask("run_queue", except_for=busy)
+        await new.ask("run_queue", except_for=busy + self._parked())
 
     async def _drain(self, old: HostProcess) -> None:
         await old.stop()
         self.draining.discard(old)
-        if not self._closed:
-            await self.ask("run_queue", except_for=[])
+        if self.active is not None and not self._closed:
+            with suppress(Error):
+                await self.active.ask("run_queue", except_for=self._parked())
+
+    def _parked(self) -> list[str]:
+        """The queued calls that ended too many hosts; they wait for another version."""
+        return [id_text(call) for call, crashes in self._queue_crashes.items() if crashes >= MAX_CRASHES]
 
     def _ran(self, message: Ran) -> None:
         problem = json.loads(message.error) if message.error else None
@@ -129,8 +141,12 @@ class AppHosts:
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
-        running = dict(host.running())
+        running = host.suspects()
         flights, host.in_flight = list(host.in_flight.values()), {}
+        for call in running.keys() - {flight.message.id for flight in flights}:
+            self._count_queued(call, host)
+        if running:
+            self._failures = 0  # whatever it was, it is counted by the call
         if host is self.active and not self._closed:
             self.active = None
             self._emit(HostDied(self.app, host.version, host.pid, host.reason, len(flights)))
@@ -145,24 +161,42 @@ class AppHosts:
         was the reason.
         """
         message = flight.message
+        if flight.answer.done():
+            return
         if isinstance(message, Ask) or self._closed:
             _fail(flight, gone("the host of the app went away"))
             return
         deadline = running.get(message.id)
         if deadline is not None and time.monotonic() > deadline:
-            problem = DeadlineExceeded(f"{message.function} ran beyond its timeout; its process was ended")
+            problem = DeadlineExceeded(f"{message.function} did not end in time; its process was ended")
             _fail(flight, problem)
             return
         flight.crashes += deadline is not None
-        if flight.crashes >= MAX_CRASHES:
+        if flight.crashes >= MAX_CRASHES or message.attempt >= MAX_ATTEMPTS:
             crashed = HostCrashed(
-                f"the host died {flight.crashes} times while it ran {message.function}; the last time {host.reason}",
+                f"the host died {message.attempt} times with {message.function}; the last time {host.reason}",
                 hint="nothing was committed; look at the server's output for what the function does",
             )
             _fail(flight, crashed)
             return
         message.attempt += 1
-        self._send(flight)
+        if flight.crashes == MAX_CRASHES - 1 and flight not in self._suspects:
+            self._suspects.append(flight)
+            flight.answer.add_done_callback(lambda _: self._cleared(flight))
+        if flight not in self._suspects or flight is self._suspects[0]:
+            self._send(flight)
+
+    def _cleared(self, flight: InFlight) -> None:
+        """A call on its last attempt is done. One at a time has it, so that none is blamed for what another does."""
+        self._suspects.remove(flight)
+        if self._suspects and not self._closed:
+            self._send(self._suspects[0])
+
+    def _count_queued(self, call: bytes, host: HostProcess) -> None:
+        crashes = self._queue_crashes[call] = self._queue_crashes.get(call, 0) + 1
+        if crashes == MAX_CRASHES:
+            what = f"the queued call {id_text(call)} of {self.app} ended its host {crashes} times ({host.reason})"
+            print(f"apiary: {what}; it waits for another version", file=sys.stderr)
 
     async def _restart(self, version: str) -> None:
         """Start the version again until it works, at once at first, then less and less often."""
@@ -173,9 +207,9 @@ class AppHosts:
             self._failures += 1
             try:
                 host = await self.start(version)
-            except Error as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
                 for flight in self._waiting:
-                    _fail(flight, gone(f"the app {self.app} cannot be started: {error.message}"))
+                    _fail(flight, gone(f"the app {self.app} cannot be started: {error}"))
                 self._waiting.clear()
                 continue
             await self._take_place(host)

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import secrets
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -27,7 +28,6 @@ from apiary.platform.registry import Code, Key, Version, digest_of, registry
 from apiary.runtime.errors import BundleRefused, Error, NotAuthenticated, UnknownApp
 
 REGISTRY_FILE = "_platform.db"
-RESERVED = {"apiary", "platform"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,14 @@ class Platform:
     async def start(self) -> None:
         """Open the registry and start a host for each app."""
         folder = self.settings.folder
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the folder {folder} cannot be made: {error.strerror}", hint="name another one: --database"
+            ) from None
         self._lock = _lock(folder)
+        shutil.rmtree(folder / "code", ignore_errors=True)  # a copy of what the registry has
         self._registry = await asyncio.to_thread(
             lambda: OpenApp(registry, SqliteEngine(folder / REGISTRY_FILE, convert_rows), caller="platform")
         )
@@ -104,31 +110,29 @@ class Platform:
         it serves on, and the error says why.
         """
         async with self._deploying:
-            version = bundle.version
-            code_folder = self._folder("code") / version
-            if not code_folder.exists():
-                fresh = Path(tempfile.mkdtemp(dir=self._folder("code")))
-                await asyncio.to_thread(unpack, bundle.content, fresh)
-                fresh.chmod(0o755)
-                fresh.rename(code_folder)
-            locked = await packages.lock(code_folder)
-            code = Code(app="", version=version, module=bundle.module, packages=locked)
-            start = await self._start_message(code)
-            host = HostProcess(version)
-            await host.start(start)
-            app = host.manifest["app"]
-            if app in RESERVED:
-                await host.stop()
-                raise BundleRefused(f"{app!r} is the platform's own name", hint="give the app another one")
-            hosts = self.apps.get(app) or self._hosts(app)
+            folder = self._folder("code") / bundle.version
+            known = folder.exists()
             try:
-                await self._keep(app, bundle, locked, caller)
+                if not known:
+                    await asyncio.to_thread(_unpack, bundle.content, folder)
+                locked = await packages.lock(folder)
+                code = Code(app="", version=bundle.version, module=bundle.module, packages=locked)
+                host = HostProcess(bundle.version)
+                await host.start(await self._start_message(code))
+                app = host.manifest["app"]
+                hosts = self.apps.get(app) or self._hosts(app)
+                try:
+                    await self._keep(app, bundle, locked, caller)
+                except BaseException:
+                    await host.stop()
+                    raise
             except BaseException:
-                await host.stop()
+                if not known:
+                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
                 raise
             self.apps[app] = hosts
             await hosts.switch(host)
-            return app, version, host.migrated
+            return app, bundle.version, host.migrated
 
     async def rollback(self, app: str, version: str | None, caller: Caller) -> str:
         """Let an older version serve again: the given one, or the one before the present. Returns its name."""
@@ -140,7 +144,11 @@ class Platform:
             if code.version == hosts.version:
                 return code.version
             host = await hosts.start(code.version)
-            await self._ask("activate", app=app, version=code.version, activated_by=caller.name)
+            try:
+                await self._ask("activate", app=app, version=code.version, activated_by=caller.name)
+            except BaseException:
+                await host.stop()
+                raise
             await hosts.switch(host)
             return code.version
 
@@ -234,6 +242,18 @@ def _lock(folder: Path) -> IO[str]:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def _unpack(content: bytes, folder: Path) -> None:
+    """Unpack a bundle into a new folder: whole, or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
+        made = Path(fresh, "code")
+        made.mkdir()
+        try:
+            unpack(content, made)
+        except OSError as error:
+            raise BundleRefused(f"the bundle cannot be unpacked: {error.strerror}") from None
+        made.rename(folder)
 
 
 def _pack(folder: Path, target: Path) -> None:

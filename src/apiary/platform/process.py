@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from mmap import mmap
+from pathlib import Path
 from typing import Any
 
 from apiary.engine.watchdog import SLOT, SLOTS, read_slots
@@ -27,6 +29,8 @@ CHECK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
 ASK_SECONDS = 600.0
+MEMORY_TOLERANCE = 1.25
+PAGE_BYTES = resource.getpagesize()
 
 
 class HostGone(Exception):
@@ -46,12 +50,11 @@ class InFlight:
 class HostProcess(asyncio.Protocol):
     """A running host. Answers complete the futures of `in_flight`.
 
-    `on_end` is called once, when the process is gone; `on_ran` for each call that its queue ran.
+    `on_ran` is called for each call that its queue ran.
     """
 
     def __init__(self, version: str) -> None:
         self.version = version
-        self.on_end: Callable[[HostProcess], None] = lambda host: None
         self.on_ran: Callable[[Ran], None] = lambda message: None
         self.in_flight: dict[bytes, InFlight] = {}
         self.manifest: dict[str, Any] = {}
@@ -63,6 +66,7 @@ class HostProcess(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[Ready | Refused] = self._loop.create_future()
         self._ended = asyncio.Event()
+        self._on_end: Callable[[HostProcess], None] = lambda host: None
         self._transport: asyncio.Transport
         self._process: subprocess.Popen[bytes]
         self._recorder: mmap
@@ -81,9 +85,10 @@ class HostProcess(asyncio.Protocol):
             self._recorder = mmap(recorder.fileno(), SLOTS * SLOT.size)
             self._memory_bytes = message.memory_bytes
             descriptors = (theirs.fileno(), recorder.fileno())
-            command = [sys.executable, "-m", "apiary.platform.host", *map(str, descriptors)]
+            command = [sys.executable, "-P", "-m", "apiary.platform.host", *map(str, descriptors)]
             environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-            environment.pop("APIARY_ADMIN_KEY", None)
+            for secret in ("APIARY_ADMIN_KEY", "APIARY_KEY"):
+                environment.pop(secret, None)
             self._process = await asyncio.to_thread(
                 subprocess.Popen, command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment
             )
@@ -139,9 +144,29 @@ class HostProcess(asyncio.Protocol):
         self.reason = reason
         self._process.send_signal(signal.SIGKILL)
 
-    def running(self) -> list[tuple[bytes, float]]:
-        """The calls that its threads run, each with the time (monotonic clock) at which it is to end."""
-        return read_slots(self._recorder)
+    def watch_end(self, on_end: Callable[[HostProcess], None]) -> None:
+        """Call `on_end` once, when the process is gone (now, if it is)."""
+        self._on_end = on_end
+        if self._ended.is_set():
+            on_end(self)
+
+    def suspects(self) -> dict[bytes, float]:
+        """The calls that can have ended it, each with the time (monotonic clock) at which it was to end.
+
+        They are those that its threads ran, and those that got no answer in time; all actions, where there are none
+        of these.
+        """
+        found = dict(read_slots(self._recorder))
+        now = time.monotonic()
+        actions = {}
+        for call, flight in self.in_flight.items():
+            declared = self._declared(flight)
+            deadline = flight.sent + self._patience(flight)
+            if declared is not None and declared["kind"] == "action":
+                deadline = actions[call] = flight.sent + float(declared["timeout"]) + GRACE_SECONDS
+            if now > deadline:
+                found[call] = deadline
+        return found or actions
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of `asyncio.Protocol`."""
@@ -179,7 +204,7 @@ class HostProcess(asyncio.Protocol):
             problem = BundleRefused(f"the host ended while it loaded the app: {self.reason}").problem()
             self._started.set_result(Refused(json.dumps(problem).encode()))
         self._ended.set()
-        self.on_end(self)
+        self._on_end(self)
 
     def _write_out(self) -> None:
         out, self._out = self._out, []
@@ -192,7 +217,13 @@ class HostProcess(asyncio.Protocol):
         while not self._ended.is_set():
             await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
-            if any(now > deadline + GRACE_SECONDS for _, deadline in self.running()):
+            if self._process.poll() is not None:
+                self._transport.abort()  # a child of the process may hold the other end of the socket
+                return
+            if resident_bytes(self.pid) > MEMORY_TOLERANCE * self._memory_bytes > 0:
+                self.kill(f"it used more than {self._memory_bytes // 2**20} MiB")
+                return
+            if any(now > deadline + GRACE_SECONDS for _, deadline in read_slots(self._recorder)):
                 self.kill("a function ran beyond its timeout and could not be stopped")
                 return
             if any(now > flight.sent + self._patience(flight) for flight in self.in_flight.values()):
@@ -203,8 +234,20 @@ class HostProcess(asyncio.Protocol):
         """How long an answer may take: a call waits for at most its timeout, then runs for at most as long."""
         if isinstance(flight.message, Ask):
             return ASK_SECONDS
-        declared = self.manifest["functions"].get(flight.message.function)
+        declared = self._declared(flight)
         return PATIENCE_SECONDS + 2 * float(declared["timeout"] if declared else 0.0)
+
+    def _declared(self, flight: InFlight) -> dict[str, Any] | None:
+        message = flight.message
+        return self.manifest["functions"].get(message.function) if isinstance(message, Invoke) else None
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident memory of a process; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def gone(message: str) -> Unavailable:

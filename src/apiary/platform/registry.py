@@ -115,14 +115,20 @@ def version_before(tx: Transaction, app: str) -> str:
 
 @registry.query(timeout=60)
 def code(tx: Transaction, app: str, version: str, into: str) -> Code:
-    """What is needed to load a version. Its files are written to the folder `into` where that does not exist."""
-    row = tx.execute(
-        "select app, version, module, packages, content from versions where app = :app and version like :version",
+    """What is needed to load a version, named in full or by its first digits.
+
+    Its files are written to the folder `into` where they are not there yet.
+    """
+    found = tx.execute(
+        "select app, version, module, packages, content from versions "
+        "where app = :app and :version <> '' and substr(version, 1, length(:version)) = :version limit 2",
         app=app,
-        version=version + "%",
-    ).first()
-    if row is None:
-        raise NotFound(f"{app} has no version {version!r}", hint=f"list them: apiary versions {app}")
+        version=version,
+    ).all()
+    if len(found) != 1:
+        problem = f"more than one version that begins with {version!r}" if found else f"no version {version!r}"
+        raise NotFound(f"{app} has {problem}", hint=f"list them: apiary versions {app}")
+    row = found[0]
     folder = Path(into) / row.version
     if not folder.exists():
         fresh = folder.with_name(f"{folder.name}.{tx.id}")

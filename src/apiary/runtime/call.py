@@ -161,7 +161,7 @@ def _body(
         _current.reset(token)
 
 
-def stopped(program: Program, call: Call, started: int) -> tuple[Outcome, Record]:
+def stopped(program: Program, call: Call, notes: Notes) -> tuple[Outcome, Record]:
     """What a call comes to that ran out of time: nothing kept, a record without its key, so that it may run again."""
     bound = program.find(call.function)
     cause = DeadlineExceeded(
@@ -169,7 +169,7 @@ def stopped(program: Program, call: Call, started: int) -> tuple[Outcome, Record
         hint="nothing was committed; make it shorter, or declare a longer timeout",
     )
     problem = problem_of(call, cause)
-    return Outcome(error=problem, cause=cause), failure(program, bound, call, Notes(started), problem, cause)
+    return Outcome(error=problem, cause=cause), failure(program, bound, call, notes, problem, cause)
 
 
 def failure(

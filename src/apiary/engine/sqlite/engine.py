@@ -11,9 +11,10 @@ from typing import Any
 
 import apsw
 
-from apiary.bundle import Migration
+from apiary.bundle import Migration, migration_number
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane, find
+from apiary.engine.sqlite.rules import PRAGMAS_OF_MIGRATIONS, violation
 from apiary.engine.sqlite.session import SQL, SqliteSession, connect
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.errors import MigrationRefused
@@ -39,7 +40,7 @@ class SqliteEngine:
             raise translate(error) from error
         self._lock = threading.Lock()
         self._turn = Turn()
-        self._log = os.open(f"{path}-wal", os.O_RDONLY)
+        self._log: int | None = os.open(f"{path}-wal", os.O_RDONLY)
 
     def _install(self) -> None:
         """Create the system tables, or bring those of an older release up to date, in one transaction."""
@@ -81,17 +82,26 @@ class SqliteEngine:
             return [migration.name for migration in new]
 
     def _apply(self, migration: Migration, version: str) -> None:
+        broken: list[str] = []
+
+        def authorize(action: int, first: str | None, second: str | None, *rest: str | None) -> int:
+            reason = violation(action, first, second, PRAGMAS_OF_MIGRATIONS)
+            if reason is not None:
+                broken.append(reason)
+            return apsw.SQLITE_DENY if broken else apsw.SQLITE_OK
+
+        self._connection.authorizer = authorize
         try:
             _script(self._connection, migration.sql)
+        except apsw.AuthError as error:
+            raise MigrationRefused(f"the migration {migration.name}: {broken[0] if broken else error}") from error
         except apsw.Error as error:
             raise MigrationRefused(
                 f"the migration {migration.name} failed: {error}",
                 hint="nothing of this deploy was kept; mend the file and deploy again",
             ) from error
-        if not self._connection.in_transaction:
-            raise MigrationRefused(
-                f"the migration {migration.name} ends the transaction; leave out commit and rollback"
-            )
+        finally:
+            self._connection.authorizer = None
         row = (migration.name, migration.checksum, version, now_microseconds())
         self._connection.execute(SQL["insert_migration"], row)
 
@@ -107,14 +117,18 @@ class SqliteEngine:
         )
 
     def sync(self) -> None:
-        os.fdatasync(self._log)
+        if self._log is not None:
+            os.fdatasync(self._log)
 
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
-        with self._lock:
-            record = find(self._connection, identifier, key)
-        if record is not None:
-            self.sync()
-        return record
+        try:
+            with self._lock:
+                record = find(self._connection, identifier, key)
+            if record is not None:
+                self.sync()
+            return record
+        except (apsw.Error, OSError) as error:
+            raise translate(error) from error
 
     def queued(self, limit: int) -> list[Queued]:
         with self._lock:
@@ -141,8 +155,11 @@ class SqliteEngine:
             destination.close()
 
     def close(self) -> None:
-        self._connection.close()
-        os.close(self._log)
+        with self._lock:
+            self._connection.close()
+            if self._log is not None:
+                os.close(self._log)
+                self._log = None
 
 
 def _to_apply(migrations: Sequence[Migration], applied: dict[str, str]) -> list[Migration]:
@@ -154,10 +171,10 @@ def _to_apply(migrations: Sequence[Migration], applied: dict[str, str]) -> list[
                 hint="put it back as it was, and write the change as a new migration",
             )
     new = [migration for migration in migrations if migration.name not in applied]
-    last = max(applied, default="")
-    if new and new[0].name < last:
+    last = max(applied, key=migration_number, default="")
+    if new and last and migration_number(new[0].name) <= migration_number(last):
         raise MigrationRefused(
-            f"the migration {new[0].name} comes before {last}, which is applied already",
+            f"the migration {new[0].name} does not come after {last}, which is applied already",
             hint="give it a higher number",
         )
     return new

@@ -29,6 +29,8 @@ GAVE_UP = (
     apsw.CantOpenError,
     apsw.ProtocolError,
     apsw.NoMemError,
+    apsw.ConnectionClosedError,
+    OSError,
 )
 BROKEN = (apsw.CorruptError, apsw.NotADBError)
 UNIQUE = (apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY)

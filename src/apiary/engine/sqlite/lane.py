@@ -111,7 +111,7 @@ class WritingLane:
         except Duplicate:
             outcome = self._recorded(call)
         except Stopped:
-            outcome, record = stopped(self._program, call, started)
+            outcome, record = stopped(self._program, call, Notes(started))
             if not session.connection.in_transaction:
                 raise _BatchLost(call, outcome, record) from None
             self._keep(record)
@@ -214,7 +214,7 @@ class ReadingLane:
         try:
             return perform(self._program, call, self._session, self._guard)
         except Stopped:
-            outcome, record = stopped(self._program, call, started)
+            outcome, record = stopped(self._program, call, Notes(started))
             self._session.record(record)
             return outcome
         except Exception as error:  # noqa: BLE001 - whatever it was, the call must be answered

@@ -10,6 +10,7 @@ from typing import Any
 import apsw
 
 from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
+from apiary.engine.sqlite.rules import CHANGES_OF_SCHEMA, PRAGMAS_OF_FUNCTIONS, violation
 from apiary.engine.sqlite.values import Reader, bind, column_readers, convert
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken
@@ -27,15 +28,6 @@ CHECKPOINT_PAGES = 16_000
 READ_CACHE_KIB = 8_000
 WRITE_CACHE_KIB = 16_000
 
-FORBIDDEN = {
-    apsw.SQLITE_TRANSACTION: "transactions begin and end with the function; raise an exception to roll back",
-    apsw.SQLITE_SAVEPOINT: "call another function for a part that can be undone by itself",
-    apsw.SQLITE_ATTACH: "an app has one database",
-    apsw.SQLITE_DETACH: "an app has one database",
-}
-PRAGMAS_TO_READ = {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"}
-WRITES = {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE, apsw.SQLITE_DROP_TABLE, apsw.SQLITE_ALTER_TABLE}
-
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -44,6 +36,7 @@ class Statement:
     read_only: bool
     names: frozenset[str]
     shape: Shape
+    changes_schema: bool
     readers: list[tuple[int, Reader]]
 
 
@@ -77,6 +70,7 @@ class SqliteSession:
         self._statements: dict[str, Statement] = {}
         self._schema: int | None = None
         self._violation: str | None = None
+        self._changes_schema = False
         self._marks: list[int] = []
         self.ended_by: Error | None = None
         self._run = connection.execute
@@ -106,25 +100,37 @@ class SqliteSession:
             rows: list[Any] = self._run(sql, parameters).fetchall()
         except (apsw.Error, OverflowError, UnicodeEncodeError) as error:
             raise self._failed(error, sql) from error
+        if statement.changes_schema:
+            self._forget()
         if statement.readers:
             rows = convert(rows, statement.readers)
-        count = len(rows) if statement.shape is not NO_COLUMNS else self.connection.changes()
+        if statement.shape is not NO_COLUMNS:
+            count = len(rows)
+        else:
+            count = 0 if statement.changes_schema else self.connection.changes()
         return Result(statement.shape, rows, count, self._convert_rows)
+
+    def _forget(self) -> None:
+        """The schema changed in this transaction, which may yet be undone: know nothing until the next begins."""
+        self._schema = None
+        self._statements.clear()
 
     def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> int:
         self._check_transaction()
         statement = self._statements.get(sql) or self._examine(sql)
-        before = self.connection.total_changes()
-        given = list(rows)
+        given = [dict(row) for row in rows]
         for row in given:
             if row.keys() != statement.names:
                 raise _wrong_names(sql, statement.names, row)
+        changed = 0
+        run, changes = self._run, self.connection.changes
         try:
-            for _ in self.connection.executemany(sql, given):
-                pass
+            for row in given:
+                run(sql, row).fetchall()
+                changed += changes()
         except (apsw.Error, OverflowError, UnicodeEncodeError) as error:
             raise self._failed(error, sql) from error
-        return self.connection.total_changes() - before
+        return changed
 
     def savepoint(self, part: Part) -> None:
         self._check_transaction()
@@ -177,13 +183,15 @@ class SqliteSession:
 
     def _examine(self, sql: str) -> Statement:
         """Prepare a statement without running it: may the user run it, and what does it take and give?"""
-        self._violation = None
+        self._violation, self._changes_schema = None, False
         self.connection.authorizer = self._authorize
         try:
-            statement, rest = _prepare(self.connection, sql)
-            more = rest.strip() and _prepare(self.connection, rest)[0]
+            statement, rest = self._prepare(sql)
+            more = rest.strip() and self._prepare(rest)[0]
         except apsw.AuthError as error:
             raise RuleBroken(self._violation or str(error)) from None
+        except apsw.BindingsError:
+            raise _positional() from None
         except apsw.Error as error:
             raise translate(error, sql) from error
         finally:
@@ -194,20 +202,39 @@ class SqliteSession:
             raise DatabaseError("more than one statement at once", hint="call execute once for each")
         if len(self._statements) >= MAX_EXAMINED:
             self._statements.clear()
-        self._statements[sql] = statement
+        if self._schema is not None:
+            self._statements[sql] = statement
         return statement
+
+    def _prepare(self, sql: str) -> tuple[Statement | None, str]:
+        """The first statement of `sql`, not run (none, where there is only a comment), and what follows it."""
+        found: Statement | None = None
+        rest = ""
+
+        def look(cursor: apsw.Cursor, text: str, bindings: object) -> bool:
+            nonlocal found, rest
+            rest = sql[len(text) :]
+            if cursor.has_vdbe:
+                columns = cursor.get_description()
+                names = frozenset(name for name in cursor.bindings_names if name is not None)
+                if len(names) != cursor.bindings_count or not all(map(str.isidentifier, names)):
+                    raise _positional()
+                shape = Shape([column[0] for column in columns]) if columns else NO_COLUMNS
+                readers = column_readers([column[1] for column in columns])
+                found = Statement(cursor.is_readonly, names, shape, self._changes_schema, readers)
+            return False
+
+        cursor = self.connection.cursor()
+        cursor.exec_trace = look
+        with suppress(apsw.ExecTraceAbort):
+            cursor.execute(sql, _AnyNames(), can_cache=False)
+        return found, rest
 
     def _authorize(self, action: int, first: str | None, second: str | None, *rest: str | None) -> int:
         """Refuse what would break the transaction or the platform's own tables. Asked when a statement is prepared."""
-        if action in FORBIDDEN:
-            self._violation = f"a function cannot run this statement: {FORBIDDEN[action]}"
-        elif action == apsw.SQLITE_PRAGMA and str(first).lower() not in PRAGMAS_TO_READ:
-            self._violation = f"a function cannot run pragma {first}"
-        elif action in WRITES and str(first).lower().startswith("apiary_"):
-            self._violation = f"the table {first} belongs to the platform"
-        else:
-            return apsw.SQLITE_OK
-        return apsw.SQLITE_DENY
+        self._violation = self._violation or violation(action, first, second, PRAGMAS_OF_FUNCTIONS)
+        self._changes_schema = self._changes_schema or action in CHANGES_OF_SCHEMA
+        return apsw.SQLITE_DENY if self._violation else apsw.SQLITE_OK
 
 
 class _AnyNames(dict[str, None]):
@@ -215,30 +242,6 @@ class _AnyNames(dict[str, None]):
 
     def __missing__(self, name: str) -> None:
         return None
-
-
-def _prepare(connection: apsw.Connection, sql: str) -> tuple[Statement | None, str]:
-    """The first statement of `sql`, not run (none, where there is only a comment), and what follows it."""
-    found: Statement | None = None
-    rest = ""
-
-    def look(cursor: apsw.Cursor, text: str, bindings: object) -> bool:
-        nonlocal found, rest
-        rest = sql[len(text) :]
-        if cursor.has_vdbe:
-            columns = cursor.get_description()
-            names = frozenset(name for name in cursor.bindings_names if name is not None)
-            if len(names) != cursor.bindings_count:
-                raise DatabaseError("parameters are written :name", hint="write `where id = :id`, and pass id=…")
-            shape = Shape([column[0] for column in columns]) if columns else NO_COLUMNS
-            found = Statement(cursor.is_readonly, names, shape, column_readers([column[1] for column in columns]))
-        return False
-
-    cursor = connection.cursor()
-    cursor.exec_trace = look
-    with suppress(apsw.ExecTraceAbort):
-        cursor.execute(sql, _AnyNames(), can_cache=False)
-    return found, rest
 
 
 def record_row(record: Record) -> tuple[Any, ...]:
@@ -270,6 +273,10 @@ def row_record(row: Sequence[Any]) -> Record:
     fields["input"] = fields["input"].encode()
     fields["output"] = None if fields["output"] is None else fields["output"].encode()
     return Record(**fields)
+
+
+def _positional() -> DatabaseError:
+    return DatabaseError("parameters are written :name", hint="write `where id = :id`, and pass id=…")
 
 
 def _wrong_names(sql: str, names: frozenset[str], given: Mapping[str, Any]) -> DatabaseError:

@@ -16,6 +16,9 @@ from uuid import UUID
 
 Reader = Callable[[Any], Any]
 
+EXACT_DIGITS = 15
+MAX_INTEGER = 2**63
+
 
 def bind(cursor: object, number: int, value: Any) -> Any:
     """APSW asks this for each parameter that SQLite has no type for."""
@@ -23,13 +26,27 @@ def bind(cursor: object, number: int, value: Any) -> Any:
         return (value.astimezone(UTC) if value.tzinfo else value).isoformat(" ")
     if isinstance(value, date | time):
         return value.isoformat()
-    if isinstance(value, Decimal | UUID):
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Enum):
-        return value.value
+        kept = value.value
+        return kept if kept is None or isinstance(kept, int | float | str | bytes) else bind(cursor, number, kept)
     if isinstance(value, dict | list | tuple):
         return json.dumps(value, default=str, ensure_ascii=False)
     raise TypeError(f"a {type(value).__name__} cannot be a parameter of a statement")
+
+
+def _number(value: Decimal) -> int | float | str:
+    """A decimal as a number, so that it compares with numbers, sums included. SQLite keeps 15 digits for certain."""
+    if not value.is_finite():
+        return str(value)
+    if value == value.to_integral_value() and abs(value) < MAX_INTEGER:
+        return int(value)
+    if len(value.normalize().as_tuple().digits) > EXACT_DIGITS:
+        raise OverflowError(f"{value} has more than {EXACT_DIGITS} digits; keep it as text: str(value)")
+    return float(value)
 
 
 def _decimal(value: Any) -> Decimal:

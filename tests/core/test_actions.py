@@ -1,0 +1,222 @@
+"""Actions: the outside world, at least once, retried, recorded."""
+
+import asyncio
+import json
+import threading
+
+import pytest
+
+import apiary
+from apiary import DeadlineExceeded, InternalError, Rejected, RuleBroken, Transaction
+from apiary.log import questions
+
+
+@pytest.fixture
+def app(make_app):
+    return make_app()
+
+
+def test_an_action_runs_and_is_recorded(app, engine_app):
+    @app.action
+    def greet(name: str, greeting: str = "hello") -> str:
+        return f"{greeting} {name}"
+
+    opened = engine_app(app)
+    assert opened.call(greet, "Ada") == "hello Ada"
+    assert opened.call("greet", name="Ada", greeting="bye") == "bye Ada"
+    assert [call["function"] for call in questions.calls(opened.engine)] == ["greet", "greet"]
+
+
+def test_an_action_may_be_async(app, engine_app, together):
+    @app.action
+    async def double(x: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * x
+
+    opened = engine_app(app)
+    assert together(lambda x: opened.call(double, x), range(8)) == [2 * x for x in range(8)]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_action_is_tried_again_with_the_same_key(app, engine_app, asynchronous):
+    seen = []
+
+    def body(idempotency_key: str) -> int:
+        seen.append(idempotency_key)
+        if len(seen) < 3:
+            raise ConnectionError("not yet")
+        return len(seen)
+
+    async def async_body(idempotency_key: str) -> int:
+        return body(idempotency_key)
+
+    chosen = async_body if asynchronous else body
+    chosen.__name__ = "flaky"
+    app.action(retries=3, backoff=0.001)(chosen)
+    opened = engine_app(app)
+    assert opened.call("flaky", idempotency_key="mine") == 3
+    assert seen == ["mine"] * 3
+    (record,) = questions.calls(opened.engine)
+    assert record["attempt"] == 3
+
+
+def test_an_action_without_a_key_gets_its_id(app, engine_app):
+    @app.action
+    def key_of(*, idempotency_key: str) -> str:
+        return idempotency_key
+
+    opened = engine_app(app)
+    assert opened.call("key_of") == questions.calls(opened.engine)[0]["id"]
+
+
+def test_the_key_is_no_argument_of_a_caller(app, engine_app, platform):
+    @app.action
+    def key_of(*, idempotency_key: str) -> str:
+        return idempotency_key
+
+    calls = platform(engine_app(app))
+    assert calls.run("key_of", '{"idempotency_key": "x"}').error["code"] == "wrong_arguments"
+
+
+def test_an_action_gives_up_in_the_end(app, engine_app):
+    tries = []
+
+    @app.action(retries=2, backoff=0.001)
+    def broken() -> None:
+        tries.append(1)
+        raise ConnectionError("never")
+
+    opened = engine_app(app)
+    with pytest.raises(InternalError) as raised:
+        opened.call(broken)
+    assert isinstance(raised.value.__cause__, ConnectionError)
+    assert len(tries) == 3
+    shown = questions.show(opened.engine, call=raised.value.call_id)
+    assert shown["status"] == "failed"
+    assert "never" in shown["error"]["traceback"]
+
+
+def test_a_refusal_is_not_tried_again(app, engine_app):
+    tries = []
+
+    @app.action(retries=5, backoff=0.001)
+    def declined() -> None:
+        tries.append(1)
+        raise Rejected("declined", code="declined")
+
+    with pytest.raises(Rejected, match="declined"):
+        engine_app(app).call(declined)
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_action_that_raises_something_odd_is_answered(app, engine_app, promptly, error, asynchronous):
+    def plain() -> None:
+        raise error
+
+    async def coroutine() -> None:
+        raise error
+
+    body = coroutine if asynchronous else plain
+    body.__name__ = "odd"
+    app.action(body)
+    opened = engine_app(app)
+    for _ in range(2):
+        with pytest.raises(apiary.Error):
+            promptly(lambda: opened.call("odd", idempotency_key="k"))
+
+
+def test_an_action_that_hangs_is_left_behind(app, engine_app):
+    release = threading.Event()
+
+    @app.action(timeout=0.05)
+    def hangs() -> None:
+        release.wait(30)
+
+    @app.action(timeout=0.05)
+    async def hangs_too() -> None:
+        await asyncio.Event().wait()
+
+    opened = engine_app(app)
+    for function in ("hangs", "hangs_too"):
+        with pytest.raises(DeadlineExceeded):
+            opened.call(function)
+        assert questions.calls(opened.engine)[0]["status"] == "stopped"
+    release.set()
+
+
+def test_there_is_no_retry_beyond_the_deadline(app, engine_app):
+    tries = []
+
+    @app.action(retries=100, backoff=1000, timeout=0.5)
+    def fails() -> None:
+        tries.append(1)
+        raise ConnectionError("broken wire")
+
+    opened = engine_app(app)
+    with pytest.raises(DeadlineExceeded) as raised:
+        opened.call(fails)
+    assert len(tries) == 1
+    shown = questions.show(opened.engine, call=raised.value.call_id)
+    assert "broken wire" in json.dumps(shown["lines"])
+
+
+def test_a_result_that_does_not_fit_is_a_mistake_of_the_function(app, engine_app):
+    @app.action
+    def lies() -> int:
+        return "x"  # type: ignore[return-value]
+
+    with pytest.raises(InternalError):
+        engine_app(app).call("lies")
+
+
+def test_an_action_is_not_for_the_inside_of_a_transaction(app, engine_app):
+    @app.action
+    def send() -> None: ...
+
+    @app.transaction
+    def careless(tx: Transaction) -> None:
+        send()
+
+    with pytest.raises(InternalError) as raised:
+        engine_app(app).call("careless")
+    assert isinstance(raised.value.__cause__, RuleBroken)
+    assert "tx.enqueue(send" in raised.value.__cause__.hint
+
+
+def test_an_action_may_call_another_one(app, engine_app):
+    @app.action
+    def inner(x: int) -> int:
+        return x + 1
+
+    @app.action
+    def outer(x: int) -> int:
+        return inner(inner(x))
+
+    assert engine_app(app).call("outer", 1) == 3
+
+
+def test_roles_hold_for_actions(app, engine_app, platform):
+    @app.action(roles=["boss"])
+    def secret() -> int:
+        return 1
+
+    calls = platform(engine_app(app))
+    assert calls.run("secret", roles=()).error["code"] == "forbidden"
+    assert calls.run("secret", roles={"boss"}).error is None
+
+
+def test_nothing_is_remembered_of_actions_that_ended(app, engine_app):
+    @app.action
+    def act(x: int) -> None:
+        if x % 3 == 0:
+            raise Rejected("no")
+
+    opened = engine_app(app)
+    for x in range(20):
+        try:
+            opened.call("act", x, idempotency_key=f"k{x % 7}")
+        except apiary.Error:
+            pass
+    assert not opened._dispatcher._actions._running

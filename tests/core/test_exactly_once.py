@@ -1,0 +1,282 @@
+"""Exactly once: a call has one outcome, whoever asks for it, however often, from wherever."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+import apiary
+from apiary import App, InternalError, KeyReused, OpenApp, Rejected, Transaction, WrongArguments
+from apiary.runtime.ids import new_id
+
+TABLES = "create table counters (name text primary key, value integer not null); insert into counters values ('a', 0);"
+
+
+def counting_app(folder: Path) -> App:
+    """The app of these tests; `folder` is where its actions leave traces in the outside world."""
+    app = App("counting", migrations=folder / "migrations")
+
+    @app.transaction
+    def add(tx: Transaction, by: int = 1, label: str = "") -> int:
+        tx.execute("update counters set value = value + :by", by=by)
+        return tx.execute("select value from counters").scalar()
+
+    @app.transaction
+    def add_and_refuse(tx: Transaction, by: int = 1) -> int:
+        value = add(tx, by)
+        raise Rejected("no", code="no", seen=value)
+
+    @app.transaction
+    def add_and_fail(tx: Transaction, by: int = 1) -> int:
+        add(tx, by)
+        raise ValueError(f"a mistake in {tx.id}")
+
+    @app.query
+    def value(tx: Transaction, by: int = 1) -> int:
+        return tx.execute("select value from counters").scalar()
+
+    @app.action
+    def act(by: int = 1) -> str:
+        with open(folder / "outside", "a") as outside:
+            outside.write("x")
+        return f"{os.getpid()} {new_id().hex()}"
+
+    @app.action
+    def act_and_refuse(by: int = 1) -> str:
+        act(by)
+        raise Rejected("no", code="no", seen=new_id().hex())
+
+    @app.action
+    def act_and_fail(by: int = 1) -> str:
+        act(by)
+        raise ValueError("a mistake")
+
+    return app
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "001.sql").write_text(TABLES)
+    return tmp_path
+
+
+@pytest.fixture
+def opened(folder, engine_app) -> OpenApp:
+    return engine_app(counting_app(folder))
+
+
+@pytest.fixture
+def calls(opened, platform):
+    return platform(opened)
+
+
+def effects(opened: OpenApp, folder: Path) -> int:
+    """How often anything took effect, in the database or outside."""
+    outside = folder / "outside"
+    return opened.call("value") + (len(outside.read_text()) if outside.exists() else 0)
+
+
+SUCCEED = ["add", "value", "act"]
+REFUSE = ["add_and_refuse", "act_and_refuse"]
+FAIL = ["add_and_fail", "act_and_fail"]
+RUNS = {"add": 1, "act": 1, "act_and_refuse": 1, "act_and_fail": 1}
+
+
+@pytest.mark.parametrize("function", [*SUCCEED, *REFUSE, *FAIL])
+def test_a_key_has_one_outcome_for_ever(function, opened, calls, folder):
+    first = calls.run(function, key="k")
+    again = [calls.run(function, key="k") for _ in range(3)]
+    assert not first.replayed
+    assert all(one.replayed and one.output == first.output and one.error == first.error for one in again)
+    assert effects(opened, folder) == RUNS.get(function, 0)
+
+
+@pytest.mark.parametrize("function", [*SUCCEED, *REFUSE, *FAIL])
+def test_a_key_has_one_outcome_after_the_app_was_opened_again(function, folder, engine_app, platform):
+    first_app = engine_app(counting_app(folder))
+    first = platform(first_app).run(function, key="k")
+    first_app.close()
+    second_app = engine_app(counting_app(folder))
+    again = platform(second_app).run(function, key="k")
+    assert again.replayed
+    assert (again.output, again.error) == (first.output, first.error)
+    assert effects(second_app, folder) == RUNS.get(function, 0)
+
+
+@pytest.mark.parametrize("function", [*SUCCEED, *REFUSE, *FAIL])
+def test_the_same_key_at_the_same_time_runs_once(function, opened, calls, folder, together):
+    outcomes = together(lambda _: calls.run(function, key="k"), range(12))
+    assert len({(one.output, json.dumps(one.error)) for one in outcomes}) == 1
+    assert [one.replayed for one in outcomes].count(False) == 1
+    assert effects(opened, folder) == RUNS.get(function, 0)
+
+
+@pytest.mark.parametrize("function", [*SUCCEED, *REFUSE, *FAIL])
+def test_the_same_id_again_is_the_same_call(function, opened, calls, folder):
+    identifier = new_id()
+    first = calls.run(function, id=identifier)
+    again = calls.run(function, id=identifier)
+    assert (again.output, again.error) == (first.output, first.error)
+    assert effects(opened, folder) == RUNS.get(function, 0)
+
+
+def test_the_same_key_in_one_batch_runs_once(opened, calls, folder):
+    pending = [calls.submit("add", key="k") for _ in range(50)]
+    assert {one.outcome().output for one in pending} == {b"1"}
+    assert effects(opened, folder) == 1
+
+
+def work_in_a_process(folder: str, keys: int, start, results) -> None:
+    opened = apiary.open(counting_app(Path(folder)), f"sqlite:///{folder}/shared.db")
+    start.wait()
+    found = {}
+    for number in range(keys):
+        for function in ("add", "add_and_refuse", "act"):
+            try:
+                found[f"{function}-{number}"] = opened.call(function, idempotency_key=f"{function}-{number}")
+            except Rejected as error:
+                found[f"{function}-{number}"] = [error.call_id, error.details]
+    results.put(found)
+    opened.close()
+
+
+def test_two_processes_on_one_database_agree(folder):
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(2), context.Queue()
+    keys = 25
+    workers = [
+        context.Process(target=work_in_a_process, args=(str(folder), keys, start, results), daemon=True) for _ in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    first, second = results.get(timeout=30), results.get(timeout=30)
+    for worker in workers:
+        worker.join(10)
+        assert worker.exitcode == 0
+    assert first == second
+    with apiary.open(counting_app(folder), f"sqlite:///{folder}/shared.db") as opened:
+        assert opened.call("value") == keys
+
+
+@pytest.mark.parametrize("key", ["k", "", "ключ 🔑", "x" * 10_000, "a\x00b"])
+def test_keys_may_be_any_text(calls, key):
+    assert calls.run("add", key=key).output == b"1"
+    assert calls.run("add", key=key).output == b"1"
+    assert calls.run("add", key=key + "!").output == b"2"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("add", '{"by": 1}'), ("add", '{"by": 2}')),
+        (("add", '{"by": 1}'), ("add", '{"by": 1, "label": "x"}')),
+        (("add", '{"by": 1}'), ("value", '{"by": 1}')),
+        (("value", '{"by": 1}'), ("add", '{"by": 1}')),
+        (("add", '{"by": 1}'), ("act", '{"by": 1}')),
+        (("act", '{"by": 1}'), ("act", '{"by": 2}')),
+        (("act", '{"by": 1}'), ("add", '{"by": 1}')),
+        (("add_and_fail", '{"by": 1}'), ("add_and_fail", '{"by": 2}')),
+    ],
+)
+def test_a_key_is_not_for_another_call(calls, opened, folder, first, second):
+    original = calls.run(*first, key="k")
+    before = effects(opened, folder)
+    refused = calls.run(*second, key="k")
+    assert refused.error["code"] == KeyReused.code
+    assert refused.error["status"] == 422
+    assert effects(opened, folder) == before
+    again = calls.run(*first, key="k")
+    assert (again.output, again.error) == (original.output, original.error)
+
+
+@pytest.mark.parametrize("function", ["add", "act", "value"])
+def test_the_same_arguments_in_another_form_are_the_same_call(calls, function):
+    body = '{"by": 3, "label": "é"}' if function == "add" else '{"by": 3}'
+    first = calls.run(function, body, key="k")
+    reordered = '{"label":"\\u00e9","by":3}' if function == "add" else '{  "by":\n3 }'
+    assert calls.run(function, reordered, key="k").output == first.output
+    assert first.error is None
+
+
+def test_a_query_string_is_the_call_that_it_means(calls):
+    first = calls.run("value", '{"by": ["3"]}', key="k", lax=True)
+    assert calls.run("value", '{"by": 3}', key="k").output == first.output
+    assert calls.run("value", '{"by": ["3"]}', key="k", lax=True).replayed
+    assert calls.run("value", '{"by": ["4"]}', key="k", lax=True).error["code"] == KeyReused.code
+
+
+@pytest.mark.parametrize("function", ["add", "act", "value"])
+@pytest.mark.parametrize("body", ['{"by": "x"}', '{"buy": 1}', "[]", "no json", "", b"\xff"])
+def test_wrong_arguments_do_not_use_up_a_key(calls, opened, folder, function, body):
+    wrong = calls.run(function, body, key="k")
+    if body == "":
+        assert wrong.error is None
+        return
+    assert wrong.error["code"] == WrongArguments.code
+    assert calls.run(function, key="k").error is None
+    assert effects(opened, folder) == RUNS.get(function, 0)
+
+
+def test_a_call_that_nobody_may_make_does_not_use_up_a_key(make_app, engine_app, platform):
+    app = make_app()
+
+    @app.transaction(roles=["boss"])
+    def order(tx: Transaction) -> int:
+        return 1
+
+    calls = platform(engine_app(app))
+    assert calls.run("order", key="k", roles=()).error["code"] == "forbidden"
+    assert calls.run("order", key="k", roles={"boss"}).output == b"1"
+
+
+def test_a_deadline_is_no_outcome(make_app, engine_app, platform):
+    app = make_app("create table t (x integer)")
+    patient = False
+
+    @app.transaction(timeout=0.05)
+    def slow(tx: Transaction) -> int:
+        tx.execute("insert into t (x) values (1)")
+        while not patient:
+            pass
+        return tx.execute("select count(*) from t").scalar()
+
+    @app.action(timeout=0.05)
+    def slow_action() -> int:
+        while not patient:
+            pass
+        return 1
+
+    calls = platform(engine_app(app))
+    for function in ("slow", "slow_action"):
+        patient = False
+        assert calls.run(function, key=function).error["code"] == "deadline_exceeded"
+        patient = True
+        assert calls.run(function, key=function).output == b"1"
+        assert calls.run(function, key=function).replayed
+
+
+def test_a_replayed_failure_is_the_same_exception(opened):
+    for function, kind in [("add_and_refuse", Rejected), ("add_and_fail", InternalError)]:
+        seen = []
+        for _ in range(2):
+            with pytest.raises(kind) as raised:
+                opened.call(function, idempotency_key=function)
+            seen.append((raised.value.code, raised.value.message, raised.value.details, raised.value.call_id))
+        assert seen[0] == seen[1]
+
+
+def test_the_record_tells_the_call(calls):
+    pending = calls.submit("add_and_fail", '{"by": 4}', key="k")
+    error = pending.outcome().error
+    record = calls.dispatcher.engine.find(pending.call.id, None)
+    assert (record.function, record.kind, record.status, record.caller) == ("add_and_fail", "transaction", "failed", "tester")
+    assert (record.input, record.output, record.key) == (b'{"by": 4}', None, "k")
+    assert json.loads(record.nested)[0]["function"] == "add"
+    kept = json.loads(record.error)
+    traceback = kept.pop("traceback")
+    assert kept == error
+    assert "a mistake in" in traceback
+    assert "apiary/runtime" not in traceback

@@ -1,0 +1,263 @@
+"""The queue: what a transaction leaves for later runs when, and only when, that transaction commits."""
+
+import json
+import threading
+
+import pytest
+
+import apiary
+from apiary import App, Rejected, Transaction
+from apiary.engine import backlog
+from apiary.log import questions
+
+TABLES = "create table done (x integer not null, id text)"
+
+
+@pytest.fixture
+def app(make_app):
+    app = make_app(TABLES)
+
+    @app.transaction
+    def put(tx: Transaction, x: int) -> None:
+        tx.execute("insert into done (x, id) values (:x, :id)", x=x, id=tx.id)
+
+    @app.transaction
+    def put_later(tx: Transaction, first: int, last: int, fail: bool = False) -> list[str]:
+        ids = [tx.enqueue(put, x) for x in range(first, last)]
+        if fail:
+            raise Rejected("changed my mind")
+        return ids
+
+    @app.transaction
+    def chain(tx: Transaction, length: int) -> None:
+        put(tx, length)
+        if length:
+            tx.enqueue(chain, length - 1)
+
+    @app.transaction
+    def refuse_later(tx: Transaction, code: str) -> str:
+        return tx.enqueue(refuse, code)
+
+    @app.transaction
+    def refuse(tx: Transaction, code: str) -> None:
+        raise Rejected("no", code=code)
+
+    @app.query
+    def done(tx: Transaction) -> list[int]:
+        return tx.execute("select x from done order by x").scalars()
+
+    @app.query
+    def waiting(tx: Transaction) -> int:
+        return tx.execute("select count(*) from apiary_queue").scalar()
+
+    return app
+
+
+@pytest.fixture
+def opened(app, engine_app):
+    return engine_app(app)
+
+
+def test_a_queued_call_runs_after_its_transaction(opened):
+    ids = opened.call("put_later", 0, 5)
+    opened.drain()
+    assert opened.call("done") == [0, 1, 2, 3, 4]
+    assert opened.call("waiting") == 0
+    shown = questions.show(opened.engine, call=ids[2])
+    assert (shown["function"], shown["status"], shown["input"]) == ("put", "ok", {"x": 2})
+    assert questions.show(opened.engine, call=shown["parent"])["function"] == "put_later"
+    assert len(questions.show(opened.engine, call=shown["parent"])["queued_calls"]) == 5
+
+
+def test_a_queued_call_is_undone_with_its_transaction(opened):
+    with pytest.raises(Rejected):
+        opened.call("put_later", 0, 5, fail=True)
+    opened.drain()
+    assert (opened.call("done"), opened.call("waiting")) == ([], 0)
+
+
+def test_a_keyed_transaction_enqueues_once(opened):
+    first = opened.call("put_later", 0, 3, idempotency_key="k")
+    assert opened.call("put_later", 0, 3, idempotency_key="k") == first
+    opened.drain()
+    assert opened.call("done") == [0, 1, 2]
+
+
+def test_queued_calls_may_queue_more(opened):
+    opened.call("chain", 50)
+    opened.drain()
+    assert opened.call("done") == list(range(51))
+
+
+def test_there_may_be_more_calls_than_memory_holds(opened, monkeypatch):
+    monkeypatch.setattr(backlog, "WINDOW", 20)
+    opened.call("put_later", 0, 300)
+    opened.call("put_later", 300, 333)
+    opened.drain()
+    assert opened.call("done") == list(range(333))
+    assert not opened._dispatcher.backlog._known
+
+
+def test_many_calls_at_once_from_many_threads(opened, together):
+    together(lambda number: opened.call("put_later", number * 40, number * 40 + 40), range(8))
+    opened.drain()
+    assert opened.call("done") == list(range(320))
+
+
+@pytest.mark.parametrize("code", ["mine", "overloaded", "database_unavailable", "deadline_exceeded"])
+def test_a_refusal_is_recorded_and_not_tried_again(opened, code):
+    identifier = opened.call("refuse_later", code)
+    opened.drain(10)
+    shown = questions.show(opened.engine, call=identifier)
+    assert (shown["status"], shown["code"], shown["earlier_attempts"]) == ("rejected", code, [])
+    assert opened.call("waiting") == 0
+
+
+def test_what_is_left_runs_when_the_app_is_opened_again(app, engine_app):
+    first = engine_app(app)
+    first._dispatcher.backlog.deactivate()
+    first.call("put_later", 0, 40)
+    first.close()
+    second = engine_app(app)
+    second.drain()
+    assert second.call("done") == list(range(40))
+
+
+def test_two_that_share_a_database_run_each_call_once(app, engine_app):
+    first, second = engine_app(app), engine_app(app)
+    for number in range(5):
+        first.call("put_later", number * 20, number * 20 + 10)
+        second.call("put_later", number * 20 + 10, number * 20 + 20)
+    second._dispatcher.backlog.reload()
+    first._dispatcher.backlog.reload()
+    first.drain()
+    second.drain()
+    assert first.call("done") == list(range(100))
+
+
+def leave_behind(make_app, engine_app, *functions):
+    """Put calls of `functions` (name and arguments) into the queue, and close before they run."""
+    app = make_app(TABLES)
+
+    def any_arguments(tx: Transaction, n: int = 0, s: str = "") -> None: ...
+
+    for name, _ in functions:
+        body = lambda tx, n=0, s="": None  # noqa: E731
+        body.__name__ = name
+        app.transaction(body)
+
+    @app.transaction
+    def leave(tx: Transaction) -> list[str]:
+        return [tx.enqueue(app.functions[name], **arguments) for name, arguments in functions]
+
+    opened = engine_app(app)
+    opened._dispatcher.backlog.deactivate()
+    ids = opened.call(leave)
+    opened.close()
+    return ids
+
+
+def test_a_queued_call_whose_function_is_gone_fails_and_leaves_the_queue(make_app, engine_app):
+    ids = leave_behind(make_app, engine_app, ("gone", {}), ("changed", {"n": 1}), ("now_an_action", {"s": "x"}))
+    app = App("core")
+
+    @app.transaction
+    def changed(tx: Transaction, name: str) -> None: ...
+
+    @app.action
+    def now_an_action(number: int) -> None: ...
+
+    @app.query
+    def waiting(tx: Transaction) -> int:
+        return tx.execute("select count(*) from apiary_queue").scalar()
+
+    opened = engine_app(app)
+    opened.drain()
+    assert opened.call(waiting) == 0
+    codes = [questions.show(opened.engine, call=identifier)["code"] for identifier in ids]
+    assert codes == ["unknown_function", "wrong_arguments", "wrong_arguments"]
+
+
+def test_actions_run_after_the_commit_with_a_key_that_stays(make_app, engine_app):
+    app = make_app(TABLES)
+    keys = []
+    fail = [True, True, False]
+
+    @app.action(retries=5, backoff=0.001)
+    def send(x: int, *, idempotency_key: str) -> int:
+        keys.append(idempotency_key)
+        if fail.pop(0):
+            raise ConnectionError("try again")
+        return x
+
+    @app.transaction
+    def send_later(tx: Transaction) -> str:
+        return tx.enqueue(send, 1)
+
+    opened = engine_app(app)
+    identifier = opened.call(send_later)
+    opened.drain()
+    assert keys == [identifier] * 3
+    shown = questions.show(opened.engine, call=identifier)
+    assert (shown["status"], shown["output"], shown["attempt"]) == ("ok", 1, 3)
+    assert [line["message"][:10] for line in shown["lines"]] == ["attempt 1:", "attempt 2:"]
+
+
+def test_a_call_that_is_always_stopped_leaves_the_queue_in_the_end(make_app, engine_app, monkeypatch):
+    monkeypatch.setattr(backlog, "RETRY_SECONDS", 0.001)
+    app = make_app(TABLES)
+
+    @app.transaction(timeout=0.02)
+    def endless(tx: Transaction) -> None:
+        while True:
+            pass
+
+    @app.action(timeout=0.02)
+    async def endless_action() -> None:
+        import asyncio
+
+        await asyncio.Event().wait()
+
+    @app.transaction
+    def start(tx: Transaction) -> list[str]:
+        return [tx.enqueue(endless), tx.enqueue(endless_action)]
+
+    @app.query
+    def waiting(tx: Transaction) -> int:
+        return tx.execute("select count(*) from apiary_queue").scalar()
+
+    opened = engine_app(app)
+    ids = opened.call(start)
+    opened.drain()
+    for identifier in ids:
+        shown = questions.show(opened.engine, call=identifier)
+        assert shown["status"] == "stopped"
+        assert [attempt["attempt"] for attempt in shown["earlier_attempts"]] == [1, 2, 3, 4]
+    assert opened.call(waiting) == 0
+
+
+def test_nothing_is_handed_out_before_the_queue_is_active(app, tmp_path):
+    first = apiary.open(app, f"sqlite:///{tmp_path}/a.db")
+    assert first._dispatcher.backlog.deactivate() == []
+    first.call("put_later", 0, 3)
+    assert first.call("waiting") == 3
+    first._dispatcher.backlog.activate()
+    first.drain()
+    assert first.call("done") == [0, 1, 2]
+    first.close()
+
+
+def test_calls_that_another_process_runs_are_left_to_it(app, engine_app):
+    opened = engine_app(app)
+    queue = opened._dispatcher.backlog
+    queue.deactivate()
+    ids = opened.call("put_later", 0, 3)
+    queue.activate(except_for=[bytes.fromhex(ids[1].replace("-", ""))])
+    done = threading.Event()
+    opened._dispatcher._observe = lambda call, outcome: done.set() if json.loads(call.input) == {"x": 2} else None
+    queue.reload()
+    assert done.wait(10)
+    assert opened.call("done") == [0, 2]
+    queue.activate()
+    opened.drain()
+    assert opened.call("done") == [0, 1, 2]

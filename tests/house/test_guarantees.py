@@ -1,0 +1,29 @@
+"""Each test that docs/guarantees.md names as a proof exists, and each guarantee names one."""
+
+import ast
+import re
+
+PROOF = re.compile(r"\[`((?:tests|examples/\w+/tests)/[\w/]+\.py)::(\w+)`\]\(\.\./([^)]+)\)")
+GUARANTEE = re.compile(r"^\*\*\d+\.\*\*.*?(?=^\*\*\d+\.\*\*|^## |\Z)", re.MULTILINE | re.DOTALL)
+PLAIN_PROOF = re.compile(r"\w+\.py::\w+")
+
+
+def test_the_proofs_of_the_guarantees_exist(root):
+    text = (root / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    proofs = PROOF.findall(text)
+    assert len(proofs) == len(PLAIN_PROOF.findall(text)), "a proof is written [`path::name`](../path)"
+    missing = []
+    for path, name, target in proofs:
+        assert path == target, f"{path}::{name} leads to {target}"
+        file = root / path
+        tree = ast.parse(file.read_text(encoding="utf-8")) if file.exists() else ast.Module([], [])
+        if name not in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}:
+            missing.append(f"{path}::{name}")
+    assert not missing
+
+
+def test_every_guarantee_has_a_proof(root):
+    text = (root / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    guarantees = GUARANTEE.findall(text)
+    assert guarantees
+    assert not [guarantee for guarantee in guarantees if not PROOF.search(guarantee)]
