@@ -75,32 +75,35 @@ def make_bundle(path: Path) -> Bundle:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, file in sorted(_files(folder, module)):
-            content = file.read_bytes()
             entry = tarfile.TarInfo(name)
-            entry.size = len(content)
+            entry.size = file.stat().st_size
             entry.mode = 0o644
-            archive.addfile(entry, io.BytesIO(content))
-            if buffer.tell() > MAX_BUNDLE_BYTES:
+            if buffer.tell() + entry.size > MAX_BUNDLE_BYTES:
                 raise PayloadTooLarge(
                     f"the bundle is larger than {MAX_BUNDLE_BYTES // 2**20} MiB",
-                    hint="keep data out of the package: load it by a function, or name it in .gitignore",
+                    hint="keep data out of the package: load it by a function",
                 )
+            content = file.read_bytes()
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
     return Bundle(module, buffer.getvalue())
 
 
 def unpack(content: bytes, folder: Path) -> None:
     """Write the files of an archive into a new folder. Nothing outside of it can be written."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:  # packed archives may grow without end
             for entry in archive:
                 name = PurePosixPath(entry.name)
-                if not entry.isfile() or name.is_absolute() or ".." in name.parts:
+                plain = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not entry.issparse() and name.parts
+                if not plain or name.is_absolute() or ".." in name.parts:
                     raise BundleRefused(f"the bundle holds {entry.name!r}, which is no plain file inside it")
                 source = archive.extractfile(entry)
                 target = folder.joinpath(*name.parts)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(source.read() if source else b"")
-    except (tarfile.TarError, EOFError, ValueError) as error:
+                with target.open("xb") as file:
+                    file.write(source.read() if source else b"")
+    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
         raise BundleRefused(f"the bundle is no readable archive: {error}") from error
 
 
@@ -127,7 +130,14 @@ def load_from(path: Path) -> App:
     folder, module = locate(path)
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-    return load_app(module)
+    app = load_app(module)
+    loaded = Path(sys.modules[module].__file__ or "").resolve()
+    if folder not in loaded.parents:
+        raise BundleRefused(
+            f"{path} was not loaded, because a module named {module} is in use already: {loaded}",
+            hint="give it a name of its own",
+        )
+    return app
 
 
 def read_migrations(folder: Path) -> list[Migration]:
@@ -175,4 +185,6 @@ def _walk(base: Path, folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple
             if name.startswith(".") or name.endswith(SKIPPED_FILES) or (suffixes and not name.endswith(suffixes)):
                 continue
             file = Path(root, name)
+            if not file.is_file():  # a broken link, a socket
+                continue
             yield file.relative_to(base).as_posix(), file

@@ -14,7 +14,7 @@ import pydantic_core
 
 from apiary.codec import FunctionCodec
 from apiary.runtime.declaration import Function
-from apiary.runtime.errors import Error, Unavailable, WrongArguments, from_problem
+from apiary.runtime.errors import Error, HostCrashed, Unavailable, WrongArguments, from_problem
 from apiary.runtime.ids import id_text, new_id
 from apiary.runtime.transaction import Transaction
 
@@ -37,12 +37,21 @@ class Http:
     def __init__(self, url: str, key: str | None, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+        try:
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+        except httpx.InvalidURL as error:
+            raise WrongArguments(f"{url!r} is no URL: {error}", hint="write it like http://localhost:8000") from None
+        except UnicodeEncodeError:
+            raise WrongArguments("a key has ASCII characters only") from None
 
     def json(self, method: str, path: str, **options: Any) -> Any:
         """The JSON of the answer to one request."""
         with self._errors():
-            return checked(self._client.request(method, path, **options)).json()
+            response = checked(self._client.request(method, path, **options))
+        try:
+            return response.json()
+        except ValueError:
+            raise Error(f"{self.url} answered something else than JSON", hint="is it an Apiary server?") from None
 
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
         """The answer to one POST."""
@@ -132,6 +141,8 @@ class Client:
         for wait in RETRY_SECONDS:
             try:
                 return self._http.post(path, body, headers)
+            except HostCrashed:
+                raise
             except Unavailable:
                 time.sleep(wait)
         return self._http.post(path, body, headers)

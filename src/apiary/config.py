@@ -32,6 +32,11 @@ class Settings:
     host_memory_bytes: int = 1024 * 1024 * 1024
     recording: bool = True
 
+    @property
+    def url(self) -> str:
+        """Where the server answers."""
+        return f"http://[{self.address}]:{self.port}" if ":" in self.address else f"http://{self.address}:{self.port}"
+
 
 def database_folder(url: str | None) -> Path:
     """The folder of a server's databases, from `sqlite:///FOLDER`; by default `.apiary`."""

@@ -188,8 +188,9 @@ def test_a_url_that_is_none_is_refused(app, url, tmp_path, monkeypatch):
             assert opened.call("count") == 0
         assert Path(".apiary/core.db").is_file()
         return
-    with pytest.raises(DeclarationError, match="sqlite:///"):
+    with pytest.raises(DeclarationError, match="engine") as raised:
         apiary.open(app, url)
+    assert "sqlite:///" in raised.value.hint
 
 
 def test_a_file_that_is_no_database_is_refused(app, tmp_path):

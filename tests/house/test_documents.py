@@ -119,7 +119,8 @@ class Reader:
         if block.language == "json":
             json.loads(text)
         if block.title is not None:
-            path = self.folder / block.title
+            path = (self.folder / block.title).resolve()
+            assert path.is_relative_to(self.folder.resolve()), f"{block.title} lies outside of the document's folder"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         elif block.language == "python":

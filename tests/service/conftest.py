@@ -71,10 +71,10 @@ class Server:
 
     def start(self) -> "Server":
         """Start the process, and wait until it serves."""
+        command = [sys.executable, "-m", "apiary", "serve"]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "apiary", "serve", "--database", f"sqlite:///{self.data}"]
-                + ["--port", str(self.port), *self.options],
+                [*command, "--database", f"sqlite:///{self.data}", "--port", str(self.port), *self.options],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

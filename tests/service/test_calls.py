@@ -76,7 +76,9 @@ def test_a_key_of_another_call_is_refused(zoo):
     assert zoo.call("count", name=counter) == 1
 
 
-@pytest.mark.parametrize(("function", "status", "code"), [("refuse", 422, "not_today"), ("fail", 500, "internal_error")])
+@pytest.mark.parametrize(
+    ("function", "status", "code"), [("refuse", 422, "not_today"), ("fail", 500, "internal_error")]
+)
 def test_a_failure_is_an_outcome_too(zoo, function, status, code):
     key = name()
     first = problem(zoo.post(function, {"name": key}, key=key), status, code)

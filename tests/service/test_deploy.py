@@ -6,14 +6,13 @@ import io
 import os
 import tarfile
 import threading
-import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-APP = '''
+APP = """
 import time
 from apiary import App, Rejected, Transaction
 
@@ -29,7 +28,7 @@ def version(tx: Transaction, seconds: float = 0) -> str:
 @app.transaction
 def count(tx: Transaction) -> int:
     return tx.execute("insert into hits default values returning id").scalar()
-'''
+"""
 MIGRATION = "create table hits (id integer primary key);"
 
 
@@ -116,14 +115,16 @@ def test_calls_in_flight_finish_on_the_version_that_they_began_with(server, writ
     tools.eventually(lambda: len(server.hosts("small")) == 1)
 
 
-UNPRINTABLE = '''
+UNPRINTABLE = """
 class Odd(Exception):
     def __repr__(self):
         raise ValueError
     __str__ = __repr__
 
 raise Odd
-'''
+"""
+STRANGE = "\n\n@app.query\ndef f(tx: Transaction, x: object.__class__) -> int:\n    return 1\n"
+LONELY = "\n\n@app.query\ndef f() -> int:\n    return 1\n"
 BROKEN = {
     "syntax": {"small.py": "def (:\n"},
     "import": {"small.py": "import no_such_module_anywhere\n"},
@@ -134,8 +135,8 @@ BROKEN = {
     "bad name": {"small.py": "from apiary import App\na = App('Not A Name')\n"},
     "reserved": app_files("x", "apiary"),
     "reserved too": app_files("x", "platform"),
-    "a type that does not travel": {"small.py": source("x") + "\n\n@app.query\ndef f(tx: Transaction, x: object.__class__) -> int:\n    return 1\n"},
-    "no transaction": {"small.py": source("x") + "\n\n@app.query\ndef f() -> int:\n    return 1\n"},
+    "a type that does not travel": {"small.py": source("x") + STRANGE},
+    "no transaction": {"small.py": source("x") + LONELY},
     "exit": {"small.py": "import sys\nsys.exit(0)\n"},
     "os exit": {"small.py": "import os\nos._exit(0)\n"},
     "interrupt": {"small.py": "raise KeyboardInterrupt\n"},
@@ -155,7 +156,8 @@ def test_what_is_broken_is_refused_and_the_old_version_serves(server, write, too
     kept = {path.name for path in server.data.iterdir() if "-" not in path.name}
     code = set((server.data / "code").iterdir())
     tools.eventually(lambda: len(server.hosts("small")) == 1)
-    response = server.deploy(write(BROKEN[what], "broken"))
+    files = BROKEN[what]
+    response = server.deploy(write(files, "broken") / next(iter(files)))
     assert response.status_code == 422, response.text
     found = response.json()
     assert found["code"] in ("bundle_refused", "migration_refused", "declaration"), found
@@ -165,7 +167,9 @@ def test_what_is_broken_is_refused_and_the_old_version_serves(server, write, too
         assert "apiary/" not in found["traceback"].split("small.py")[-1]
     assert server.call("version", app="small") == "good"
     assert [v["version"] for v in server.http.get("/api/v1/apps/small/versions").json() if v["active"]] == [before]
-    tools.eventually(lambda: len(tools.marked_processes(server.mark)) <= 1 + len(server.http.get("/api/v1/apps").json()))
+    tools.eventually(
+        lambda: len(tools.marked_processes(server.mark)) <= 1 + len(server.http.get("/api/v1/apps").json())
+    )
     assert {path.name for path in server.data.iterdir() if "-" not in path.name} == kept
     assert set((server.data / "code").iterdir()) == code
 
@@ -318,13 +322,7 @@ def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
         host = process.HostProcess("v")
         with pytest.raises(BundleRefused, match="load"):
             await host.start(start)
+        await asyncio.wait_for(host._ended.wait(), 5)
         return host.pid
 
-    async def run() -> None:
-        pid = await begin()
-        end = time.monotonic() + 5
-        while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
-            await asyncio.sleep(0.01)
-        assert not os.path.exists(f"/proc/{pid}")
-
-    asyncio.run(run())
+    assert not os.path.exists(f"/proc/{asyncio.run(begin())}")

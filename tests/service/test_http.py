@@ -19,7 +19,9 @@ def alive(zoo) -> None:
     assert zoo.call("bump", name=uuid.uuid4().hex) == 1
 
 
-def request(path: bytes, body: bytes = b"", *headers: bytes, method: bytes = b"POST", length: int | None = None) -> bytes:
+def request(
+    path: bytes, body: bytes = b"", *headers: bytes, method: bytes = b"POST", length: int | None = None
+) -> bytes:
     size = b"Content-Length: %d" % (len(body) if length is None else length)
     return b"\r\n".join([b"%s %s HTTP/1.1" % (method, path), b"Host: test", size, *headers, b"", body])
 

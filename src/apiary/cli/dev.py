@@ -7,15 +7,15 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.text import Text
-from watchfiles import awatch
+from watchfiles import Change, awatch
 
 from apiary.bundle import locate, make_bundle
-from apiary.cli.output import errors, fail, milliseconds
+from apiary.cli.output import errors, fail, milliseconds, say
 from apiary.config import Settings, database_folder
 from apiary.events import Activated, CallEnded, Event, HostDied
 from apiary.gateway.server import run
 from apiary.platform.platform import Caller, Platform
-from apiary.runtime.errors import Error
+from apiary.runtime.errors import BundleRefused, Error
 from apiary.runtime.ids import id_text
 
 DEVELOPER = Caller("developer", ("admin",))
@@ -26,33 +26,51 @@ def develop(path: Path, database: str | None, port: int) -> None:
     locate(path)
     settings = Settings(folder=database_folder(database), port=port)
     tasks: set[asyncio.Task[None]] = set()
+    first: list[str | None] = []
 
     async def prepare(platform: Platform) -> None:
         platform.watch(lambda event: _print(event, platform))
-        await _deploy(path, platform)
+        first.append(await _deploy(path, platform, None))
 
     def ready(platform: Platform) -> None:
-        address = f"http://{platform.settings.address}:{platform.settings.port}"
-        errors.print(f"serving {address} without keys, on this machine only; watching {path} (Ctrl-C ends)")
+        url = platform.settings.url
+        say(f"serving {url} without keys, on this machine only; watching {path} (Ctrl-C ends)")
         for name in platform.apps:
-            errors.print(f"try it at {address}/apps/{name}/docs")
-        tasks.add(asyncio.get_running_loop().create_task(_follow(path, platform)))
+            say(f"try it at {url}/apps/{name}/docs")
+        tasks.add(asyncio.get_running_loop().create_task(_follow(path.resolve(), platform, first[0])))
 
     run(settings, ready, prepare=prepare, trusting=True)
 
 
-async def _follow(path: Path, platform: Platform) -> None:
-    folder = locate(path)[0]
-    async for _ in awatch(folder if path.is_dir() else path, debounce=200, step=50):
-        await _deploy(path, platform)
+async def _follow(path: Path, platform: Platform, last: str | None) -> None:
+    """Deploy whatever changes. A file is watched by its folder, because editors replace files by new ones."""
+    watched = [path]
+    if path.is_file():
+        watched = [
+            path.parent,
+            *(path.parent / name for name in ("migrations", "web") if (path.parent / name).is_dir()),
+        ]
+
+    def visible(change: Change, file: str) -> bool:
+        parts = Path(file).relative_to(path if path.is_dir() else path.parent).parts
+        return not any(part.startswith(".") or part == "__pycache__" for part in parts)
+
+    async for _ in awatch(*watched, watch_filter=visible, recursive=path.is_dir(), debounce=200, step=50):
+        last = await _deploy(path, platform, last)
 
 
-async def _deploy(path: Path, platform: Platform) -> None:
+async def _deploy(path: Path, platform: Platform, last: str | None) -> str | None:
+    """Deploy the app, unless it is what was deployed last; returns its version, or none where it cannot be read."""
+    version = None
     try:
-        await platform.deploy(await asyncio.to_thread(make_bundle, path), DEVELOPER)
-    except Error as error:
-        fail(error)
+        bundle = await asyncio.to_thread(make_bundle, path)
+        version = bundle.version
+        if version != last:
+            await platform.deploy(bundle, DEVELOPER)
+    except (Error, OSError) as error:
+        fail(error if isinstance(error, Error) else BundleRefused(f"the app cannot be read: {error}"))
         errors.print(Text("not deployed; the version before serves on", "yellow"))
+    return version
 
 
 def _print(event: Event, platform: Platform) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from rich.text import Text
 
 from apiary import __version__
 from apiary.bundle import make_bundle
@@ -36,23 +37,28 @@ Key = Annotated[Optional[str], typer.Option("--key", envvar="APIARY_KEY", help="
 LOCAL = "http://127.0.0.1:8000"
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, also to a terminal.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, also to a terminal (anywhere).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_version)
+    ] = False,
 ) -> None:
     """Functions that run as transactions inside the database."""
     Output.json = as_json
-    if version:
-        show(__version__)
-        raise typer.Exit
 
 
 @app.command()
 def new(directory: Annotated[Path, typer.Argument(help="The folder to make.")]) -> None:
     """Make a new app: a module, a migration, a test."""
     name = offline.new_app(directory)
-    say(f"made {directory}: now run [bold]apiary dev {directory}[/bold]")
+    say(f"made {directory}: now run apiary dev {directory}")
     show({"app": name, "path": str(directory)})
 
 
@@ -63,11 +69,13 @@ def serve(
         typer.Option("--database", envvar="APIARY_DATABASE", help="sqlite:///FOLDER; default: .apiary/"),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", envvar="APIARY_PORT", help="The port; 0 for any.")] = 8000,
+    port: Annotated[
+        int, typer.Option("--port", envvar="APIARY_PORT", min=0, max=65535, help="The port; 0 for any.")
+    ] = 8000,
     anonymous_calls: Annotated[bool, typer.Option("--anonymous-calls", help="Take calls without a key.")] = False,
-    max_request_bytes: Annotated[int, typer.Option(help="The largest request.")] = 1024 * 1024,
-    max_waiting_calls: Annotated[int, typer.Option(help="Calls of one app in flight; more are refused.")] = 1024,
-    host_memory_mb: Annotated[int, typer.Option(help="Memory of one host, in MiB.")] = 1024,
+    max_request_bytes: Annotated[int, typer.Option(min=1, help="The largest request.")] = 1024 * 1024,
+    max_waiting_calls: Annotated[int, typer.Option(min=1, help="Calls of one app in flight; more are refused.")] = 1024,
+    host_memory_mb: Annotated[int, typer.Option(min=0, help="Memory of one host, in MiB; 0: no limit.")] = 1024,
 ) -> None:
     """Run a server. The first key of a new platform is APIARY_ADMIN_KEY, or is made and printed once."""
     settings = Settings(
@@ -85,8 +93,8 @@ def serve(
     def ready(platform: Platform) -> None:
         chosen = platform.settings
         if platform.new_admin_key:
-            say(f"the admin key of this new platform, shown once: [bold]{platform.new_admin_key}[/bold]")
-        say(f"serving http://{chosen.address}:{chosen.port} (process {os.getpid()}, data in {chosen.folder}/)")
+            say(f"the admin key of this new platform, shown once: {platform.new_admin_key}")
+        say(f"serving {chosen.url} (process {os.getpid()}, data in {chosen.folder}/)")
 
     run(settings, ready)
 
@@ -95,7 +103,9 @@ def serve(
 def dev(
     path: Annotated[Path, typer.Argument(help="The app: a file, a package, or a folder.")],
     database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER")] = None,  # noqa: UP045
-    port: Annotated[int, typer.Option("--port", envvar="APIARY_PORT", help="The port; 0 for any.")] = 8000,
+    port: Annotated[
+        int, typer.Option("--port", envvar="APIARY_PORT", min=0, max=65535, help="The port; 0 for any.")
+    ] = 8000,
 ) -> None:
     """Serve an app while you write it: deploy, watch, reload, show calls as they happen. Takes calls without a key."""
     dev_command.develop(path, database, port)
@@ -188,7 +198,7 @@ def doctor(
 ) -> None:
     """Look at this machine and at a folder of databases: is everything as it must be?"""
     checks = offline.examine(database_folder(database))
-    rows = [(check.name, "ok" if check.good else "[red]problem[/red]", check.found) for check in checks]
+    rows = [(check.name, "ok" if check.good else Text("problem", "red"), check.found) for check in checks]
     table("doctor", ("check", "", "found"), rows, [check.as_json() for check in checks])
     if not all(check.good for check in checks):
         raise typer.Exit(1)
@@ -209,12 +219,16 @@ def _arguments(given: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the command line."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--json"]
+    if len(arguments) < len(sys.argv) - 1:
+        arguments.insert(0, "--json")
     try:
-        status = app(standalone_mode=False)
+        app(arguments, prog_name="apiary")
     except Error as error:
-        status = fail(error).exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        status = 130
-    except typer.Exit as exit:
-        status = exit.exit_code
-    sys.exit(status if isinstance(status, int) else 0)
+        sys.exit(fail(error).exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read the output has enough of it
+        sys.exit(141)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(fail(WrongArguments(f"{place}{error.strerror or error}")).exit_code)

@@ -43,7 +43,7 @@ def show(value: Any) -> None:
 
 def say(message: str) -> None:
     """A word to people on what happened; not part of the result."""
-    errors.print(message)
+    errors.print(Text(message), soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], value: Any) -> None:
@@ -55,7 +55,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], val
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else "" if cell is None else str(cell) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     people.print(made)
     if not rows:
         people.print("[dim]nothing[/dim]")

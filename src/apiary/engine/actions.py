@@ -20,6 +20,7 @@ from apiary.runtime.call import Bound, Program, failure, problem_of, record_of, 
 from apiary.runtime.declaration import IDEMPOTENCY_KEY
 from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Rejected, Unavailable
 from apiary.runtime.ids import id_text
+from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 
@@ -84,6 +85,8 @@ class ActionRunner:
                 return
             check_roles(bound.function, call.roles)
             arguments = bound.codec.decode(call)
+            outcome, record = self._attempts(call, bound, arguments)
+            self._write(record, written)
         except Exception as error:  # noqa: BLE001 - the engine's, or of the user's validators: the call must be answered
             problem = problem_of(call, error)
             outcome = Outcome(error=problem, cause=error)
@@ -91,9 +94,6 @@ class ActionRunner:
                 self._write(failure(self._program, bound, call, Notes(now_microseconds()), problem, error), written)
             else:
                 settle(outcome)
-            return
-        outcome, record = self._attempts(call, bound, arguments)
-        self._write(record, written)
 
     def _not_written(self, call: Call, bound: Bound) -> Outcome:
         """The answer where the record was not kept: what another process recorded for this call, if it did."""
@@ -118,12 +118,13 @@ class ActionRunner:
                 record = record_of(self._program, bound, tried, notes, "ok", output)
                 return Outcome(output, duration=record.duration), record
             except BaseException as error:  # noqa: BLE001 - whatever it raised, it is retried or recorded
-                notes.lines.append({"at": now_microseconds() - started, "message": f"attempt {attempt}: {error!r}"})
+                said = f"attempt {attempt}: {type(error).__name__}: {plain(error)}"
+                notes.lines.append({"at": now_microseconds() - started, "message": said})
                 wait = min(options.backoff * 2 ** (attempt - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
-                over = time.monotonic() + wait >= end
-                if isinstance(error, DeadlineExceeded) or (over and attempt <= options.retries):
+                last = isinstance(error, Rejected) or attempt > options.retries
+                if isinstance(error, DeadlineExceeded) or (not last and time.monotonic() + wait >= end):
                     return stopped(self._program, call, notes)
-                if isinstance(error, Rejected) or attempt > options.retries:
+                if last:
                     problem = problem_of(call, error)
                     record = failure(self._program, bound, tried, notes, problem, error)
                     return Outcome(error=problem, cause=error, duration=record.duration), record

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -20,7 +22,7 @@ from apiary.engine.protocol import Committed, Engine, Lane
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import DatabaseUnavailable, Error, Overloaded
+from apiary.runtime.errors import DatabaseUnavailable, Error, Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 
 MAX_BATCH = 128
@@ -76,8 +78,11 @@ class Dispatcher:
         self._watchdog = watchdog or Watchdog()
         self._to_write: SimpleQueue[Job | Recording | None] = SimpleQueue()
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
-        self._records: list[Record] = []
+        self._records: deque[Record] = deque()
+        self._nudged = False
         self._closing = False
+        self._readers_ended = False
+        self._closed = False
         self.backlog = Backlog(engine.queued, lambda: self._to_write.put(None))
         self._actions = ActionRunner(engine, program, lambda *record: self._to_write.put(Recording(*record)))
         self._durability = Durability(engine.sync, broken)
@@ -99,19 +104,34 @@ class Dispatcher:
             self._to_read.put(Job(call, bound, reply))
         else:
             self._to_write.put(Job(call, bound, reply))
+        if self._closed:
+            self._refuse_rest()
 
     def close(self) -> None:
-        """Finish what was submitted, then end the threads."""
+        """Finish what was submitted, then end the threads. What is submitted later is refused."""
         self.backlog.close()
         self._closing = True
         self._to_read.put(None)
         for thread in self._threads[1:]:
             thread.join()
+        self._readers_ended = True
         self._to_write.put(None)
         self._threads[0].join()
         self._durability.close()
         self._actions.close()
         self._watchdog.close()
+        self._closed = True
+        self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        for queue in (self._to_read, self._to_write):
+            with suppress(Empty):
+                while True:
+                    item = queue.get_nowait()
+                    if isinstance(item, Job):
+                        error = Unavailable("the app was closed; the call was not run")
+                        item.reply(item.call, Outcome(error=problem_of(item.call, error), cause=error))
+        self._flush()
 
     def _start(
         self,
@@ -145,14 +165,15 @@ class Dispatcher:
         batches = Batches(self._to_write)
         while True:
             wait = RECORDS_WAIT_SECONDS if self._records else None
-            items = batches.next(wait)
+            items = batches.next(0.0 if self._readers_ended else wait)
             jobs = [item for item in items if isinstance(item, Job)]
             recordings = [item for item in items if isinstance(item, Recording)]
             jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, MAX_BATCH - len(jobs)))
-            records, self._records = self._records, []
+            self._nudged = False
+            records = [self._records.popleft() for _ in range(len(self._records))]
             if jobs or records or recordings:
                 self._commit(lane, batches, jobs, recordings, records)
-            elif self._closing and not items:
+            elif self._readers_ended and not items:
                 lane.close()
                 return
 
@@ -208,10 +229,9 @@ class Dispatcher:
 
     def _keep(self, records: list[Record]) -> None:
         """Hand records of queries to the writer, which writes them with its next commit, or after a short wait."""
-        first = not self._records
-        room = MAX_RECORDS_WAITING - len(self._records)
-        self._records += records[:room]
-        if first and records:
+        self._records.extend(records[: MAX_RECORDS_WAITING - len(self._records)])
+        if records and not self._nudged:
+            self._nudged = True
             self._to_write.put(None)
 
     def _from_backlog(self, limit: int) -> list[Job]:
@@ -238,6 +258,8 @@ class Dispatcher:
                 continue
             error = Overloaded(f"{job.call.function} waited {now - job.arrived:.1f} s and was not run; send it again")
             job.reply(job.call, Outcome(error=problem_of(job.call, error), cause=error))
+        if len(fresh) < len(jobs):
+            self._flush()
         return fresh
 
 

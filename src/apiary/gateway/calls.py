@@ -28,6 +28,7 @@ from apiary.platform.messages import Invoke
 from apiary.platform.platform import Caller, Platform
 from apiary.runtime.errors import (
     Error,
+    Forbidden,
     MethodNotAllowed,
     NotAuthenticated,
     UnknownFunction,
@@ -37,6 +38,7 @@ from apiary.runtime.errors import (
 from apiary.runtime.ids import id_text, new_id
 
 ANONYMOUS = Caller("anonymous", ())
+LOOPBACK = {b"localhost", b"127.0.0.1", b"[::1]"}
 MAX_KNOWN_CALLERS = 10_000
 
 
@@ -84,6 +86,8 @@ class Calls:
         if key is None:
             if self._anonymous is None:
                 raise NotAuthenticated("a call needs a key here")
+            if self._anonymous.roles:
+                _check_origin(headers)
             return self._anonymous
         known = self._callers.get(key)
         if known is None:
@@ -136,6 +140,17 @@ def _query_arguments(query: bytes) -> bytes:
     except ValueError as error:
         raise WrongArguments(f"the query string cannot be read: {error}") from None
     return json.dumps(given).encode()
+
+
+def _check_origin(headers: Headers) -> None:
+    """Where this machine is trusted, the pages of other sites are not, though it is its browser that sends for them."""
+    found = dict(headers)
+    host = found.get(b"host", b"")
+    origin = found.get(b"origin")
+    if host.rpartition(b":")[0] not in LOOPBACK and host not in LOOPBACK:
+        raise Forbidden("calls without a key must be sent to localhost", hint="or run: apiary serve, with keys")
+    if origin is not None and origin.partition(b"://")[2] != host:
+        raise Forbidden("a page of another site cannot call this server without a key")
 
 
 def _check_type(value: bytes) -> None:

@@ -28,10 +28,11 @@ from apiary.engine.watchdog import SLOT, SLOTS, Watchdog
 from apiary.log.questions import QUESTIONS
 from apiary.platform.manifest import manifest_of
 from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, to_host
-from apiary.runtime.errors import Error, InternalError
+from apiary.runtime.errors import BundleRefused, Error, InternalError
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
 
+RESERVED = {"apiary", "platform"}
 RECEIVE_BYTES = 1 << 18
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
@@ -53,11 +54,14 @@ class Host:
         _limit_memory(message.memory_bytes)
         sys.path[:0] = [message.code, *([message.packages] if message.packages else [])]
         app = load_app(message.module)
+        if app.name in RESERVED:
+            raise BundleRefused(f"{app.name!r} is the platform's own name", hint="give the app another one")
         program = compile_program(app, message.version)
         manifest = manifest_of(app, program)
+        migrations = read_migrations(app.migrations)
         path = Path(message.database_folder) / f"{app.name}.db"
         self._engine = SqliteEngine(path, convert_rows, recording=message.recording)
-        migrated = self._engine.migrate(read_migrations(app.migrations), message.version)
+        migrated = self._engine.migrate(migrations, message.version)
         self._dispatcher = Dispatcher(
             self._engine,
             program,
@@ -71,7 +75,7 @@ class Host:
 
     def refuse(self, error: BaseException) -> None:
         """Say why the app cannot be loaded."""
-        known = error if isinstance(error, Error) else InternalError(f"the host failed to start: {error!r}")
+        known = error if isinstance(error, Error) else BundleRefused(f"the app makes its host fail: {name_of(error)}")
         self._send(Refused(json.dumps(known.problem(), default=str).encode()))
 
     def serve(self, frames: Frames, waiting: list[bytes]) -> None:
@@ -173,6 +177,14 @@ def main() -> None:
         os._exit(1)
     host.serve(frames, waiting)
     os._exit(0)
+
+
+def name_of(error: BaseException) -> str:
+    """An error in a few words, whatever it does when it is printed."""
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - a class of the user
+        return type(error).__name__
 
 
 def _die() -> None:

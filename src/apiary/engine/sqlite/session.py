@@ -86,6 +86,7 @@ class SqliteSession:
         self.platform(statement)
         schema: Any = self.platform("schema_version").fetchall()[0][0]
         if schema != self._schema:
+            self.platform("load_schema").fetchall()
             self._schema = schema
             self._statements.clear()
 

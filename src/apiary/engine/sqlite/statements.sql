@@ -59,6 +59,10 @@ release apiary_nested;
 -- name: undo_nested
 rollback to apiary_nested;
 
+-- Preparing a statement trusts the schema that the connection knows; running one makes it look, and load it again.
+-- name: load_schema
+select 1 from sqlite_schema limit 0;
+
 -- name: schema_version
 pragma schema_version;
 

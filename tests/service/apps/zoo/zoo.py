@@ -6,7 +6,8 @@ import re
 import sys
 import time
 from dataclasses import dataclass
-from datetime import date, datetime, time as clock, timedelta
+from datetime import date, datetime, timedelta
+from datetime import time as clock
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal

@@ -1,0 +1,356 @@
+"""The command line as people and programs use it: real processes, with and without a terminal."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import httpx
+import pytest
+
+COMMANDS = ["new", "serve", "dev", "deploy", "call", "versions", "rollback", "backup", "restore", "doctor", "log",
+            "log calls", "log show"]  # fmt: skip
+
+
+def clean(environment: dict[str, str] | None = None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("APIARY", "FORCE_COLOR"))}
+    return {**kept, **(environment or {})}
+
+
+def apiary(*words, cwd=None, environment=None, seconds=60):
+    return subprocess.run(
+        [sys.executable, "-m", "apiary", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=cwd,
+        env=clean(environment),
+    )
+
+
+def on_terminal(*words, cwd=None, environment=None, seconds=30) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal; returns its status and what was to be seen."""
+    main, other = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "apiary", *map(str, words)],
+        stdin=other, stdout=other, stderr=other, cwd=cwd, env={**clean(environment), "COLUMNS": "160", "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(other)
+    seen = b""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and select.select([main], [], [], end - time.monotonic())[0]:
+        try:
+            part = os.read(main, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        seen += part
+    os.close(main)
+    return process.wait(seconds), seen.decode()
+
+
+@pytest.fixture(scope="module")
+def at(zoo, tools):
+    """The environment of somebody with the key of the server."""
+    return {"APIARY_URL": zoo.url, "APIARY_KEY": tools.KEY}
+
+
+def test_every_command_explains_itself():
+    for command in COMMANDS:
+        done = apiary(*command.split(), "--help")
+        assert done.returncode == 0, done
+        assert "Usage: apiary " + command in done.stdout
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", apiary("--version").stdout)
+    done = apiary()
+    assert "Commands" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["frob"], 2),
+        (["--frob"], 2),
+        (["deploy"], 2),
+        (["deploy", "no/such/place"], 1),
+        (["deploy", "."], 1),
+        (["dev", "no/such/place"], 1),
+        (["dev", ".", "--port", "x"], 2),
+        (["new"], 2),
+        (["new", "Not/A-Name!"], 1),
+        (["new", "a.file/app"], 1),
+        (["new", "a.file"], 1),
+        (["new", "not_empty"], 1),
+        (["call", "zoo"], 2),
+        (["call", "zoo", "bump", "name"], 1),
+        (["call", "zoo", "bump", "=x"], 1),
+        (["call", "zoo", "bump", "nmae=x"], 1),
+        (["call", "zoo", "bump", "by=x", "name=1"], 1),
+        (["call", "zoo", "bmup"], 1),
+        (["call", "zooo", "bump"], 1),
+        (["call", "zoo", "refuse", "name=a"], 1),
+        (["call", "zoo", "fail"], 1),
+        (["call", "../..", "healthz"], 1),
+        (["call", "zoo", "bump", "--url", "http://127.0.0.1:1"], 1),
+        (["call", "zoo", "bump", "--url", "localhost:1"], 1),
+        (["call", "zoo", "bump", "--url", "http://[::"], 1),
+        (["call", "zoo", "bump", "--url", ""], 1),
+        (["call", "zoo", "bump", "--key", "wrong"], 1),
+        (["call", "zoo", "bump", "--key", "ä"], 1),
+        (["call", "zoo", "bump", "--key", "a\nb"], 1),
+        (["versions", "none"], 1),
+        (["rollback", "zoo"], 1),
+        (["rollback", "zoo", "none"], 1),
+        (["log", "calls", "none"], 1),
+        (["log", "calls", "--limit", "-1"], 1),
+        (["log", "calls", "--limit", "x"], 2),
+        (["log", "show", "none"], 1),
+        (["log", "frob"], 2),
+        (["backup", "no/such/place.tar"], 1),
+        (["backup", "a.file"], 1),
+        (["restore", "none.tar", "--database", "sqlite:///new"], 1),
+        (["restore", "a.file", "--database", "sqlite:///new"], 1),
+        (["restore", "a.file", "--database", "sqlite:///not_empty"], 1),
+        (["restore", "not_empty", "--database", "sqlite:///new"], 1),
+        (["doctor", "--database", "mysql://x"], 1),
+        (["doctor", "--database", "sqlite:///broken"], 1),
+        (["doctor", "--database", "sqlite:///no/such/place"], 0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_answered_in_words(at, tmp_path, words, status):
+    (tmp_path / "a.file").write_text("x")
+    (tmp_path / "not_empty").mkdir()
+    (tmp_path / "not_empty" / "x").write_text("x")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "shop.db").write_text("this is no database, and long enough to be one" * 100)
+    done = apiary(*words, cwd=tmp_path, environment=at)
+    assert done.returncode == status, done
+    assert "Traceback" not in done.stderr.replace('"traceback', "")
+    if status == 1 and words[0] != "doctor":
+        problem = json.loads(done.stderr.strip().splitlines()[-1])
+        assert problem["detail"]
+        assert problem["code"]
+    if status == 2:
+        assert "Usage" in done.stderr
+
+
+def test_calls_by_the_command_line_have_typed_values(at):
+    counter = uuid.uuid4().hex
+    assert json.loads(apiary("call", "zoo", "bump", f"name={counter}", "by=-3", environment=at).stdout) == -3
+    done = apiary("call", "zoo", "scalars", "integer=7", "text=a=b c", "flag=true", "numbers=[1, 2]", environment=at)
+    assert json.loads(done.stdout)["text"] == "a=b c"
+    assert json.loads(apiary("call", "zoo", "count", 'name="7"', environment=at).stdout) == 0
+    for _ in range(2):
+        done = apiary("call", "zoo", "bump", f"name={counter}", "--idempotency-key", counter, environment=at)
+        assert json.loads(done.stdout) == -2
+
+
+def test_what_ran_is_shown(at):
+    name = uuid.uuid4().hex
+    apiary("call", "zoo", "bump", f"name={name}", environment=at)
+    failed = json.loads(apiary("call", "zoo", "fail", f"name={name}", environment=at).stderr)
+    calls = json.loads(apiary("log", "calls", "zoo", "--function", "bump", environment=at).stdout)
+    assert (calls[0]["function"], calls[0]["status"]) == ("bump", "ok")
+    shown = json.loads(apiary("log", "show", calls[0]["id"], environment=at).stdout)
+    assert shown["input"]["name"] == name
+    shown = json.loads(apiary("log", "show", failed["call_id"], environment=at).stdout)
+    assert "LookupError" in shown["error"]["traceback"]
+    statuses = {
+        call["status"] for call in json.loads(apiary("log", "calls", "--status", "failed", environment=at).stdout)
+    }
+    assert statuses == {"failed"}
+
+
+def test_people_get_tables_and_programs_json(at):
+    status, seen = on_terminal("log", "calls", "zoo", environment=at)
+    assert status == 0
+    assert "started" in seen
+    assert "\x1b[" in seen
+    assert not seen.lstrip().startswith("[{")
+    for words in (("--json", "log", "calls", "zoo"), ("log", "calls", "zoo", "--json")):
+        status, seen = on_terminal(*words, environment=at)
+        assert (status, json.loads(seen)[0]["app"]) == (0, "zoo")
+    status, seen = on_terminal("call", "zoo", "refuse", "name=[/bold]", environment=at)
+    assert status == 1
+    assert "error: no, thank you" in re.sub(r"\x1b\[[\d;]*m", "", seen)
+    status, seen = on_terminal("versions", "zoo", environment=at)
+    assert (status, "serving" in seen) == (0, True)
+    status, seen = on_terminal("call", "zoo", "fail", environment=at)
+    call = re.search(r"call: (\S+)", re.sub(r"\x1b\[[\d;]*m", "", seen))
+    status, seen = on_terminal("log", "show", call[1], environment=at)
+    assert (status, "LookupError" in seen) == (0, True)
+
+
+def test_output_that_nobody_reads_is_no_mistake(at):
+    command = f"{sys.executable} -m apiary log calls zoo | true"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=30, env=clean(at), check=False
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_deploy_versions_and_rollback(at, tmp_path):
+    made = apiary("new", tmp_path / "clinic")
+    assert json.loads(made.stdout)["app"] == "clinic"
+    first = json.loads(apiary("deploy", tmp_path / "clinic", environment=at).stdout)
+    assert (first["app"], first["migrations"]) == ("clinic", ["001-create-notes.sql"])
+    module = tmp_path / "clinic" / "clinic.py"
+    module.write_text(module.read_text() + "\n# another version\n")
+    second = json.loads(apiary("deploy", tmp_path / "clinic", environment=at).stdout)
+    assert second["version"] != first["version"]
+    back = json.loads(apiary("rollback", "clinic", environment=at).stdout)
+    assert back["version"] == first["version"]
+    versions = json.loads(apiary("versions", "clinic", environment=at).stdout)
+    assert [(v["version"], v["active"]) for v in versions] == [(first["version"], True), (second["version"], False)]
+    module.write_text("import nothing_like_this\n")
+    refused = apiary("deploy", module, environment=at)
+    assert refused.returncode == 1
+    assert "clinic.py" in json.loads(refused.stderr)["traceback"]
+    status, seen = on_terminal("deploy", module, environment=at)
+    assert status == 1
+    assert 'File "' in seen
+    assert "nothing_like_this" in seen
+
+
+def test_a_new_app_passes_its_own_test(tmp_path):
+    apiary("new", "garden", cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path / "garden", env=clean(),
+    )  # fmt: skip
+    assert (done.returncode, "2 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_backup_restore_and_doctor(zoo, at, tmp_path, new_server, tools):
+    name = uuid.uuid4().hex
+    zoo.call("bump", name=name, by=7)
+    done = json.loads(apiary("backup", tmp_path / "all.tar", environment=at).stdout)
+    assert done["bytes"] == (tmp_path / "all.tar").stat().st_size
+    assert apiary("backup", tmp_path / "wrong.tar", "--key", "wrong", environment=at).returncode == 1
+    assert not (tmp_path / "wrong.tar").exists()
+    assert not [file for file in zoo.data.iterdir() if file.suffix == ".tar"]
+    apiary("restore", tmp_path / "all.tar", "--database", f"sqlite:///{tmp_path}/data")
+    checks = json.loads(apiary("doctor", "--database", f"sqlite:///{tmp_path}/data").stdout)
+    assert all(check["good"] for check in checks)
+    assert "zoo.db" in [check["name"] for check in checks]
+    restored = new_server("--anonymous-calls")
+    assert restored.call("count", name=name) == 7
+    assert restored.http.get("/api/v1/apps").status_code == 200
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes((tmp_path / "all.tar").read_bytes()[:-20_000])
+    done = apiary("restore", cut, "--database", f"sqlite:///{tmp_path}/cut")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_completion_is_offered():
+    done = apiary(
+        "--show-completion", environment={"SHELL": "/bin/bash", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    )
+    assert "Traceback" not in done.stderr
+    done = apiary(
+        environment={"_APIARY_COMPLETE": "complete_bash", "COMP_WORDS": "apiary ver", "COMP_CWORD": "1"},
+    )
+    assert done.stdout.split() == ["versions"]
+
+
+class Dev:
+    """`apiary dev` in a process of its own."""
+
+    def __init__(self, tools, path, cwd):
+        self.tools = tools
+        self.mark = uuid.uuid4().hex
+        self.output = cwd / f"dev-{self.mark}.txt"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "apiary", "dev", str(path), "--port", "0"],
+                stdout=output, stderr=subprocess.STDOUT, cwd=cwd, start_new_session=True,
+                env={**clean(), "APIARY_TEST_MARK": self.mark, "COLUMNS": "200"},
+            )  # fmt: skip
+        self.url = self.shown(r"serving (http://\S+)")[1]
+
+    def shown(self, pattern, seconds=15):
+        def found():
+            assert self.process.poll() is None, self.text()
+            return re.search(pattern, self.text())
+
+        return self.tools.eventually(found, seconds, f"{pattern} in the output")
+
+    def text(self):
+        return self.output.read_text()
+
+    def call(self, app, function, **arguments):
+        return httpx.post(f"{self.url}/apps/{app}/{function}", json=arguments, timeout=20)
+
+
+@pytest.mark.parametrize("how", ["folder", "file", "here"])
+def test_dev_follows_the_files(tools, tmp_path, how):
+    apiary("new", "garden", cwd=tmp_path)
+    folder = tmp_path / "garden"
+    module = folder / "garden.py"
+    path = {"folder": folder, "file": module, "here": "."}[how]
+    dev = Dev(tools, path, folder if how == "here" else tmp_path)
+    try:
+        assert dev.call("garden", "add_note", text="one").json() == 1
+        dev.shown(r"garden\.add_note ok")
+        good = module.read_text()
+
+        def change(text):
+            fresh = folder / "fresh"
+            fresh.write_text(text)
+            fresh.replace(module)
+
+        change(good.replace('return tx.execute("select count', 'return 100 + tx.execute("select count'))
+        tools.eventually(lambda: dev.call("garden", "add_note", text="two").json() > 100)
+        change(good + "\nraise LookupError('a mistake')\n")
+        dev.shown(r"garden\.py")
+        dev.shown("LookupError: a mistake")
+        assert dev.call("garden", "add_note", text="three").json() > 100
+        (folder / "migrations" / "002-more.sql").write_text("create table more (a);")
+        change(good)
+        tools.eventually(lambda: dev.call("garden", "add_note", text="four").json() < 100)
+        dev.shown("002-more.sql")
+        deploys = len(re.findall(r"garden \w{12} serves", dev.text()))
+        for number in range(20):
+            dev.call("garden", "add_note", text=str(number))
+        dev.shown("(?s)(garden.add_note ok.*){23}")
+        assert len(re.findall(r"garden \w{12} serves", dev.text())) == deploys
+        change(good.replace("text.strip()", "text.strop()"))
+        tools.eventually(lambda: dev.call("garden", "add_note", text="x").status_code == 500)
+        dev.shown("AttributeError: 'str' object has no attribute 'strop'")
+        os.killpg(dev.process.pid, signal.SIGINT)
+        assert dev.process.wait(15) == 0
+        tools.eventually(lambda: not tools.marked_processes(dev.mark), 5)
+        assert dev.text().count("Traceback") == 2 + dev.text().count('"traceback"')
+    finally:
+        if dev.process.poll() is None:
+            dev.process.kill()
+            dev.process.wait()
+
+
+def test_dev_trusts_this_machine_and_no_page_of_another_site(tools, tmp_path):
+    apiary("new", "garden", cwd=tmp_path)
+    dev = Dev(tools, tmp_path / "garden", tmp_path)
+    try:
+        api = dev.url + "/api/v1/apps"
+        assert httpx.get(api).status_code == 200
+        for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}):
+            assert httpx.get(api, headers=headers).status_code == 403
+            assert httpx.post(f"{dev.url}/apps/garden/add_note", json={"text": "x"}, headers=headers).status_code == 403
+        assert httpx.get(api, headers={"Origin": dev.url}).status_code == 200
+        assert (
+            httpx.get(api.replace("127.0.0.1", "localhost"), headers={"Origin": "http://evil.example"}).status_code
+            == 403
+        )
+    finally:
+        dev.process.send_signal(signal.SIGTERM)
+        assert dev.process.wait(20) == 0

@@ -1,0 +1,262 @@
+"""A server as a process: its start, its end, its limits, its keys."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+
+def serve(folder, *options, environment=None, seconds=20):
+    """`apiary serve` that is to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "apiary", "serve", *options],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_server_when_its_calls_are_answered(new_server, tools, name):
+    server = new_server("--anonymous-calls")
+    server.deployed(tools.APPS / "zoo")
+    idle = socket.create_connection(("127.0.0.1", server.port))
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(server.post, "slow", {"seconds": 0.7, "key": "drain"}),
+            pool.submit(server.post, "slow_query", {"seconds": 1}),
+            pool.submit(server.post, "slow_action", {"seconds": 1}),
+        ]
+        tools.eventually(lambda: server.hosts()[0]["in_flight"] == 3)
+        server.process.send_signal(signal.Signals[name])
+        assert [call.result().status_code for call in calls] == [200, 200, 200]
+        answered = time.monotonic()
+        assert server.process.wait(10) == 0
+        assert time.monotonic() - answered < 5
+    idle.close()
+    assert "Traceback" not in server.text()
+    server.start()
+    assert server.call("effects", prefix="drain") == {"drain": 1}
+
+
+def test_a_server_ends_though_a_call_does_not(new_server, tools):
+    server = new_server("--anonymous-calls")
+    server.deployed(tools.APPS / "zoo")
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(server.post, "block", {"name": "x"})
+        tools.eventually(lambda: server.hosts()[0]["in_flight"] == 1)
+        assert server.stop(15) == 0
+        assert call.result().status_code == 504
+
+
+def test_a_second_server_is_refused(new_server, tools):
+    server = new_server()
+    done = serve(server.folder, "--database", f"sqlite:///{server.data}", "--port", "0")
+    assert done.returncode == 1
+    assert f"process {server.process.pid}" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = serve(server.folder, "--database", f"sqlite:///{server.folder}/other", "--port", str(server.port))
+    assert done.returncode == 1
+    assert str(server.port) in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert server.http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--host", "999.9.9.9"),
+        ("--host", "no.such.name.invalid"),
+        ("--port", "99999"),
+        ("--port", "-1"),
+        ("--port", "x"),
+        ("--database", "mysql://here"),
+        ("--database", "sqlite:////proc/nothing/here"),
+        ("--database", "sqlite:////dev/null"),
+        ("--max-waiting-calls", "0"),
+        ("--max-request-bytes", "-1"),
+        ("--host-memory-mb", "-1"),
+        ("--nothing",),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_in_words(tmp_path, options):
+    done = serve(tmp_path, "--port", "0", *options)
+    assert done.returncode in (1, 2), done
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip()
+
+
+def test_a_server_listens_on_ipv6(new_server, tools):
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    server = new_server("--host", "::1")
+    assert server.url.startswith("http://[::1]:")
+    assert httpx.get(server.url + "/healthz").json()["status"] == "ok"
+
+
+def test_the_first_key_is_made_and_shown_once(new_server):
+    server = new_server(environment={"APIARY_ADMIN_KEY": ""})
+    words = server.text().split()
+    key = next(word for word in words if word.startswith("apiary_"))
+    headers = {"Authorization": f"Bearer {key}"}
+    assert httpx.get(server.url + "/api/v1/apps", headers=headers).json() == []
+    assert server.stop() == 0
+    server.start()
+    assert "apiary_" not in server.text()
+    assert httpx.get(server.url + "/api/v1/apps", headers=headers).json() == []
+    assert key.encode() not in b"".join(file.read_bytes() for file in server.data.iterdir() if file.is_file())
+
+
+def test_the_first_key_can_be_given_and_is_never_shown(new_server, tools):
+    server = new_server()
+    server.deployed(tools.APPS / "zoo")
+    server.post("fail")
+    assert httpx.get(server.url + "/api/v1/apps", headers={"Authorization": f"Bearer {tools.KEY}"}).status_code == 200
+    assert tools.KEY not in server.text()
+    assert tools.KEY.encode() not in b"".join(file.read_bytes() for file in server.data.iterdir() if file.is_file())
+    for process in tools.marked_processes(server.mark):
+        if process != server.process.pid:
+            with open(f"/proc/{process}/environ", "rb") as environment:
+                assert tools.KEY.encode() not in environment.read()
+    server.stop()
+    server.environment["APIARY_ADMIN_KEY"] = "another"
+    server.start()
+    assert server.http.get("/api/v1/apps").status_code == 200
+    assert httpx.get(server.url + "/api/v1/apps", headers={"Authorization": "Bearer another"}).status_code == 401
+
+
+def test_calls_want_a_key_unless_told_otherwise(new_server, tools):
+    server = new_server()
+    server.deployed(tools.APPS / "zoo")
+    response = httpx.post(server.url + "/apps/zoo/bump", json={"name": "a"})
+    assert (response.status_code, response.json()["code"]) == (401, "not_authenticated")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert "Authorization" in response.json()["hint"]
+    assert httpx.post(server.url + "/apps/nothing/bump").status_code == 401
+    assert server.call("count", name="a") == 0
+
+
+def test_too_many_calls_are_refused_and_the_server_recovers(new_server, tools):
+    server = new_server("--anonymous-calls", "--max-waiting-calls", "8")
+    server.deployed(tools.APPS / "zoo")
+    with ThreadPoolExecutor(40) as pool:
+        calls = [pool.submit(server.post, "slow", {"seconds": 0.05}) for _ in range(40)]
+        answers = [call.result() for call in calls]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(answers) - len(refused) >= 8
+    assert refused
+    for answer in refused:
+        assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+        assert int(answer.headers["retry-after"]) > 0
+    assert server.call("bump", name="after") == 1
+    assert server.hosts()[0]["in_flight"] == 0
+
+
+def test_requests_have_a_greatest_size(new_server, tools):
+    server = new_server("--anonymous-calls", "--max-request-bytes", "1000")
+    server.deployed(tools.APPS / "zoo")
+    base = len('{"name": ""}')
+    fits = server.http.post("/apps/zoo/bump", content=b'{"name": "%s"}' % (b"x" * (1000 - base)))
+    assert fits.status_code == 200
+    for content in (b'{"name": "%s"}' % (b"x" * (1001 - base)), b"x" * 10_000_000, (b"x" * 100 for _ in range(1000))):
+        try:
+            response = server.http.post("/apps/zoo/bump", content=content)
+        except httpx.TransportError:
+            continue
+        assert (response.status_code, response.json()["code"]) == (413, "payload_too_large")
+    assert server.call("bump", name="after") == 1
+
+
+def metric(server, name: str, **labels: str) -> float:
+    for family in text_string_to_metric_families(httpx.get(server.url + "/metrics").text):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return sample.value
+    return 0.0
+
+
+def test_metrics_count_what_happens(new_server, tools):
+    server = new_server("--anonymous-calls")
+    server.deployed(tools.APPS / "zoo")
+    for _ in range(3):
+        server.call("bump", name="m")
+    server.post("refuse", {"name": "m"})
+    server.call("later", key="m")
+    os.kill(server.host(), signal.SIGKILL)
+    server.call("bump", name="m")
+    tools.eventually(lambda: metric(server, "apiary_calls_total", function="effect", code="ok") == 1)
+    assert metric(server, "apiary_calls_total", app="zoo", function="bump", code="ok") == 4
+    assert metric(server, "apiary_calls_total", app="zoo", function="refuse", code="not_today") == 1
+    assert metric(server, "apiary_call_duration_seconds_count", app="zoo", function="bump") == 4
+    assert metric(server, "apiary_call_duration_seconds_bucket", app="zoo", function="bump", le="+Inf") == 4
+    assert metric(server, "apiary_host_deaths_total", app="zoo") == 1
+    assert metric(server, "apiary_activations_total", app="zoo") >= 1
+    assert metric(server, "apiary_calls_in_flight", app="zoo") == 0
+    assert metric(server, "apiary_host_resident_bytes", app="zoo") > 10 * 2**20
+    assert metric(server, "apiary_calls_total", function="none") == 0
+
+
+def test_health_tells_which_apps_are_down(new_server, tools, tmp_path):
+    server = new_server("--anonymous-calls")
+    assert server.http.get("/healthz").json() == {"status": "ok", "apps_down": []}
+    code = f"import os\nfrom apiary import App\nassert not os.path.exists('{tmp_path}/bad')\napp = App('flaky')\n"
+    files = {"flaky.py": code}
+    server.deployed(tools.write_app(tmp_path / "flaky", files))
+    server.deployed(tools.APPS / "zoo")
+    (tmp_path / "bad").touch()
+    server.stop()
+    server.start()
+    assert server.http.get("/healthz").json() == {"status": "degraded", "apps_down": ["flaky"]}
+    assert server.call("bump", name="others") == 1
+    response = server.post("anything", app="flaky")
+    assert (response.status_code, response.headers.get("retry-after") is not None) == (503, True)
+    (tmp_path / "bad").unlink()
+    tools.eventually(lambda: server.http.get("/healthz").json()["status"] == "ok", 10)
+
+
+@pytest.mark.soak
+def test_memory_and_descriptors_stay_where_they_are(new_server, tools):
+    server = new_server("--anonymous-calls")
+    server.deployed(tools.APPS / "zoo")
+
+    def load(calls: int) -> None:
+        with httpx.Client(base_url=server.url, timeout=30) as http:
+            for _ in range(calls):
+                assert http.post("/apps/zoo/bump", json={"name": "soak"}).status_code == 200
+
+    def spread(calls: int) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(load, calls // 8) for _ in range(8)]:
+                done.result()
+
+    def memory() -> int:
+        with open(f"/proc/{server.process.pid}/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+    spread(8_000)
+    before = memory()
+    spread(50_000)
+    assert memory() - before < 8 * 2**20
+    assert server.hosts()[0]["in_flight"] == 0
+    before = descriptors()
+    for _ in range(50):
+        server.deployed(tools.APPS / "zoo")
+    tools.eventually(lambda: len(server.hosts()) == 1, 30)
+    tools.eventually(lambda: descriptors() <= before + 2, 10)
