@@ -6,6 +6,7 @@ A body must fit strictly (`"7"` is no integer); a query string is text, so its v
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ CONFIG = ConfigDict(
 )
 RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 MAX_ERRORS_SHOWN = 20
+SCRYPT_COST = 2**13
+DIGEST = "apiary:digest"
 
 
 class FunctionCodec:
@@ -86,11 +89,17 @@ class FunctionCodec:
     def canonical(self, call: Call) -> bytes:
         """The input as the log keeps it: the body as it came, a query string as the arguments that it meant.
 
-        Where an argument is secret (`pydantic.SecretStr`), the arguments are written again, with stars for it.
+        Where an argument is secret (`pydantic.SecretStr`), the arguments are written again, with stars for it. A slow
+        digest then tells whether a call that repeats an idempotency key repeats the secret, too.
         """
         if not call.lax and not self._secret:
             return call.input or b"{}"
-        return self._arguments.dump_json(self.decode(call))
+        arguments = self._arguments.dump_json(self.decode(call))
+        if not self._secret or call.key is None:
+            return arguments
+        exact = json.dumps(json.loads(call.input or b"{}"), sort_keys=True).encode()
+        digest = hashlib.scrypt(exact, salt=call.key.encode(), n=SCRYPT_COST, r=8, p=1, dklen=16).hex()
+        return json.dumps({**json.loads(arguments), DIGEST: digest}).encode()
 
     def encode(self, result: Any) -> bytes:
         """The result as JSON; `InternalError` where it is not what the signature says."""

@@ -20,8 +20,6 @@ def names(content: bytes) -> list[str]:
         return archive.getnames()
 
 
-
-
 @pytest.fixture
 def package(tmp_path):
     folder = tmp_path / "project"

@@ -154,7 +154,14 @@ def test_a_function_outside_of_a_transaction_says_what_to_do(app):
 
 def test_wrong_arguments_are_refused_before_anything_runs(app, url):
     with apiary.open(app, url) as opened:
-        for args, kwargs in [((1, 2), {}), ((1,), {"x": 1}), ((), {"y": 1}), (("1",), {}), ((1.5,), {}), ((object(),), {})]:
+        for args, kwargs in [
+            ((1, 2), {}),
+            ((1,), {"x": 1}),
+            ((), {"y": 1}),
+            (("1",), {}),
+            ((1.5,), {}),
+            ((object(),), {}),
+        ]:
             with pytest.raises(WrongArguments):
                 opened.call("put", *args, **kwargs)
         assert opened.call("count") == 0

@@ -20,12 +20,12 @@ def engine(tmp_path):
 
 def files(**sql: str) -> list[Migration]:
     """Migrations as they are read: `m1="…"` is the file `1.sql`."""
-    return [
-        Migration(f"{name[1:]}.sql", text, hashlib.sha256(text.encode()).hexdigest()) for name, text in sql.items()
-    ]
+    return [Migration(f"{name[1:]}.sql", text, hashlib.sha256(text.encode()).hexdigest()) for name, text in sql.items()]
 
 
-def look(engine, sql="select name from sqlite_master where name not like 'apiary_%' and name not like 'sqlite_%' order by 1"):
+def look(
+    engine, sql="select name from sqlite_master where name not like 'apiary_%' and name not like 'sqlite_%' order by 1"
+):
     return [row[0] for row in engine._connection.execute(sql).fetchall()]
 
 

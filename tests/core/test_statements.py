@@ -84,7 +84,9 @@ def test_a_row_reads_by_attribute_by_name_and_by_position(inside):
 
 
 def test_columns_with_awkward_names_can_be_read(inside):
-    row = inside(lambda tx: tx.execute('select 1 as "keys", 2 as "a b", 3 as "class", 4 as x, 5 as x, 6 as _values').one())
+    row = inside(
+        lambda tx: tx.execute('select 1 as "keys", 2 as "a b", 3 as "class", 4 as x, 5 as x, 6 as _values').one()
+    )
     assert (row["keys"], row["a b"], row["class"], row["x"], row["_values"]) == (1, 2, 3, 4, 6)
     assert callable(row.keys)
 
@@ -117,7 +119,11 @@ def test_rows_become_records(inside, kind):
         return found.all(kind), found.first(kind), tx.execute("select cost, id, name from items where id = 2").one(kind)
 
     everything, first, swapped = inside(body)
-    assert everything == [kind(id=1, name="one", cost=10), kind(id=2, name="two", cost=20), kind(id=3, name="three", cost=None)]
+    assert everything == [
+        kind(id=1, name="one", cost=10),
+        kind(id=2, name="two", cost=20),
+        kind(id=3, name="three", cost=None),
+    ]
     assert first == everything[0]
     assert swapped == everything[1]
 

@@ -189,7 +189,9 @@ def test_decimals_compare_with_numbers(inside):
 
 def test_instants_sort_in_the_order_of_time(inside):
     zones = [timezone(timedelta(hours=hours)) for hours in (-11, 0, 5, 14)]
-    instants = [datetime(2026, 1, 1, 12, tzinfo=zone) + timedelta(milliseconds=step) for zone in zones for step in range(3)]
+    instants = [
+        datetime(2026, 1, 1, 12, tzinfo=zone) + timedelta(milliseconds=step) for zone in zones for step in range(3)
+    ]
 
     def body(tx):
         tx.execute_many("insert into kinds (an_instant) values (:at)", [{"at": at} for at in instants])
@@ -220,7 +222,9 @@ VALUES = {
     "a_time": st.times(),
     "a_naive_time": st.datetimes(),
     "an_instant": st.datetimes(
-        min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29), timezones=st.timezones()  # noqa: DTZ001
+        min_value=datetime(1, 1, 3),
+        max_value=datetime(9999, 12, 29),
+        timezones=st.timezones(),  # noqa: DTZ001
     ),
     "a_decimal": st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**10), max_value=10**10),
     "an_id": st.uuids(),

@@ -10,7 +10,7 @@ from rich.text import Text
 from watchfiles import Change, awatch
 
 from apiary.bundle import locate, make_bundle
-from apiary.cli.output import errors, fail, milliseconds, say
+from apiary.cli.output import errors, explain, milliseconds, say
 from apiary.config import Settings, database_folder
 from apiary.events import Activated, CallEnded, Event, HostDied
 from apiary.gateway.server import run
@@ -68,7 +68,7 @@ async def _deploy(path: Path, platform: Platform, last: str | None) -> str | Non
         if version != last:
             await platform.deploy(bundle, DEVELOPER)
     except (Error, OSError) as error:
-        fail(error if isinstance(error, Error) else BundleRefused(f"the app cannot be read: {error}"))
+        explain(error if isinstance(error, Error) else BundleRefused(f"the app cannot be read: {error}"))
         errors.print(Text("not deployed; the version before serves on", "yellow"))
     return version
 

@@ -6,61 +6,20 @@ import shutil
 import sys
 import tarfile
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import apsw
-
+from apiary.engine.sqlite import health
 from apiary.runtime.declaration import NAME
 from apiary.runtime.errors import WrongArguments
 
-MODULE = '''"""The app {name}."""
-
-from apiary import App, Rejected, Transaction
-
-app = App("{name}")
-
-
-@app.query
-def notes(tx: Transaction) -> list[str]:
-    """All notes, the latest first."""
-    return tx.execute("select text from notes order by id desc").scalars()
-
-
-@app.transaction
-def add_note(tx: Transaction, text: str) -> int:
-    """Keep a note; returns how many there are."""
-    if not text.strip():
-        raise Rejected("a note needs some text", code="empty_note")
-    tx.execute("insert into notes (text, at) values (:text, :at)", text=text, at=tx.now)
-    return tx.execute("select count(*) from notes").scalar()
-'''
-MIGRATION = """create table notes (
-    id integer primary key,
-    text text not null,
-    at timestamp not null
-);
-"""
-TEST = '''"""Tests of {name}: each has a fresh database. Run them with pytest."""
-
-from pathlib import Path
-
-import apiary
-import pytest
-
-APP = Path(__file__).parent.parent / "{name}.py"
-
-
-def test_a_note_is_kept(apiary_app):
-    app = apiary_app(APP)
-    assert app.call("add_note", text="hello") == 1
-    assert app.call("notes") == ["hello"]
-
-
-def test_an_empty_note_is_refused(apiary_app):
-    with pytest.raises(apiary.Rejected, match="needs some text"):
-        apiary_app(APP).call("add_note", text=" ")
-'''
+TEMPLATE = {
+    "app.py.txt": "NAME.py",
+    "001-create-notes.sql": "migrations/001-create-notes.sql",
+    "test_app.py.txt": "tests/test_NAME.py",
+}
+"""The files of a new app, by their names in `template/`. `NAME` stands for the name of the app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +42,12 @@ def new_app(directory: Path) -> str:
         raise WrongArguments(f"{directory.name!r} cannot name an app", hint="lower-case letters, digits and _")
     if directory.exists() and any(directory.iterdir()):
         raise WrongArguments(f"{directory} is not empty")
-    files = {
-        f"{name}.py": MODULE.format(name=name),
-        "migrations/001-create-notes.sql": MIGRATION,
-        f"tests/test_{name}.py": TEST.format(name=name),
-        ".gitignore": ".apiary/\n__pycache__/\n",
-    }
-    for path, text in files.items():
-        file = directory / path
+    template = files("apiary.cli").joinpath("template")
+    texts = {path: template.joinpath(source).read_text(encoding="utf-8") for source, path in TEMPLATE.items()}
+    for path, text in {**texts, ".gitignore": ".apiary/\n__pycache__/\n"}.items():
+        file = directory / path.replace("NAME", name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        file.write_text(text.replace("NAME", name), encoding="utf-8")
     return name
 
 
@@ -121,27 +76,11 @@ def examine(folder: Path) -> list[Check]:
     python = sys.version_info
     checks = [
         Check("Python 3.11 or newer", python >= (3, 11), ".".join(map(str, python[:3]))),
-        Check("SQLite 3.44 or newer", _sqlite() >= (3, 44), apsw.sqlite_lib_version()),
+        Check("SQLite 3.44 or newer", health.sqlite_version() >= (3, 44), ".".join(map(str, health.sqlite_version()))),
     ]
-    place = folder if folder.exists() else folder.absolute().parent
+    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(place).free
     checks.append(Check("free disk", free > 100 * 2**20, f"{free // 2**20} MiB at {place}"))
     for file in sorted(folder.glob("*.db")):
-        checks.append(_database(file))
+        checks.append(Check(file.name, *health.examine(file)))
     return checks
-
-
-def _sqlite() -> tuple[int, ...]:
-    return tuple(map(int, apsw.sqlite_lib_version().split(".")))
-
-
-def _database(file: Path) -> Check:
-    try:
-        connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)
-        found = connection.execute("pragma quick_check(1)").fetchall()[0][0]
-        calls = connection.execute("select count(*) from apiary_calls").fetchall()[0][0]
-        queued = connection.execute("select count(*) from apiary_queue").fetchall()[0][0]
-        connection.close()
-    except apsw.Error as error:
-        return Check(file.name, False, str(error))
-    return Check(file.name, found == "ok", f"{found}; {calls} calls recorded, {queued} waiting in the queue")

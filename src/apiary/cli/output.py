@@ -81,8 +81,15 @@ def milliseconds(microseconds: int) -> str:
 def fail(error: Error) -> typer.Exit:
     """Show an error to its reader; returns what ends the command with status 1."""
     if wants_json():
-        print(json.dumps(error.problem(), default=str), file=sys.stderr)
-        return typer.Exit(1)
+        called = {"call_id": error.call_id} if error.call_id else {}
+        print(json.dumps({**error.problem(), **called}, default=str), file=sys.stderr)
+    else:
+        explain(error)
+    return typer.Exit(1)
+
+
+def explain(error: Error) -> None:
+    """Show an error to people."""
     errors.print(Text.assemble(("error: ", "bold red"), error.message))
     for wrong in error.details.get("errors", []):
         errors.print(Text(f"  {wrong.get('argument') or 'arguments'}: {wrong.get('message')}"))
@@ -93,4 +100,3 @@ def fail(error: Error) -> typer.Exit:
         errors.print(Text.assemble(("hint: ", "bold"), error.hint))
     if error.call_id:
         errors.print(Text(f"call: {error.call_id}", "dim"))
-    return typer.Exit(1)

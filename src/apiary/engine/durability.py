@@ -23,7 +23,6 @@ class Durability:
     def __init__(self, sync: Callable[[], None], broken: Callable[[], None]) -> None:
         self._sync = sync
         self._broken = broken
-        self._failed = False
         self._waiting: SimpleQueue[Answer | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="apiary-sync", daemon=True)
         self._thread.start()
@@ -53,12 +52,12 @@ class Durability:
             self._release([answer for answer in waiting if answer is not None])
 
     def _release(self, answers: list[Answer]) -> None:
-        if not self._failed:
-            try:
-                self._sync()
-            except OSError:
-                self._failed = True  # the next sync would succeed, and say nothing of what this one has lost
-        for answer in answers:
-            answer(not self._failed)
-        if self._failed:
+        try:
+            self._sync()
+        except OSError:
+            for answer in answers:
+                answer(False)
             self._broken()
+            return
+        for answer in answers:
+            answer(True)

@@ -75,7 +75,8 @@ class Calls:
             headers.append(PROBLEM)
             if status == 503:
                 headers.append((b"retry-after", b"1"))
-        if answer.replayed:
+        if answer.replayed is not None:
+            headers[0] = (b"apiary-call-id", id_text(answer.replayed).encode())
             headers.append((b"idempotency-replayed", b"true"))
         self._platform.emit(CallEnded(app, function, call_id, answer.duration, problem))
         await respond(send, status, headers, body)

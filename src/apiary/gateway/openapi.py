@@ -31,6 +31,7 @@ PROBLEMS = {
     "503": "not run; send it again",
     "504": "stopped at its timeout; nothing was committed",
 }
+REFERENCE = "#/components/schemas/"
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -45,8 +46,8 @@ def document(manifest: dict[str, Any], server: str) -> dict[str, Any]:
     schemas: dict[str, Any] = {"Problem": PROBLEM_SCHEMA}
     paths: dict[str, Any] = {}
     for name, function in manifest["functions"].items():
-        arguments = _hoist(function["input"], schemas)
-        result = _hoist(function["output"], schemas)
+        arguments = _hoist(function["input"], schemas, f"{name}_arguments")
+        result = _hoist(function["output"], schemas, f"{name}_result")
         path = {"post": _post(name, function, arguments, result)}
         if function["kind"] == "query" and _fits_a_query_string(arguments):
             path["get"] = _get(name, function, arguments, result)
@@ -108,10 +109,28 @@ def _operation(identifier: str, function: dict[str, Any], result: dict[str, Any]
     }
 
 
-def _hoist(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """Move the definitions of a schema to where all operations find them."""
-    schemas.update(schema.get("$defs", {}))
+def _hoist(schema: dict[str, Any], schemas: dict[str, Any], owner: str) -> dict[str, Any]:
+    """Move the definitions of a schema to where all operations find them.
+
+    Where another definition has one of their names already, all bear that of their owner in front.
+    """
+    definitions: dict[str, Any] = schema.get("$defs", {})
+    if any(schemas.get(name, definition) != definition for name, definition in definitions.items()):
+        names = {REFERENCE + name: f"{REFERENCE}{owner}.{name}" for name in definitions}
+        schema = _renamed(schema, names)
+        definitions = {f"{owner}.{name}": definition for name, definition in schema["$defs"].items()}
+    schemas.update(definitions)
     return {name: value for name, value in schema.items() if name != "$defs"}
+
+
+def _renamed(schema: Any, names: dict[str, str]) -> Any:
+    """A schema whose references have other names."""
+    if isinstance(schema, dict):
+        return {
+            name: names.get(value, value) if name == "$ref" and isinstance(value, str) else _renamed(value, names)
+            for name, value in schema.items()
+        }
+    return [_renamed(item, names) for item in schema] if isinstance(schema, list) else schema
 
 
 def _fits_a_query_string(arguments: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import logging
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections import deque
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ from apiary.runtime.errors import BundleRefused, Error, InternalError
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
 
+log = logging.getLogger("apiary")
+
 RESERVED = {"apiary", "platform"}
 RECEIVE_BYTES = 1 << 18
 PR_SET_PDEATHSIG = 1
@@ -45,7 +49,8 @@ class Host:
         self._socket = connection
         self._recorder = recorder
         self._lock = threading.Lock()
-        self._out: list[bytes] = []
+        self._out: deque[bytes] = deque()
+        self._exhausted = False
         self._engine: Engine
         self._dispatcher: Dispatcher
 
@@ -99,9 +104,12 @@ class Host:
     def flush(self) -> None:
         """Send the answers that were collected since the last time."""
         with self._lock:
-            out, self._out = self._out, []
-            if out:
-                self._socket.sendall(b"".join(out))
+            frames = [self._out.popleft() for _ in range(len(self._out))]
+            if frames:
+                self._socket.sendall(b"".join(frames))
+        if self._exhausted:
+            log.error("a function ran out of memory; the host is replaced")
+            os._exit(os.EX_TEMPFAIL)
 
     def _send(self, message: Ready | Refused | Answer | Ran) -> None:
         self._out.append(frame(message))
@@ -121,6 +129,8 @@ class Host:
         self._dispatcher.submit(call, self._reply)
 
     def _reply(self, call: Call, outcome: Outcome) -> None:
+        if isinstance(outcome.cause, MemoryError):
+            self._exhausted = True
         error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
         self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,6 +15,8 @@ from apiary.platform.messages import Answer, Ask, Invoke, Ran, Start
 from apiary.platform.process import HostProcess, InFlight, gone
 from apiary.runtime.errors import DeadlineExceeded, Error, HostCrashed, Overloaded
 from apiary.runtime.ids import id_text
+
+log = logging.getLogger("apiary")
 
 MAX_CRASHES = 3
 MAX_ATTEMPTS = 10
@@ -196,7 +198,7 @@ class AppHosts:
         crashes = self._queue_crashes[call] = self._queue_crashes.get(call, 0) + 1
         if crashes == MAX_CRASHES:
             what = f"the queued call {id_text(call)} of {self.app} ended its host {crashes} times ({host.reason})"
-            print(f"apiary: {what}; it waits for another version", file=sys.stderr)
+            log.error("%s; it waits for another version", what)
 
     async def _restart(self, version: str) -> None:
         """Start the version again until it works, at once at first, then less and less often."""

@@ -71,7 +71,7 @@ class Answer(msgspec.Struct, tag="answer", array_like=True):
     id: bytes
     output: bytes
     error: bytes | None = None
-    replayed: bool = False
+    replayed: bytes | None = None
     duration: int = 0
 
 

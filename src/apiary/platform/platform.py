@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import secrets
 import shutil
-import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from apiary.platform.messages import Start
 from apiary.platform.process import HostProcess
 from apiary.platform.registry import Code, Key, Version, digest_of, registry
 from apiary.runtime.errors import BundleRefused, Error, NotAuthenticated, UnknownApp
+
+log = logging.getLogger("apiary")
 
 REGISTRY_FILE = "_platform.db"
 
@@ -210,7 +212,7 @@ class Platform:
         try:
             await hosts.switch(await hosts.start(version))
         except Error as error:
-            print(f"apiary: {app} {version} does not start: {error.message}", file=sys.stderr)
+            log.error("%s %s does not start: %s", app, version, error.message)
             hosts.keep_trying(version)
 
     async def _start_message(self, code: Code) -> Start:

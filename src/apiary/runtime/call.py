@@ -6,6 +6,7 @@ is unique by the call's id and by its idempotency key. What is here is the same 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import traceback
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record, Session
 from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
 
+MAX_QUERY_OUTPUT_BYTES = 4096
 RUNTIME_FOLDER = str(Path(__file__).parent.parent)
 
 
@@ -208,7 +210,7 @@ def record_of(
         duration=now_microseconds() - notes.started,
         status=status,
         input=bound.codec.canonical(call) if bound else call.input,
-        output=output,
+        output=_kept(bound, call, output),
         error=error,
         lines=as_json(notes.lines),
         nested=as_json(notes.nested),
@@ -216,6 +218,16 @@ def record_of(
         queued=call.queued,
         key=None if status == "stopped" else call.key,
     )
+
+
+def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None:
+    """What the record keeps of an output: a large one of a query, which can be asked again, only by its digest."""
+    if output is None or len(output) <= MAX_QUERY_OUTPUT_BYTES or call.key is not None:
+        return output
+    if bound is None or bound.function.kind is not Kind.QUERY:
+        return output
+    omitted = {"bytes": len(output), "sha256": hashlib.sha256(output).hexdigest()}
+    return json.dumps({"apiary:omitted": omitted}).encode()
 
 
 def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
@@ -240,10 +252,10 @@ def recorded_outcome(record: Record, call: Call, bound: Bound) -> Outcome:
             first_call_id=id_text(record.id),
         )
     if record.error is None:
-        return Outcome(record.output or b"null", replayed=True)
+        return Outcome(record.output or b"null", replayed=record.id)
     problem = json.loads(record.error)
     problem.pop("traceback", None)
-    return Outcome(error=problem, replayed=True)
+    return Outcome(error=problem, replayed=record.id)
 
 
 def user_traceback(cause: BaseException) -> str:

@@ -24,6 +24,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 DEFAULT_TIMEOUT_SECONDS = 10.0
 DEFAULT_ACTION_TIMEOUT_SECONDS = 60.0
 IDEMPOTENCY_KEY = "idempotency_key"
+PAGES = {"docs", "web"}
 
 
 class Kind(StrEnum):
@@ -205,6 +206,8 @@ def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
     name, body, kind = function.name, function.body, function.kind
     if not re.match(r"[a-zA-Z][a-zA-Z0-9_]{0,62}\Z", name):
         raise DeclarationError(f"{name!r} cannot be the name of a function: a letter first, then letters, digits, _")
+    if name in PAGES:
+        raise DeclarationError(f"{name!r} cannot be the name of a function: it is the address of the app's {name}")
     if inspect.iscoroutinefunction(body) and kind is not Kind.ACTION:
         raise DeclarationError(f"{name} is async: a {kind.value} is a plain `def` (an action may be async)")
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):

@@ -141,7 +141,7 @@ class Result:
     def one(self, kind: type[Any] | None = None) -> Any:
         """The only row. No row is `NoSuchRow` (the caller gets 404); more than one is an internal error."""
         if not self._rows:
-            raise NoSuchRow("the statement found no row", hint="use first() where having none is usual")
+            raise NoSuchRow("what was asked for is not there")
         if len(self._rows) > 1:
             raise InternalError(f"the statement found {len(self._rows)} rows where one() wants a single one")
         return self.first(kind) if kind is not None else self.first()

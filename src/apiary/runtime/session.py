@@ -61,13 +61,13 @@ class Record:
 class Outcome:
     """What a call came to: `output` (JSON) where `error` is none.
 
-    `replayed` says that it is the recorded outcome of an earlier run of the same call. `cause` is the
+    `replayed` is the id of the earlier call whose recorded outcome this is, if so. `cause` is the
     exception of the user's code, for callers in the same process. `duration` is in microseconds.
     """
 
     output: bytes = b""
     error: dict[str, Any] | None = None
-    replayed: bool = False
+    replayed: bytes | None = None
     cause: BaseException | None = None
     duration: int = 0
 

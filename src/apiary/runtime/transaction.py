@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, overload
 
-from apiary.runtime.errors import Forbidden, RuleBroken
+from apiary.runtime.errors import Forbidden, RuleBroken, UnknownFunction, WrongArguments
 from apiary.runtime.ids import id_text, new_id
 from apiary.runtime.plain import plain
 from apiary.runtime.result import Result
@@ -113,11 +113,15 @@ class Transaction:
             raise RuleBroken("a query cannot enqueue calls", hint="declare the function with @app.transaction")
         check_roles(function, self._call.roles)
         identifier = new_id()
+        try:
+            encoded = self._encode(function, args, kwargs)
+        except (WrongArguments, UnknownFunction) as error:
+            raise RuleBroken(f"{function!r} cannot be enqueued: {error.message}", hint=error.hint) from None
         self._session.enqueue(
             Queued(
                 id=identifier,
                 function=function.name,
-                input=self._encode(function, args, kwargs),
+                input=encoded,
                 caller=self._call.caller,
                 parent=self._call.id,
                 due=now_microseconds(),

@@ -40,6 +40,7 @@ class SqliteEngine:
             raise translate(error) from error
         self._lock = threading.Lock()
         self._turn = Turn()
+        self._disk_failed: OSError | None = None
         self._log: int | None = os.open(f"{path}-wal", os.O_RDONLY)
 
     def _install(self) -> None:
@@ -117,8 +118,15 @@ class SqliteEngine:
         )
 
     def sync(self) -> None:
-        if self._log is not None:
+        if self._log is None:
+            return
+        if self._disk_failed is not None:  # another try would succeed, and say nothing of what the first one lost
+            raise self._disk_failed
+        try:
             os.fdatasync(self._log)
+        except OSError as error:
+            self._disk_failed = error
+            raise
 
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         try:

@@ -72,6 +72,7 @@ class SqliteSession:
         self._violation: str | None = None
         self._changes_schema = False
         self._marks: list[int] = []
+        self._broken = False
         self.ended_by: Error | None = None
         self._run = connection.execute
 
@@ -134,27 +135,27 @@ class SqliteSession:
         return changed
 
     def savepoint(self, part: Part) -> None:
-        self._check_transaction()
-        self._run(SAVEPOINT[part])
         if part == "call":
+            self._broken = False
             self._marks.clear()
+        self._step(SAVEPOINT[part])
         self._marks.append(len(self.enqueued))
 
     def release(self, part: Part) -> None:
-        self._check_transaction()
-        self._run(RELEASE[part])
+        self._step(RELEASE[part])
         self._marks.pop()
 
     def undo(self, part: Part) -> None:
-        self._check_transaction()
-        self._run(UNDO[part])
-        self._run(RELEASE[part])
+        if part == "call":
+            self._broken = False
+        self._step(UNDO[part])
+        self._step(RELEASE[part])
         mark = self._marks.pop(0 if part == "call" else -1)
         del self.enqueued[mark:]
 
     def enqueue(self, queued: Queued) -> None:
         row = (queued.id, queued.function, queued.input.decode(), queued.caller, queued.parent, queued.due, 0)
-        self.platform("enqueue", row)
+        self._step(SQL["enqueue"], row)
         self.enqueued.append(queued)
 
     def record(self, record: Record) -> None:
@@ -177,9 +178,18 @@ class SqliteSession:
             self.ended_by = translated
         return translated
 
+    def _step(self, sql: str, parameters: tuple[Any, ...] = ()) -> None:
+        """Run a statement of the platform within a call. Where it fails, the call cannot go on: a part may be open."""
+        self._check_transaction()
+        try:
+            self._run(sql, parameters)
+        except apsw.Error as error:
+            self._broken = True
+            raise self._failed(error, sql) from error
+
     def _check_transaction(self) -> None:
         """Outside a transaction, each statement would commit by itself."""
-        if not self.connection.in_transaction:
+        if self._broken or not self.connection.in_transaction:
             raise DatabaseUnavailable("the database gave up the transaction", hint="is its disk full?")
 
     def _examine(self, sql: str) -> Statement:

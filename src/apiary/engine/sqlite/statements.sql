@@ -101,3 +101,10 @@ select * from apiary_calls where parent = :id order by seq;
 
 -- name: log_waiting
 select id, function from apiary_queue where parent = :id order by due, id;
+
+-- Is the file sound? The first fault that is found, or `ok`.
+-- name: check
+pragma quick_check(1);
+
+-- name: counts
+select (select count(*) from apiary_calls), (select count(*) from apiary_queue);

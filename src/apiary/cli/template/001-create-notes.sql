@@ -1,0 +1,5 @@
+create table notes (
+    id integer primary key,
+    text text not null,
+    at timestamp not null
+);
