@@ -9,22 +9,27 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import operator
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Annotated, Any, NotRequired, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from apiary.runtime.call import Bound, Program
-from apiary.runtime.declaration import App, Function
+from apiary.runtime.declaration import App, Function, Kind
 from apiary.runtime.errors import DeclarationError, InternalError, WrongArguments
 from apiary.runtime.result import Row
 from apiary.runtime.session import Call
+from apiary.runtime.transaction import Transaction
 
 CONFIG = ConfigDict(
     extra="forbid",
@@ -33,7 +38,7 @@ CONFIG = ConfigDict(
     arbitrary_types_allowed=False,
     allow_inf_nan=False,
 )
-RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
 MAX_ERRORS_SHOWN = 20
 SCRYPT_COST = 2**13
 DIGEST = "apiary:digest"
@@ -47,9 +52,11 @@ class FunctionCodec:
         self._hints = _hints(function)
         names = list(function.parameters)
         try:
-            self._arguments = _arguments_adapter(function, self._hints)
+            arguments = _arguments_type(function, self._hints)
+            self._arguments: TypeAdapter[Any] = TypeAdapter(arguments)
             result = self._hints.get("return", Any)
             self._result: TypeAdapter[Any] = _adapter(result)
+            self._writer = _configured(arguments)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError) as error:
             raise DeclarationError(
                 f"{function.name} uses a type that does not travel as JSON: {error.message}",
@@ -57,6 +64,7 @@ class FunctionCodec:
             ) from error
         self._validate_json = self._arguments.validator.validate_json
         self._dump = self._result.serializer.to_json
+        self._none = _takes_none(self._result)
         self._names = names
         self._secret = '"format":"password"' in json.dumps(self.input_schema(), separators=(",", ":"))
 
@@ -72,18 +80,15 @@ class FunctionCodec:
 
     def _decode_text(self, texts: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments from a query string: scalars and lists of scalars as text, anything else as JSON text."""
-        values: dict[str, Any] = {}
-        for name, given in texts.items():
-            hint = self._hints.get(name)
-            many = get_origin(hint) in (list, tuple, set, frozenset)
-            value = given if many else given[-1]
-            if isinstance(value, str) and value[:1] in ("{", "["):
-                try:
-                    value = json.loads(value)
-                except ValueError:
-                    pass
-            values[name] = value
-        arguments: dict[str, Any] = self._arguments.validate_python(values)
+        values = {name: given if _is_many(self._hints.get(name)) else given[-1] for name, given in texts.items()}
+        arguments: dict[str, Any]
+        try:
+            arguments = self._validate_json(json.dumps(values), strict=False)
+        except ValidationError:
+            read = {name: _read_json(value) for name, value in values.items()}
+            if read == values:
+                raise
+            arguments = self._validate_json(json.dumps(read), strict=False)
         return arguments
 
     def canonical(self, call: Call) -> bytes:
@@ -94,7 +99,7 @@ class FunctionCodec:
         """
         if not call.lax and not self._secret:
             return call.input or b"{}"
-        arguments = self._arguments.dump_json(self.decode(call))
+        arguments = self._writer.dump_json(self.decode(call), by_alias=True)
         if not self._secret or call.key is None:
             return arguments
         exact = json.dumps(json.loads(call.input or b"{}"), sort_keys=True).encode()
@@ -103,8 +108,16 @@ class FunctionCodec:
 
     def encode(self, result: Any) -> bytes:
         """The result as JSON; `InternalError` where it is not what the signature says."""
+        if result is None and not self._none:
+            raise InternalError(f"{self.function.name} returned None, which it does not declare")
         try:
-            return self._dump(result, warnings="error", fallback=_fallback)
+            try:
+                return self._dump(result, by_alias=True, warnings="error", fallback=_fallback)
+            except pydantic_core.PydanticSerializationError:
+                plain = _without_rows(result)
+                if plain is result:
+                    raise
+                return self._dump(plain, by_alias=True, warnings="error", fallback=_fallback)
         except pydantic_core.PydanticSerializationError as error:
             raise InternalError(f"{self.function.name} returned what it does not declare: {error}") from error
 
@@ -127,21 +140,32 @@ class FunctionCodec:
 
     def decode_result(self, output: bytes) -> Any:
         """A result from its JSON, as a value of the type that the function declares."""
-        return self._result.validate_json(output)
+        try:
+            return self._result.validate_json(output)
+        except ValidationError as error:
+            raise InternalError(
+                f"the call was kept, but its result is none that {self.function.name} declares: {error}"
+            ) from error
 
     def input_schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) of the arguments, with defaults."""
         schema = self._arguments.json_schema(mode="validation", ref_template="#/components/schemas/{model}")
         for name, parameter in self.function.parameters.items():
             if parameter.default is not inspect.Parameter.empty:
-                default = _adapter(self._hints.get(name, Any)).dump_python(parameter.default, mode="json")
-                schema["properties"][name]["default"] = default
+                with suppress(pydantic_core.PydanticSerializationError):  # a default that JSON cannot say
+                    adapter = _adapter(self._hints.get(name, Any))
+                    default = adapter.dump_python(parameter.default, mode="json", by_alias=True, warnings=False)
+                    schema["properties"][name]["default"] = default
         schema["title"] = f"{self.function.name} arguments"
         return schema
 
     def output_schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) of the result."""
-        return self._result.json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+        hint: Any = self._hints.get("return", Any)
+        many: TypeAdapter[Any] = TypeAdapter(list[hint], config=RESULT_CONFIG)
+        schema = many.json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+        shared = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+        return {**schema["items"], **shared}
 
     def _refusal(self, error: ValidationError) -> WrongArguments:
         """A refusal that names each argument that is wrong, what it was to be, and the nearest name."""
@@ -227,18 +251,31 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     except PydanticUserError as error:
         if error.code != "type-adapter-config-unused":
             raise
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
         return TypeAdapter(kind)
+    return _configured(kind)
 
 
-def _arguments_adapter(function: Function[..., Any], hints: Mapping[str, Any]) -> TypeAdapter[Any]:
+def _configured(kind: Any) -> TypeAdapter[Any]:
+    """An adapter whose configuration is ours also where the type is a dataclass or a TypedDict."""
+    alias: Any = TypeAliasType("Result", kind)
+    return TypeAdapter(alias, config=RESULT_CONFIG)
+
+
+def _arguments_type(function: Function[..., Any], hints: Mapping[str, Any]) -> Any:
     """The arguments as a TypedDict, so that any parameter name will do and defaults stay the function's own."""
     fields: dict[str, Any] = {}
     for name, parameter in function.parameters.items():
+        if isinstance(parameter.default, FieldInfo):
+            raise DeclarationError(
+                f"{function.name} has {name} = Field(…), which would be its value",
+                hint=f"write {name}: Annotated[…, Field(…)], and the default as a default",
+            )
         hint = _bounded(hints.get(name, Any))
         fields[name] = hint if parameter.default is inspect.Parameter.empty else NotRequired[hint]
     arguments = TypedDict(f"{function.name}_arguments", fields)  # type: ignore[misc]
     arguments.__pydantic_config__ = CONFIG  # type: ignore[attr-defined]
-    return TypeAdapter(arguments)
+    return arguments
 
 
 def _bounded(hint: Any) -> Any:
@@ -249,10 +286,63 @@ def _bounded(hint: Any) -> Any:
 
 
 def _hints(function: Function[..., Any]) -> dict[str, Any]:
+    """The annotations of a function. `Transaction` is known even where it is imported for type checkers only."""
+    body = function.body
     try:
-        return get_type_hints(function.body, include_extras=True)
-    except NameError as error:
+        names = {"Transaction": Transaction, **inspect.unwrap(body).__globals__}
+        hints = get_type_hints(body, names, include_extras=True)
+    except Exception as error:  # an annotation is an expression, which may raise anything
         raise DeclarationError(f"{function.name} has an annotation that cannot be resolved: {error}") from error
+    first = next(iter(inspect.signature(body).parameters), "")
+    if function.kind is not Kind.ACTION and hints.get(first, Any) not in (Transaction, Any):
+        raise DeclarationError(
+            f"{function.name} has {first}: {hints[first]!r} where its transaction is to be",
+            hint=f"write `def {function.name}(tx: Transaction, {first}, …)`",
+        )
+    return hints
+
+
+def _takes_none(adapter: TypeAdapter[Any]) -> bool:
+    """Whether None is a value of the type. Pydantic writes None for any type, because it so often is a default."""
+    try:
+        adapter.validate_python(None)
+    except ValidationError:
+        return False
+    except Exception:  # noqa: BLE001 - of the user's validators
+        return True
+    return True
+
+
+def _is_many(hint: Any) -> bool:
+    """Whether a parameter takes several values, each named in a query string: `list[int]`, `list[int] | None`."""
+    origin = get_origin(hint)
+    if origin in (Annotated, Union, UnionType):
+        return any(_is_many(part) for part in get_args(hint))
+    return (origin or hint) in (list, tuple, set, frozenset)
+
+
+def _read_json(value: Any) -> Any:
+    """Text that looks like JSON as what it means; a list of one such text, too."""
+    if isinstance(value, list) and len(value) == 1:
+        read = _read_json(value[0])
+        return value if read is value[0] else read
+    if isinstance(value, str) and (value[:1] in ("{", "[") or value == "null"):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
+def _without_rows(value: Any) -> Any:
+    """The value with rows as dictionaries; the same value where it holds none."""
+    if isinstance(value, Row):
+        return dict(zip(value.keys(), value, strict=True))
+    if isinstance(value, list):
+        items = [_without_rows(item) for item in value]
+        return value if all(map(operator.is_, items, value)) else items
+    if isinstance(value, dict):
+        named = {name: _without_rows(item) for name, item in value.items()}
+        return value if all(map(operator.is_, named.values(), value.values())) else named
+    return value
 
 
 def _fallback(value: Any) -> Any:

@@ -126,7 +126,7 @@ def test_a_folder_that_holds_no_single_app_is_refused(tmp_path, files):
     assert raised.value.hint
 
 
-def entry(name="a.py", type=tarfile.REGTYPE, content=b"", **fields):  # noqa: A002
+def entry(name="a.py", type=tarfile.REGTYPE, content=b"", **fields):
     made = tarfile.TarInfo(name)
     made.type, made.size = type, len(content)
     for field, value in fields.items():
@@ -134,7 +134,7 @@ def entry(name="a.py", type=tarfile.REGTYPE, content=b"", **fields):  # noqa: A0
     return made, content
 
 
-def archive(*entries, format=tarfile.PAX_FORMAT) -> bytes:  # noqa: A002
+def archive(*entries, format=tarfile.PAX_FORMAT) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=format) as written:
         for made, content in entries:

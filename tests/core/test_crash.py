@@ -9,11 +9,11 @@ from pathlib import Path
 
 import apsw
 import pytest
+from tests.core import child
 
 import apiary
 from apiary import Transaction
 from apiary.engine import backlog
-from tests.core import child
 
 CHILD = Path(child.__file__)
 ENDLESS = 1_000_000
@@ -59,7 +59,9 @@ def check(world: Path, opened: apiary.OpenApp, acknowledged: list[list[object]])
     left = {key for key in entries if key.endswith("leave")}
     outside = (world / "outside").read_text().split() if (world / "outside").exists() else []
     assert {key for (key,) in after["sent"]} == left <= set(outside)
-    log = dict(opened.engine._connection.execute("select key, count(*) from apiary_calls where key is not null group by key"))
+    log = dict(
+        opened.engine._connection.execute("select key, count(*) from apiary_calls where key is not null group by key")
+    )
     assert set(log.values()) <= {1}
     assert set(entries) <= set(log)
 
@@ -143,7 +145,7 @@ PROGRAM = [
 
 
 def one_fault(world, platform, connections, number, error, ended) -> bool:
-    """Run the program with a fault at one statement, and check everything. Returns whether there was such a statement."""
+    """Run the program with a fault at one statement, and check everything; false where there is no such statement."""
     for file in (*world.glob("app.db*"), *world.glob("outside")):
         file.unlink()
     connections.clear()
@@ -173,7 +175,13 @@ def one_fault(world, platform, connections, number, error, ended) -> bool:
 
 @pytest.mark.parametrize(
     ("error", "ended"),
-    [(apsw.IOError, False), (apsw.IOError, True), (apsw.FullError, True), (apsw.BusyError, False), (apsw.CorruptError, False)],
+    [
+        (apsw.IOError, False),
+        (apsw.IOError, True),
+        (apsw.FullError, True),
+        (apsw.BusyError, False),
+        (apsw.CorruptError, False),
+    ],
 )
 def test_a_fault_at_any_statement_keeps_all_or_nothing_of_each_call(
     world, platform, connections, monkeypatch, error, ended
@@ -198,7 +206,7 @@ def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(make_app, engine
         for _ in range(3):
             try:
                 put(tx, id, size)
-            except Exception:  # noqa: BLE001, S110 - the point
+            except Exception:  # noqa: BLE001 - the point
                 pass
         tx.execute("insert into blobs (id) values (:id)", id=id + 1000)
         return id
@@ -216,7 +224,9 @@ def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(make_app, engine
     pending = []
     for number in range(1, 21):
         function, size = [("put", 10), ("put", 1_000_000), ("put_stubbornly", 1_000_000), ("put", 20)][number % 4]
-        pending.append((number, size, calls.submit(function, json.dumps({"id": number, "size": size}), key=f"k{number}")))
+        pending.append(
+            (number, size, calls.submit(function, json.dumps({"id": number, "size": size}), key=f"k{number}"))
+        )
     for _, size, one in pending:
         outcome = one.outcome()
         assert (outcome.error or {"status": 200})["status"] == (200 if size < 100 else 503)

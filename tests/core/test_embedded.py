@@ -209,7 +209,10 @@ def test_a_file_that_is_no_database_is_refused(app, tmp_path):
 def test_apps_open_by_name_and_by_path(tmp_path, monkeypatch):
     folder = tmp_path / "one"
     folder.mkdir()
-    source = "from apiary import App, Transaction\napp = App('{0}')\n@app.query\ndef name(tx: Transaction) -> str:\n    return '{0}'\n"
+    source = (
+        "from apiary import App, Transaction\napp = App('{0}')\n"
+        "@app.query\ndef name(tx: Transaction) -> str:\n    return '{0}'\n"
+    )
     (folder / "unlikely_app.py").write_text(source.format("one"))
     with apiary.open(folder / "unlikely_app.py", f"sqlite:///{tmp_path}/a.db") as opened:
         assert opened.call("name") == "one"

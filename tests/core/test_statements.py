@@ -189,7 +189,8 @@ def test_upserts_and_common_table_expressions(inside):
         upsert = "insert into items (id, name, cost) values (:id, :name, 1) on conflict (id) do update set name = :name"
         tx.execute(upsert, id=1, name="uno")
         tx.execute(
-            "with cheap as (select id from items where cost < :limit) delete from items where id in (select id from cheap)",
+            "with cheap as (select id from items where cost < :limit) "
+            "delete from items where id in (select id from cheap)",
             limit=15,
         )
         returned = tx.execute("insert into items (id, name) values (7, 'seven') returning id, name").one()
@@ -381,11 +382,11 @@ def test_a_transaction_that_was_ended_by_a_statement_keeps_nothing(make_app, eng
         for _ in range(3):
             try:
                 tx.execute("insert or rollback into t (x) values (:x)", x=x)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the point
                 pass
         try:
             put(tx, x + 1000)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the point
             pass
 
     @app.query

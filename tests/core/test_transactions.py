@@ -8,7 +8,6 @@ import pytest
 
 from apiary import (
     ConstraintViolated,
-    Forbidden,
     InternalError,
     NoSuchRow,
     Rejected,
@@ -25,7 +24,7 @@ insert into counters (name, value) values ('a', 0), ('b', 100);
 
 
 @pytest.fixture
-def shop(make_app, engine_app):
+def shop(make_app, engine_app):  # noqa: C901 - many small functions
     app = make_app(TABLES)
 
     @app.transaction

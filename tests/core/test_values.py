@@ -73,8 +73,8 @@ def inside(make_app, engine_app):
 def there_and_back(inside):
     def run(column, value):
         def body(tx):
-            tx.execute(f"insert into kinds ({column}) values (:value)", value=value)  # noqa: S608
-            return tx.execute(f"select {column} from kinds").scalar()  # noqa: S608
+            tx.execute(f"insert into kinds ({column}) values (:value)", value=value)
+            return tx.execute(f"select {column} from kinds").scalar()
 
         return inside(body)
 
@@ -154,11 +154,11 @@ def test_a_value_that_cannot_be_kept_is_refused(make_app, engine_app, column, va
 
     @app.transaction
     def put(tx: Transaction) -> None:
-        tx.execute(f"insert into kinds ({column}) values (:value)", value=value)  # noqa: S608
+        tx.execute(f"insert into kinds ({column}) values (:value)", value=value)
 
     @app.transaction
     def put_many(tx: Transaction) -> None:
-        tx.execute_many(f"insert into kinds ({column}) values (:value)", [{"value": value}])  # noqa: S608
+        tx.execute_many(f"insert into kinds ({column}) values (:value)", [{"value": value}])
 
     opened = engine_app(app)
     for function in (put, put_many):
@@ -222,9 +222,9 @@ VALUES = {
     "a_time": st.times(),
     "a_naive_time": st.datetimes(),
     "an_instant": st.datetimes(
-        min_value=datetime(1, 1, 3),
-        max_value=datetime(9999, 12, 29),
-        timezones=st.timezones(),  # noqa: DTZ001
+        min_value=datetime(1, 1, 3),  # noqa: DTZ001
+        max_value=datetime(9999, 12, 29),  # noqa: DTZ001
+        timezones=st.timezones(),
     ),
     "a_decimal": st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**10), max_value=10**10),
     "an_id": st.uuids(),
@@ -239,11 +239,13 @@ VALUES = {
 @given(data=st.data())
 def test_any_row_of_values_comes_back(inside, data):
     row = {name: data.draw(st.none() | kind, label=name) for name, kind in VALUES.items()}
+    if row["an_instant"] is not None:
+        row["an_instant"] = row["an_instant"].astimezone(UTC)  # zones with gaps have times that equal no other
 
     def body(tx):
         names = ", ".join(row)
         places = ", ".join(f":{name}" for name in row)
-        tx.execute(f"insert into kinds ({names}) values ({places})", **row)  # noqa: S608
+        tx.execute(f"insert into kinds ({names}) values ({places})", **row)
         return dict(tx.execute("select * from kinds").one())
 
     assert inside(body) == row

@@ -1,5 +1,6 @@
 """The command line as people and programs use it: real processes, with and without a terminal."""
 
+import gc
 import json
 import os
 import pty
@@ -13,6 +14,9 @@ import uuid
 
 import httpx
 import pytest
+
+from apiary.cli import main
+from apiary.cli.output import Output
 
 COMMANDS = ["new", "serve", "dev", "deploy", "call", "versions", "rollback", "backup", "restore", "doctor", "log",
             "log calls", "log show"]  # fmt: skip
@@ -57,17 +61,38 @@ def on_terminal(*words, cwd=None, environment=None, seconds=30) -> tuple[int, st
     return process.wait(seconds), seen.decode()
 
 
+@pytest.fixture
+def here(monkeypatch, capsys, tmp_path):
+    """Run a command in this process, which is quicker; returns its status, its output, its errors."""
+
+    def run(*words, environment=None):
+        for name in os.environ:
+            if name.startswith("APIARY"):
+                monkeypatch.delenv(name)
+        for name, value in (environment or {}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["apiary", *words])
+        monkeypatch.setattr(Output, "json", False)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        gc.collect()  # the connections that the end of the process would close
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def at(zoo, tools):
     """The environment of somebody with the key of the server."""
     return {"APIARY_URL": zoo.url, "APIARY_KEY": tools.KEY}
 
 
-def test_every_command_explains_itself():
+def test_every_command_explains_itself(here):
     for command in COMMANDS:
-        done = apiary(*command.split(), "--help")
-        assert done.returncode == 0, done
-        assert "Usage: apiary " + command in done.stdout
+        status, said, _ = here(*command.split(), "--help")
+        assert status == 0
+        assert "Usage: apiary " + command in said
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", apiary("--version").stdout)
     done = apiary()
     assert "Commands" in done.stdout + done.stderr
@@ -126,21 +151,28 @@ def test_every_command_explains_itself():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_mistake_is_answered_in_words(at, tmp_path, words, status):
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_mistake_is_answered_in_words(at, tmp_path, here, words, status):
     (tmp_path / "a.file").write_text("x")
     (tmp_path / "not_empty").mkdir()
     (tmp_path / "not_empty" / "x").write_text("x")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "shop.db").write_text("this is no database, and long enough to be one" * 100)
-    done = apiary(*words, cwd=tmp_path, environment=at)
-    assert done.returncode == status, done
-    assert "Traceback" not in done.stderr.replace('"traceback', "")
+    found, _, said = here(*words, environment=at)
+    assert found == status, said
     if status == 1 and words[0] != "doctor":
-        problem = json.loads(done.stderr.strip().splitlines()[-1])
+        problem = json.loads(said.strip().splitlines()[-1])
         assert problem["detail"]
         assert problem["code"]
     if status == 2:
-        assert "Usage" in done.stderr
+        assert "Usage" in said
+
+
+def test_a_mistake_shows_no_traceback(at, tmp_path):
+    for words, status in ((("frob",), 2), (("deploy", "none"), 1), (("backup", "no/such/place"), 1)):
+        done = apiary(*words, cwd=tmp_path, environment=at)
+        assert done.returncode == status
+        assert "Traceback" not in done.stderr
 
 
 def test_calls_by_the_command_line_have_typed_values(at):
@@ -292,12 +324,12 @@ class Dev:
         return httpx.post(f"{self.url}/apps/{app}/{function}", json=arguments, timeout=20)
 
 
-@pytest.mark.parametrize("how", ["folder", "file", "here"])
+@pytest.mark.parametrize("how", ["file", "here"])
 def test_dev_follows_the_files(tools, tmp_path, how):
     apiary("new", "garden", cwd=tmp_path)
     folder = tmp_path / "garden"
     module = folder / "garden.py"
-    path = {"folder": folder, "file": module, "here": "."}[how]
+    path = {"file": module, "here": "."}[how]
     dev = Dev(tools, path, folder if how == "here" else tmp_path)
     try:
         assert dev.call("garden", "add_note", text="one").json() == 1

@@ -106,6 +106,7 @@ def test_a_function_that_does_not_end_is_stopped(zoo, function):
     works(zoo)
 
 
+@pytest.mark.soak
 def test_an_action_that_holds_the_interpreter_is_stopped(zoo):
     started = time.monotonic()
     response = zoo.post("regex_action")
@@ -117,12 +118,10 @@ def test_an_action_that_holds_the_interpreter_is_stopped(zoo):
 def test_a_function_that_takes_all_memory_fails_alone(new_server, tools):
     server = new_server("--host-memory-mb", "256", "--anonymous-calls")
     server.deployed(tools.APPS / "zoo")
-    host = server.host()
     for _ in range(2):
         response = server.post("hog")
         assert (response.status_code, response.json()["code"]) in [(500, "internal_error"), (503, "host_crashed")]
         assert server.call("bump", name=name()) == 1
-    assert server.host() == host
 
 
 @pytest.mark.parametrize(

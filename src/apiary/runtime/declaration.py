@@ -24,6 +24,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 DEFAULT_TIMEOUT_SECONDS = 10.0
 DEFAULT_ACTION_TIMEOUT_SECONDS = 60.0
 IDEMPOTENCY_KEY = "idempotency_key"
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 PAGES = {"docs", "web"}
 
 
@@ -93,7 +94,7 @@ class App:
     """
 
     def __init__(self, name: str, *, description: str = "", migrations: str | Path | None = None) -> None:
-        if not NAME.match(name):
+        if not isinstance(name, str) or not NAME.match(name):
             raise DeclarationError(
                 f"{name!r} cannot be the name of an app",
                 hint="use lower-case letters, digits and underscores, a letter first, 63 at most",
@@ -170,6 +171,8 @@ class App:
         checked = _options(kind, options)
 
         def declare(body: Callable[..., Any]) -> Function[..., Any]:
+            if not inspect.isroutine(body) or not hasattr(body, "__name__"):
+                raise DeclarationError(f"a {kind.value} is made from a function, not from {body!r}")
             function = Function(self, kind, body, checked)
             if function.name in self.functions:
                 raise DeclarationError(f"the app {self.name} declares {function.name} twice")
@@ -188,7 +191,8 @@ def _options(kind: Kind, given: dict[str, Any]) -> Options:
     if unknown:
         raise DeclarationError(f"a {kind.value} has no option {unknown[0]!r}; it has {', '.join(sorted(allowed))}")
     roles = given.get("roles")
-    if isinstance(roles, str) or (roles is not None and not all(isinstance(role, str) for role in roles)):
+    named = isinstance(roles, list | tuple | set | frozenset) and all(isinstance(role, str) for role in roles)
+    if roles is not None and not named:
         raise DeclarationError(f"roles is a list of names, not {roles!r}")
     options = Options(**{**given, "roles": None if roles is None else frozenset(roles)})
     for name, value in (("timeout", options.timeout), ("backoff", options.backoff)):
@@ -215,7 +219,7 @@ def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
     parameters = dict(inspect.signature(body).parameters)
     if kind is Kind.ACTION:
         parameters.pop(IDEMPOTENCY_KEY, None)
-    elif not parameters or next(iter(parameters.values())).kind is inspect.Parameter.KEYWORD_ONLY:
+    elif not parameters or next(iter(parameters.values())).kind not in POSITIONAL:
         raise DeclarationError(f"{name} has no parameter for its transaction: write `def {name}(tx: Transaction, …)`")
     else:
         del parameters[next(iter(parameters))]
@@ -223,6 +227,6 @@ def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise DeclarationError(f"{name} takes {parameter}: arguments travel by name, so each needs one")
     key = function.options.key
-    if key is not None and key not in parameters:
+    if key is not None and (not isinstance(key, str) or key not in parameters):
         raise DeclarationError(f"{name} has key={key!r}, which is not one of its parameters")
     return parameters

@@ -43,6 +43,15 @@ class Pair(TypedDict):
     right: str
 
 
+@dataclass
+class Everything:
+    model: Model
+    point: Point
+    pair: Pair
+    blob: bytes
+    price: Decimal
+
+
 @app.query
 def scalars(
     tx: Transaction,
@@ -81,9 +90,9 @@ def structures(
     both: tuple[int, str] = (1, "a"),
     unique: set[int] = set(),  # noqa: B006 - a default that is only read
     anything: Any = None,
-) -> tuple[Model, Point, Pair]:
+) -> Everything:
     """Values with structure."""
-    return model, point, pair
+    return Everything(model, point, pair, blob, price)
 
 
 @app.transaction
@@ -94,7 +103,7 @@ def store(tx: Transaction, key: str, value: int, text: str | None = None) -> int
 
 
 @app.transaction
-def bump(tx: Transaction, name: str, by: int = 1) -> int:
+def bump(tx: Transaction, name: str, by: Annotated[int, Field(ge=-(10**6), le=10**6)] = 1) -> int:
     """Count up."""
     return tx.execute(
         "insert into counters (name, value) values (:name, :by) "

@@ -1,0 +1,144 @@
+"""`apiary.Client` against a real server: results, errors as exceptions, and answers that were lost."""
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import uuid
+from decimal import Decimal
+from types import ModuleType
+
+import pytest
+
+import apiary
+
+
+@pytest.fixture(scope="module")
+def zoo_app(tools) -> ModuleType:
+    """The module of the app, imported here too, so that calls can be made with its functions."""
+    spec = importlib.util.spec_from_file_location("zoo_of_the_client", tools.APPS / "zoo" / "zoo.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def client(zoo, tools):
+    with apiary.Client(zoo.url, tools.KEY, app="zoo") as client:
+        yield client
+
+
+def test_calls_by_name(zoo, tools, client):
+    name = uuid.uuid4().hex
+    assert client.call("bump", name=name, by=2) == 2
+    with apiary.Client(zoo.url, tools.KEY) as other:
+        assert other.call("zoo.bump", name=name) == 3
+        with pytest.raises(apiary.WrongArguments, match="which app"):
+            other.call("bump", name=name)
+    with apiary.Client(zoo.url + "/apps/zoo/") as anonymous:
+        assert anonymous.call("count", name=name) == 3
+        with pytest.raises(apiary.Forbidden):
+            anonymous.call("for_admins")
+    with pytest.raises(apiary.WrongArguments, match="by name"):
+        client.call("bump", name)
+
+
+def test_calls_by_function_are_typed(client, zoo_app):
+    model = zoo_app.Model(name="bee", parent=zoo_app.Model(name="queen"))
+    found = client.call(
+        zoo_app.structures,
+        model,
+        zoo_app.Point(1.5),
+        pair={"left": 1, "right": "r"},
+        either="x",
+        blob=b"\x00\xff",
+        price=Decimal("1.10"),
+    )
+    assert isinstance(found, zoo_app.Everything)
+    assert found.model == model
+    assert found.point == zoo_app.Point(1.5, 0.0)
+    assert (found.blob, found.price) == (b"\x00\xff", Decimal("1.10"))
+    with pytest.raises(apiary.WrongArguments):
+        client.call(zoo_app.bump, "x", by="three")
+    with pytest.raises(apiary.WrongArguments):
+        client.call(zoo_app.bump, "x", nothing=1)
+
+
+def test_errors_are_exceptions(client):
+    with pytest.raises(apiary.Rejected) as refused:
+        client.call("refuse", name="a")
+    assert (refused.value.code, refused.value.details) == ("not_today", {"name": "a"})
+    assert refused.value.call_id
+    for function, arguments, kind in [
+        ("bump", {}, apiary.WrongArguments),
+        ("bmup", {}, apiary.UnknownFunction),
+        ("fail", {}, apiary.InternalError),
+        ("spin", {"name": "client"}, apiary.DeadlineExceeded),
+    ]:
+        with pytest.raises(kind):
+            client.call(function, **arguments)
+
+
+def test_a_server_that_is_not_there_is_told(zoo):
+    with (
+        apiary.Client("http://127.0.0.1:1/apps/zoo") as client,
+        pytest.raises(apiary.Unavailable, match="nothing answers"),
+    ):
+        client.call("bump", name="x")
+    with apiary.Client(zoo.url, "wrong", app="zoo") as client, pytest.raises(apiary.NotAuthenticated):
+        client.call("bump", name="x")
+
+
+def test_a_key_of_ones_own(client):
+    name = uuid.uuid4().hex
+    for _ in range(2):
+        assert client.call("bump", name=name, idempotency_key=name) == 1
+    with pytest.raises(apiary.KeyReused):
+        client.call("bump", name=name, by=2, idempotency_key=name)
+
+
+def test_a_function_that_ends_its_host_is_not_tried_again(zoo, client):
+    before = zoo.http.get("/metrics").text.split('apiary_host_deaths_total{app="zoo"} ')[1].split()[0]
+    with pytest.raises(apiary.Unavailable, match="died"):
+        client.call("kill_host")
+    after = zoo.http.get("/metrics").text.split('apiary_host_deaths_total{app="zoo"} ')[1].split()[0]
+    assert float(after) - float(before) == 3
+
+
+def test_calls_outlive_a_restart_of_the_server(new_server, tools):
+    server = new_server()
+    server.deployed(tools.APPS / "zoo")
+    names = [uuid.uuid4().hex for _ in range(4)]
+    stop = threading.Event()
+    counts = dict.fromkeys(names, 0)
+    errors: list[BaseException] = []
+
+    def calls(name: str) -> None:
+        with apiary.Client(server.url, tools.KEY, app="zoo") as client:
+            while not stop.is_set():
+                try:
+                    counts[name] += 1
+                    assert client.call("bump", name=name) == counts[name]
+                except BaseException as error:  # noqa: BLE001 - shown by the test
+                    errors.append(error)
+                    return
+
+    threads = [threading.Thread(target=calls, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for how in (server.kill, server.stop):
+        before = min(counts.values())
+        tools.eventually(lambda before=before: min(counts.values()) > before + 5 or errors)
+        how()
+        server.start()
+    os.kill(server.host(), signal.SIGKILL)
+    before = min(counts.values())
+    tools.eventually(lambda: min(counts.values()) > before + 5 or errors)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+    assert [server.call("count", name=name) for name in names] == [counts[name] for name in names]
