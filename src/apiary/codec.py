@@ -328,7 +328,7 @@ def _read_json(value: Any) -> Any:
         return value if read is value[0] else read
     if isinstance(value, str) and (value[:1] in ("{", "[") or value == "null"):
         with suppress(ValueError, RecursionError):
-            return json.loads(value)
+            return pydantic_core.from_json(value)
     return value
 
 

@@ -251,3 +251,38 @@ def test_the_record_tells_the_call(calls):
     assert kept == error
     assert "a mistake in" in traceback
     assert "apiary/runtime" not in traceback
+
+
+def test_a_repeated_key_does_not_run_the_function_again(make_app, engine_app, platform):
+    app = make_app("create table ran (x integer)")
+    runs = []
+
+    @app.transaction(timeout=0.5)
+    def once(tx: Transaction) -> str:
+        runs.append(1)
+        while tx.execute("select count(*) from ran").scalar():
+            pass
+        tx.execute("insert into ran values (1)")
+        return "done"
+
+    calls = platform(engine_app(app))
+    first, again = calls.run("once", key="k"), calls.run("once", key="k")
+    assert (first.output, again.output, runs) == (b'"done"', b'"done"', [1])
+
+
+def test_a_repeated_key_has_its_outcome_though_the_arguments_no_longer_fit(tmp_path, make_app, engine_app, platform):
+    old, new = make_app(), make_app()
+
+    @old.transaction
+    def put(tx: Transaction) -> int:
+        return 1
+
+    def changed(tx: Transaction, wanted: int) -> int:
+        return wanted
+
+    changed.__name__ = "put"
+    new.transaction(changed)
+    first = engine_app(old)
+    assert platform(first).run("put", key="k").output == b"1"
+    first.close()
+    assert platform(engine_app(new)).run("put", key="k").output == b"1"

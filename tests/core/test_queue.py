@@ -261,3 +261,17 @@ def test_calls_that_another_process_runs_are_left_to_it(app, engine_app):
     queue.activate()
     opened.drain()
     assert opened.call("done") == [0, 1, 2]
+
+
+def test_nothing_is_taken_from_the_table_before_it_is_durable(opened, monkeypatch):
+    synced = []
+    monkeypatch.setattr(opened.engine, "sync", lambda: synced.append(1))
+    opened.engine.queued(10)
+    assert synced
+
+
+def test_a_backup_holds_what_is_durable(opened, monkeypatch, tmp_path):
+    synced = []
+    monkeypatch.setattr(opened.engine, "sync", lambda: synced.append(1))
+    opened.engine.backup(tmp_path / "copy.db")
+    assert synced

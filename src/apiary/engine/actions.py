@@ -18,13 +18,14 @@ from typing import Any
 from apiary.engine.protocol import Engine
 from apiary.runtime.call import Bound, Program, failure, problem_of, record_of, recorded_outcome, stopped
 from apiary.runtime.declaration import IDEMPOTENCY_KEY
-from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Rejected, Unavailable
+from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Overloaded, Rejected, Unavailable
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 
-THREADS = 64
+THREADS_FOR_CALLERS = 24
+THREADS_FOR_QUEUE = 16
 MAX_BACKOFF_SECONDS = 60.0
 
 Reply = Callable[[Call, Outcome], None]
@@ -32,13 +33,19 @@ Write = Callable[[Record, Callable[[bool], None]], None]
 
 
 class ActionRunner:
-    """Runs actions with their retries. Calls with one idempotency key run once at a time, and share the outcome."""
+    """Runs actions with their retries; callers and the queue have threads of their own.
+
+    Calls with one idempotency key run once at a time, and share the outcome.
+    """
 
     def __init__(self, engine: Engine, program: Program, write: Write) -> None:
         self._engine = engine
         self._program = program
         self._write = write
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="apiary-action")
+        self._pools = {
+            queued: ThreadPoolExecutor(threads, thread_name_prefix="apiary-action")
+            for queued, threads in ((False, THREADS_FOR_CALLERS), (True, THREADS_FOR_QUEUE))
+        }
         self._lock = threading.Lock()
         self._running: dict[str | bytes, list[tuple[Call, Reply]]] = {}
         self._closed = False
@@ -51,22 +58,32 @@ class ActionRunner:
             if not closed:
                 waiting = self._running.setdefault(identity, [])
                 waiting.append((call, reply))
-                if len(waiting) == 1:
-                    self._pool.submit(self._run, call, bound, identity)
+                closed = len(waiting) == 1 and not self._begin(call, bound, identity)
         if closed:
-            reply(call, _closed(call))
+            reply(call, _not_run(call))
 
     def close(self) -> None:
-        """Take no more; those that run are abandoned, and are run again by whoever asks again."""
+        """Take no more, and wait for those that run: each has its timeout. Those that wait are not run."""
         with self._lock:
             self._closed = True
-            abandoned = [item for waiting in self._running.values() for item in waiting]
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            left = [item for waiting in self._running.values() for item in waiting]
             self._running.clear()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for call, reply in abandoned:
-            reply(call, _closed(call))
+        for call, reply in left:
+            reply(call, _not_run(call))
 
-    def _run(self, call: Call, bound: Bound, identity: str | bytes) -> None:
+    def _begin(self, call: Call, bound: Bound, identity: str | bytes) -> bool:
+        """Let a thread run the call, as soon as one is free; false where there can be none."""
+        try:
+            self._pools[call.queued].submit(self._run, call, bound, identity, time.monotonic())
+        except RuntimeError:
+            del self._running[identity]
+            return False
+        return True
+
+    def _run(self, call: Call, bound: Bound, identity: str | bytes, arrived: float) -> None:
         def settle(outcome: Outcome) -> None:
             with self._lock:
                 waiting = self._running.pop(identity, [])
@@ -83,6 +100,8 @@ class ActionRunner:
             if earlier is not None:
                 settle(recorded_outcome(earlier, call, bound))
                 return
+            if not call.queued and time.monotonic() - arrived > bound.function.options.timeout:
+                raise Overloaded(f"{call.function} waited longer than its timeout and was not run; send it again")
             check_roles(bound.function, call.roles)
             arguments = bound.codec.decode(call)
             outcome, record = self._attempts(call, bound, arguments)
@@ -91,7 +110,7 @@ class ActionRunner:
             problem = problem_of(call, error)
             outcome = Outcome(error=problem, cause=error)
             if call.queued and not isinstance(error, Unavailable):
-                self._write(failure(self._program, bound, call, Notes(now_microseconds()), problem, error), written)
+                self._write(failure(self._program, None, call, Notes(now_microseconds()), problem, error), written)
             else:
                 settle(outcome)
 
@@ -117,6 +136,8 @@ class ActionRunner:
                 output = bound.codec.encode(_invoke(bound, call, arguments, end))
                 record = record_of(self._program, bound, tried, notes, "ok", output)
                 return Outcome(output, duration=record.duration), record
+            except NoThread:
+                raise Overloaded(f"{call.function} found no thread to run in; send it again") from None
             except BaseException as error:  # noqa: BLE001 - whatever it raised, it is retried or recorded
                 said = f"attempt {attempt}: {type(error).__name__}: {plain(error)}"
                 notes.lines.append({"at": now_microseconds() - started, "message": said})
@@ -132,8 +153,12 @@ class ActionRunner:
         raise AssertionError("the last attempt returns")
 
 
-def _closed(call: Call) -> Outcome:
-    error = Unavailable("the app was closed before the action was recorded; ask again")
+class NoThread(Exception):
+    """The system has no thread for the body of an action."""
+
+
+def _not_run(call: Call) -> Outcome:
+    error = Unavailable("the action was not run, because its app is closing or has no thread for it; ask again")
     return Outcome(error=problem_of(call, error), cause=error)
 
 
@@ -155,7 +180,10 @@ def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> 
             failed.append(error)
 
     thread = threading.Thread(target=body, name=f"apiary-action-{function.name}", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        raise NoThread from None
     thread.join(seconds)
     if failed:
         raise failed[0]

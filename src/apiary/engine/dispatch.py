@@ -110,6 +110,7 @@ class Dispatcher:
     def close(self) -> None:
         """Finish what was submitted, then end the threads. What is submitted later is refused."""
         self.backlog.close()
+        self._actions.close()
         self._closing = True
         self._to_read.put(None)
         for thread in self._threads[1:]:
@@ -118,7 +119,6 @@ class Dispatcher:
         self._to_write.put(None)
         self._threads[0].join()
         self._durability.close()
-        self._actions.close()
         self._watchdog.close()
         self._closed = True
         self._refuse_rest()

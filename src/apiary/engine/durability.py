@@ -40,6 +40,13 @@ class Durability:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException:
+            self._broken()
+            raise
+
+    def _serve(self) -> None:
         closing = False
         while not closing:
             waiting = [self._waiting.get()]

@@ -40,6 +40,8 @@ RESERVED = {"apiary", "platform"}
 RECEIVE_BYTES = 1 << 18
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
+STACK_BYTES = 1 << 20
+"""Of each thread. Stacks count as memory of the host, and the usual 8 MiB each would leave none for functions."""
 
 
 class Host:
@@ -164,6 +166,7 @@ class Host:
 def main() -> None:
     """Serve on the inherited socket until told to stop."""
     _end_with_parent()
+    threading.stack_size(STACK_BYTES)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)
     recorder = mmap(int(sys.argv[2]), SLOTS * SLOT.size)

@@ -18,6 +18,7 @@ from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
 
+NEVER = float("inf")
 MAX_CRASHES = 3
 MAX_ATTEMPTS = 10
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
@@ -159,8 +160,8 @@ class AppHosts:
     def _settle(self, flight: InFlight, running: dict[bytes, float], host: HostProcess) -> None:
         """A call without an answer is sent again, under its id: if it had committed, its record answers.
 
-        Only a call that the dead host was just running counts the death; one that was running beyond its deadline
-        was the reason.
+        Only a call that the dead host was just running, or owed an answer for too long, counts the death. One whose
+        function was running beyond its deadline was the reason, and has not committed.
         """
         message = flight.message
         if flight.answer.done():
@@ -168,16 +169,15 @@ class AppHosts:
         if isinstance(message, Ask) or self._closed:
             _fail(flight, gone("the host of the app went away"))
             return
-        deadline = running.get(message.id)
-        if deadline is not None and time.monotonic() > deadline:
+        if time.monotonic() > host.stuck().get(message.id, NEVER):
             problem = DeadlineExceeded(f"{message.function} did not end in time; its process was ended")
             _fail(flight, problem)
             return
-        flight.crashes += deadline is not None
+        flight.crashes += message.id in running
         if flight.crashes >= MAX_CRASHES or message.attempt >= MAX_ATTEMPTS:
             crashed = HostCrashed(
                 f"the host died {message.attempt} times with {message.function}; the last time {host.reason}",
-                hint="nothing was committed; look at the server's output for what the function does",
+                hint="look at the log for whether it took effect; with an idempotency key it can be sent again",
             )
             _fail(flight, crashed)
             return
@@ -214,7 +214,8 @@ class AppHosts:
                     _fail(flight, gone(f"the app {self.app} cannot be started: {error}"))
                 self._waiting.clear()
                 continue
-            await self._take_place(host)
+            with suppress(Error):
+                await self._take_place(host)
 
     async def _take_place(self, host: HostProcess) -> None:
         """Serve with a host that was started again, unless a deploy was faster."""

@@ -33,10 +33,6 @@ MEMORY_TOLERANCE = 1.25
 PAGE_BYTES = resource.getpagesize()
 
 
-class HostGone(Exception):
-    """The process ended while a call was in flight."""
-
-
 @dataclass(slots=True, eq=False)
 class InFlight:
     """A call that was sent and has no answer yet. `crashes` counts the hosts that died while they ran it."""
@@ -150,13 +146,17 @@ class HostProcess(asyncio.Protocol):
         if self._ended.is_set():
             on_end(self)
 
+    def stuck(self) -> dict[bytes, float]:
+        """The calls that its threads were running, none of which can have committed: when each was to end."""
+        return dict(read_slots(self._recorder))
+
     def suspects(self) -> dict[bytes, float]:
         """The calls that can have ended it, each with the time (monotonic clock) at which it was to end.
 
         They are those that its threads ran, and those that got no answer in time; all actions, where there are none
         of these.
         """
-        found = dict(read_slots(self._recorder))
+        found = self.stuck()
         now = time.monotonic()
         actions = {}
         for call, flight in self.in_flight.items():

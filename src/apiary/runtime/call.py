@@ -7,6 +7,7 @@ is unique by the call's id and by its idempotency key. What is here is the same 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import traceback
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ from apiary.runtime.session import Call, Outcome, Record, Session
 from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
 
 MAX_QUERY_OUTPUT_BYTES = 4096
-RUNTIME_FOLDER = str(Path(__file__).parent.parent)
+NOT_THE_USERS = (str(Path(__file__).parent.parent), "<frozen importlib", str(Path(importlib.__file__).parent))
 
 
 class Codec(Protocol):
@@ -264,7 +265,7 @@ def user_traceback(cause: BaseException) -> str:
     parts: list[traceback.TracebackException] = [formatted]
     while parts:
         part = parts.pop()
-        kept = [frame for frame in part.stack if not frame.filename.startswith(RUNTIME_FOLDER)]
+        kept = [frame for frame in part.stack if not frame.filename.startswith(NOT_THE_USERS)]
         part.stack = traceback.StackSummary.from_list(kept or list(part.stack)[-1:])
         parts.extend(inner for inner in (part.__cause__, part.__context__) if inner is not None)
     return "".join(formatted.format())

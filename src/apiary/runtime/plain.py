@@ -7,24 +7,26 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_DEPTH = 20
+MAX_BITS = 64
 
 
 def plain(value: Any, depth: int = 0) -> Any:
     """`value` as JSON has it: names are text, and what JSON cannot say becomes its `str`."""
-    if value is None or isinstance(value, bool) or type(value) in (int, str):
+    if value is None or isinstance(value, bool) or (type(value) is int and value.bit_length() < MAX_BITS):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     if depth < MAX_DEPTH:
         if isinstance(value, Mapping):
-            return {_text(name): plain(item, depth + 1) for name, item in value.items()}
+            return {plain_text(name): plain(item, depth + 1) for name, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [plain(item, depth + 1) for item in value]
-    return _text(value)
+    return plain_text(value)
 
 
-def _text(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """`value` as text that can be written: a lone surrogate in it becomes a question mark."""
     try:
-        return str(value)
+        return str(value).encode("utf-8", "replace").decode()
     except Exception:  # noqa: BLE001 - it is the user's `__str__`, and the error that it tells of matters more
         return f"<{type(value).__name__}>"

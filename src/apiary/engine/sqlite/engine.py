@@ -141,6 +141,7 @@ class SqliteEngine:
     def queued(self, limit: int) -> list[Queued]:
         with self._lock:
             rows: Any = self._connection.execute(SQL["queued"], (limit,)).fetchall()
+        self.sync()
         return [Queued(row[0], row[1], row[2].encode(), *row[3:]) for row in rows]
 
     def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -158,6 +159,7 @@ class SqliteEngine:
             with destination.backup("main", source, "main") as backup:
                 while not backup.done:
                     backup.step(BACKUP_PAGES_A_STEP)
+            self.sync()
         finally:
             source.close()
             destination.close()

@@ -52,7 +52,7 @@ def translate(error: Exception, sql: str = "") -> Error:
     if isinstance(error, GAVE_UP):
         return DatabaseUnavailable(
             f"the database cannot do this now: {text}",
-            hint="nothing was kept; is its disk full, its file locked or not writable?",
+            hint="nothing was kept; a long call or a migration may hold it, or the disk may be full or not writable",
         )
     if isinstance(error, BROKEN):
         return DatabaseUnavailable(f"the database file is damaged: {text}", hint="restore it: apiary restore")

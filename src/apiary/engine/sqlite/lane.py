@@ -107,6 +107,8 @@ class WritingLane:
         session = self._session
         started = now_microseconds()
         try:
+            if call.key is not None or call.attempt > 1:
+                self._look_up(call)
             outcome = perform(self._program, call, session, self._guard)
         except Duplicate:
             outcome = self._recorded(call)
@@ -119,6 +121,11 @@ class WritingLane:
         if call.queued:
             session.platform("dequeue", (call.id,))
         return outcome
+
+    def _look_up(self, call: Call) -> None:
+        """A call that may be a repetition is not run to find out: what it would do now is not what it did then."""
+        if find(self._session.connection, call.id, call.key) is not None:
+            raise Duplicate
 
     def _recorded(self, call: Call) -> Outcome:
         """The outcome of the earlier run of this call, which may be part of the same batch."""
