@@ -286,3 +286,11 @@ def test_a_repeated_key_has_its_outcome_though_the_arguments_no_longer_fit(tmp_p
     assert platform(first).run("put", key="k").output == b"1"
     first.close()
     assert platform(engine_app(new)).run("put", key="k").output == b"1"
+
+
+@pytest.mark.parametrize("body", [b"\x00", b"", b"[]", b"\xff", b'{"by": 1', b"[" * 5000])
+def test_a_used_key_with_a_body_that_is_none_is_refused(opened, platform, body):
+    calls = platform(opened)
+    assert calls.run("add", '{"by": 1}', key="k").error is None
+    refused = calls.run("add", body, key="k").error
+    assert refused["code"] in ("wrong_arguments", "idempotency_key_reused")

@@ -107,6 +107,14 @@ def test_the_host_is_killed_for_minutes(server, tools):
     kill_hosts(server, tools, 120)
 
 
+def test_a_host_that_is_killed_as_soon_as_it_is_there_is_replaced_within_a_second(server, tools):
+    for _ in range(7):
+        host = server.host()
+        os.kill(host, signal.SIGKILL)
+        tools.eventually(lambda host=host: [h for h in server.hosts() if h["pid"] != host], 3)
+    assert server.call("bump", name="there") == 1
+
+
 def kill_servers(server, tools, times: int) -> None:
     load = Load(lambda: server.url, uuid.uuid4().hex)
     generator = random.Random(2)

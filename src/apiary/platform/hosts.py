@@ -201,9 +201,12 @@ class AppHosts:
             log.error("%s; it waits for another version", what)
 
     async def _restart(self, version: str) -> None:
-        """Start the version again until it works, at once at first, then less and less often."""
-        if time.monotonic() - self._last_start > STABLE_SECONDS:
-            self._failures = 0
+        """Start the version again until it works, at once at first, then less and less often.
+
+        A host that could be started is replaced within a second, however often that happens.
+        """
+        stable = time.monotonic() - self._last_start > STABLE_SECONDS
+        self._failures = 0 if stable else min(self._failures, RESTART_SECONDS.index(0.5))
         while not self._closed and self.active is None:
             await asyncio.sleep(RESTART_SECONDS[min(self._failures, len(RESTART_SECONDS) - 1)])
             self._failures += 1

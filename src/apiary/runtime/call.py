@@ -247,7 +247,7 @@ def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
 
 def recorded_outcome(record: Record, call: Call, bound: Bound) -> Outcome:
     """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call."""
-    if record.function != call.function or json.loads(record.input) != json.loads(bound.codec.canonical(call)):
+    if record.function != call.function or not _same_input(record, call, bound):
         raise KeyReused(
             f"the idempotency key was used for another call of {record.function}",
             first_call_id=id_text(record.id),
@@ -257,6 +257,16 @@ def recorded_outcome(record: Record, call: Call, bound: Bound) -> Outcome:
     problem = json.loads(record.error)
     problem.pop("traceback", None)
     return Outcome(error=problem, replayed=record.id)
+
+
+def _same_input(record: Record, call: Call, bound: Bound) -> bool:
+    """Whether a call repeats the recorded arguments, however they are written; `WrongArguments` where it has none."""
+    try:
+        given = json.loads(bound.codec.canonical(call))
+    except (ValueError, RecursionError):
+        bound.codec.decode(call)
+        return False
+    return bool(json.loads(record.input) == given)
 
 
 def user_traceback(cause: BaseException) -> str:

@@ -13,7 +13,7 @@ from apiary.engine.protocol import LAST_ATTEMPT, Committed
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.session import SQL, SqliteSession, row_record
 from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, stopped
-from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Duplicate, Error, KeyReused, Stopped
+from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Duplicate, Error, Stopped
 from apiary.runtime.session import Call, Outcome, Part, Record
 from apiary.runtime.transaction import Notes, now_microseconds
 
@@ -134,7 +134,7 @@ class WritingLane:
             raise DatabaseUnavailable("the record of this call went away while it ran; send it again")
         try:
             return recorded_outcome(record, call, self._program.find(call.function))
-        except KeyReused as error:
+        except Error as error:
             return Outcome(error=problem_of(call, error), cause=error)
 
     def _alone(self, calls: Sequence[Call], records: Sequence[Record], error: Exception) -> Committed:
