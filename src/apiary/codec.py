@@ -26,7 +26,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from apiary.runtime.call import Bound, Program
 from apiary.runtime.declaration import App, Function, Kind
-from apiary.runtime.errors import DeclarationError, InternalError, WrongArguments
+from apiary.runtime.errors import DeclarationError, InternalError, PayloadTooLarge, WrongArguments
 from apiary.runtime.result import Row
 from apiary.runtime.session import Call
 from apiary.runtime.transaction import Transaction
@@ -40,6 +40,7 @@ CONFIG = ConfigDict(
 )
 RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
 MAX_ERRORS_SHOWN = 20
+MAX_RESULT_BYTES = 16 * 1024 * 1024
 SCRYPT_COST = 2**13
 DIGEST = "apiary:digest"
 
@@ -107,9 +108,18 @@ class FunctionCodec:
         return json.dumps({**json.loads(arguments), DIGEST: digest}).encode()
 
     def encode(self, result: Any) -> bytes:
-        """The result as JSON; `InternalError` where it is not what the signature says."""
+        """The result as JSON; `InternalError` where it is not what the signature says, or is too large to travel."""
         if result is None and not self._none:
             raise InternalError(f"{self.function.name} returned None, which it does not declare")
+        output = self._written(result)
+        if len(output) > MAX_RESULT_BYTES:
+            raise PayloadTooLarge(
+                f"the result of {self.function.name} has {len(output)} bytes; {MAX_RESULT_BYTES} are the most",
+                hint="return it in pages",
+            )
+        return output
+
+    def _written(self, result: Any) -> bytes:
         try:
             try:
                 return self._dump(result, by_alias=True, warnings="error", fallback=_fallback)

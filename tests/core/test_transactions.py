@@ -8,6 +8,7 @@ import pytest
 
 from apiary import (
     ConstraintViolated,
+    Error,
     InternalError,
     NoSuchRow,
     Rejected,
@@ -499,3 +500,22 @@ def test_a_log_line_may_say_anything(make_app, engine_app):
         return 1
 
     assert engine_app(app).call(talk) == 1
+
+
+def test_a_result_that_is_too_large_is_refused_and_nothing_is_kept(make_app, engine_app):
+    app = make_app("create table kept (x integer)")
+
+    @app.transaction
+    def large(tx: Transaction, size: int) -> str:
+        tx.execute("insert into kept values (1)")
+        return "x" * size
+
+    @app.query
+    def kept(tx: Transaction) -> int:
+        return tx.execute("select count(*) from kept").scalar()
+
+    opened = engine_app(app)
+    with pytest.raises(Error) as refused:
+        opened.call(large, 17 * 1024 * 1024)
+    assert (refused.value.code, opened.call(kept)) == ("payload_too_large", 0)
+    assert len(opened.call(large, 15 * 1024 * 1024)) == 15 * 1024 * 1024

@@ -94,6 +94,15 @@ def test_what_an_application_refuses_reaches_the_caller_as_it_is(zoo):
     assert (found["detail"], found["name"]) == ("no, thank you", "bear")
 
 
+@pytest.mark.parametrize("body", [b"\x00", b"{", b"[]", b'"text"', b"\xff"])
+def test_a_used_key_with_a_body_that_is_wrong_is_refused(zoo, body):
+    key = name()
+    zoo.post("bump", {"name": key}, key=key)
+    response = zoo.http.post("/apps/zoo/bump", content=body, headers={"Idempotency-Key": key})
+    assert response.status_code in (400, 422), response.text
+    assert zoo.call("count", name=key) == 1
+
+
 def test_concurrent_duplicates_run_once(zoo):
     for _ in range(10):
         key = name()

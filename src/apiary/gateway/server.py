@@ -103,8 +103,11 @@ async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform]
             await prepare(platform)
             listener.listen(BACKLOG)
             serving = loop.create_task(server.serve(sockets=[listener]))
+            serving.add_done_callback(lambda _: server.up.set())
+            serving.add_done_callback(lambda _: stop.set())
             await server.up.wait()
-            ready(platform)
+            if not serving.done():
+                ready(platform)
             await stop.wait()
             server.should_exit = True
             await serving
