@@ -190,7 +190,7 @@ class Dispatcher:
         done = lane.run([job.call for job in jobs], records)
         batches.note(jobs, done.outcomes)
         answer = partial(self._answer, lane, jobs, done, recordings)
-        self._durability.settle(answer, here=len(jobs) <= 1 and self._to_write.empty())
+        self._durability.settle(answer, here=self._to_write.empty())
 
     def _answer(
         self, lane: Lane, jobs: list[Job], done: Committed, recordings: Sequence[Recording], durable: bool
