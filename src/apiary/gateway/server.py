@@ -21,6 +21,7 @@ from apiary.platform.platform import Caller, Platform
 from apiary.runtime.ids import id_text, new_id
 
 BACKLOG = 1024
+KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that none is closed under a request
 DRAIN_SECONDS = 60
 
 Prepare = Callable[[Platform], Awaitable[None]]
@@ -91,6 +92,7 @@ async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform]
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             )
         )
