@@ -21,7 +21,6 @@ MAX_BUNDLE_BYTES = 32 * 1024 * 1024
 SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "tests", "dist", "build"}
 SKIPPED_FILES = (".pyc", ".pyo", ".db", ".db-wal", ".db-shm")
 REQUIREMENTS = "requirements.txt"
-MARK = "apiary-module"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,11 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
+from apiary.cli.options import LOCAL, Key, Url
 from apiary.cli.output import milliseconds, moment, people, show, status_text, table, wants_json
 from apiary.client import Http
 
 app = typer.Typer(help="What ran, and what it did.", no_args_is_help=True)
-
-Url = Annotated[str, typer.Option("--url", envvar="APIARY_URL", help="The server.")]
-Key = Annotated[Optional[str], typer.Option("--key", envvar="APIARY_KEY", help="Your key.")]  # noqa: UP045 - typer
-LOCAL = "http://127.0.0.1:8000"
 
 
 @app.command()

@@ -16,6 +16,7 @@ from apiary.bundle import make_bundle
 from apiary.cli import dev as dev_command
 from apiary.cli import log as log_commands
 from apiary.cli import offline
+from apiary.cli.options import LOCAL, Key, Url
 from apiary.cli.output import Output, fail, say, show, table
 from apiary.client import Http
 from apiary.config import Settings, database_folder
@@ -31,10 +32,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(log_commands.app, name="log")
-
-Url = Annotated[str, typer.Option("--url", envvar="APIARY_URL", help="The server.")]
-Key = Annotated[Optional[str], typer.Option("--key", envvar="APIARY_KEY", help="Your key.")]  # noqa: UP045 - typer
-LOCAL = "http://127.0.0.1:8000"
 
 
 def _version(wanted: bool) -> None:
