@@ -11,11 +11,11 @@ from typing import Any
 
 import apsw
 
-from apiary.bundle import Migration, migration_number
+from apiary.bundle import Migration, migrations_to_apply
 from apiary.engine.sqlite.errors import translate
-from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane, find
+from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane
 from apiary.engine.sqlite.rules import PRAGMAS_OF_MIGRATIONS, violation
-from apiary.engine.sqlite.session import SQL, SqliteSession, connect
+from apiary.engine.sqlite.session import SQL, SqliteSession, connect, find
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.errors import MigrationRefused
 from apiary.runtime.result import Convert
@@ -67,7 +67,7 @@ class SqliteEngine:
             try:
                 rows: Any = run(SQL["applied_migrations"]).fetchall()
                 applied = dict(rows)
-                new = _to_apply(migrations, applied)
+                new = migrations_to_apply(migrations, applied)
                 for migration in new:
                     self._apply(migration, version)
                 broken = run("pragma foreign_key_check").fetchall() if new else []
@@ -170,24 +170,6 @@ class SqliteEngine:
             if self._log is not None:
                 os.close(self._log)
                 self._log = None
-
-
-def _to_apply(migrations: Sequence[Migration], applied: dict[str, str]) -> list[Migration]:
-    """Those that are new, in order; `MigrationRefused` where one was changed, or comes before one that was applied."""
-    for migration in migrations:
-        if applied.get(migration.name, migration.checksum) != migration.checksum:
-            raise MigrationRefused(
-                f"the migration {migration.name} was changed after it had been applied",
-                hint="put it back as it was, and write the change as a new migration",
-            )
-    new = [migration for migration in migrations if migration.name not in applied]
-    last = max(applied, key=migration_number, default="")
-    if new and last and migration_number(new[0].name) <= migration_number(last):
-        raise MigrationRefused(
-            f"the migration {new[0].name} does not come after {last}, which is applied already",
-            hint="give it a higher number",
-        )
-    return new
 
 
 def _as_dict(cursor: apsw.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
