@@ -21,6 +21,7 @@ MAX_BUNDLE_BYTES = 32 * 1024 * 1024
 SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "tests", "dist", "build"}
 SKIPPED_FILES = (".pyc", ".pyo", ".db", ".db-wal", ".db-shm")
 REQUIREMENTS = "requirements.txt"
+DIALECTS = {"sqlite", "postgresql"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +140,18 @@ def load_from(path: Path) -> App:
     return app
 
 
-def read_migrations(folder: Path) -> list[Migration]:
-    """The migrations in a folder, in the order of their numbers: `001-name.sql`, `002-…`."""
+def read_migrations(folder: Path, dialect: str) -> list[Migration]:
+    """The migrations in a folder, in the order of their numbers: `001-name.sql`, `002-…`.
+
+    `001-name.sqlite.sql` and `001-name.postgresql.sql` are for one kind of database each; the others leave them out.
+    """
     if not folder.is_dir():
         return []
     found: dict[int, Migration] = {}
     for file in sorted(folder.glob("*.sql")):
         number = migration_number(file.name)
+        if file.suffixes[-2:-1] and file.suffixes[-2][1:] in DIALECTS - {dialect}:
+            continue
         if number in found:
             raise BundleRefused(f"two migrations have the number {number}: {found[number].name}, {file.name}")
         try:

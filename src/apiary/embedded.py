@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from apiary.bundle import load_app, load_from, read_migrations
 from apiary.codec import FunctionCodec, compile_program, convert_rows
-from apiary.config import database_folder, database_path
+from apiary.config import POSTGRESQL, database_folder, database_path
 from apiary.engine.dispatch import Dispatcher
 from apiary.engine.protocol import Engine
 from apiary.engine.sqlite.engine import SqliteEngine
@@ -33,7 +33,7 @@ class OpenApp:
         self.engine = engine
         self._caller = caller
         self.program = compile_program(app, LOCAL_VERSION)
-        engine.migrate(read_migrations(app.migrations), LOCAL_VERSION)
+        engine.migrate(read_migrations(app.migrations, engine.dialect), LOCAL_VERSION)
         self._dispatcher = Dispatcher(engine, self.program)
         self._dispatcher.backlog.activate()
 
@@ -87,14 +87,28 @@ class OpenApp:
 def open(app: App | str | Path, database: str | None = None) -> OpenApp:
     """Open an app in this process.
 
-    `app`: an `App`, the name of a module that makes one, or a path. `database`: `sqlite:///shop.db`; by default
-    `.apiary/NAME.db` below the current folder.
+    `app`: an `App`, the name of a module that makes one, or a path. `database`: `sqlite:///shop.db`, by default
+    `.apiary/NAME.db` below the current folder; or `postgresql://…`, where the app gets a schema and a role. Functions
+    run in this process, whatever the database.
     """
     if not isinstance(app, App):
         path = Path(app)
         app = load_from(path) if path.exists() else load_app(str(app))
-    path = database_path(database, app.name) if database else database_folder(None) / f"{app.name}.db"
-    return OpenApp(app, SqliteEngine(path, convert_rows))
+    return OpenApp(app, _engine(app.name, database))
+
+
+def _engine(app: str, database: str | None) -> Engine:
+    if database is not None and database.startswith(POSTGRESQL):
+        from apiary.engine.postgres.engine import PostgresEngine
+        from apiary.engine.postgres.install import Installer
+
+        installer = Installer(database)
+        try:
+            return PostgresEngine(installer.app(app), convert_rows)
+        finally:
+            installer.close()
+    path = database_path(database, app) if database else database_folder(None) / f"{app}.db"
+    return SqliteEngine(path, convert_rows)
 
 
 def _raised(outcome: Outcome) -> Error:

@@ -1,11 +1,13 @@
 """The dispatcher: takes calls from anywhere, gives each to a lane that may run it, answers when it is durable.
 
-One thread writes, a few read, a pool runs actions. Calls that wait at the same moment travel together, so that they
-share a commit or a snapshot. The queue of calls that transactions left for later is run here too.
+As many threads write as the engine has lanes for, a few read, a pool runs actions. Calls that wait at the same moment
+travel together, so that they share a commit or a snapshot. The queue of calls that transactions left for later is run
+here too.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import deque
@@ -14,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
+from zlib import crc32
 
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
@@ -25,9 +28,7 @@ from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import DatabaseUnavailable, Error, Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 
-MAX_BATCH = 128
 MAX_QUEUED_IN_BATCH = 16
-READERS = 2
 SLOW_MICROSECONDS = 5_000
 RECORDS_WAIT_SECONDS = 0.01
 MAX_RECORDS_WAITING = 10_000
@@ -53,6 +54,9 @@ class Recording:
     written: Callable[[bool], None]
 
 
+ToWrite = SimpleQueue[Job | Recording | None]
+
+
 class Dispatcher:
     """Runs the calls of one program on one engine.
 
@@ -76,18 +80,18 @@ class Dispatcher:
         self._observe = observe
         self._broken = broken
         self._watchdog = watchdog or Watchdog()
-        self._to_write: SimpleQueue[Job | Recording | None] = SimpleQueue()
+        self._to_write: list[ToWrite] = [SimpleQueue() for _ in range(engine.writers)]
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
         self._records: deque[Record] = deque()
         self._nudged = False
         self._closing = False
         self._readers_ended = False
         self._closed = False
-        self.backlog = Backlog(engine.queued, lambda: self._to_write.put(None))
-        self._actions = ActionRunner(engine, program, lambda *record: self._to_write.put(Recording(*record)))
+        self.backlog = Backlog(engine.queued, self._nudge_writers)
+        self._actions = ActionRunner(engine, program, lambda *record: self._to_write[0].put(Recording(*record)))
         self._durability = Durability(engine.sync, broken)
-        self._threads = [self._start(self._write, engine.writer)]
-        self._threads += [self._start(self._read, engine.reader) for _ in range(READERS)]
+        self._writers = [self._start(partial(self._write, queue), engine.writer) for queue in self._to_write]
+        self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
 
     def submit(self, call: Call, reply: Reply) -> None:
         """Run a call. `reply` gets its outcome, from another thread, once that is durable."""
@@ -103,7 +107,7 @@ class Dispatcher:
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(Job(call, bound, reply))
         else:
-            self._to_write.put(Job(call, bound, reply))
+            self._lane_of(call, bound).put(Job(call, bound, reply))
         if self._closed:
             self._refuse_rest()
 
@@ -113,18 +117,34 @@ class Dispatcher:
         self._actions.close()
         self._closing = True
         self._to_read.put(None)
-        for thread in self._threads[1:]:
+        for thread in self._readers:
             thread.join()
         self._readers_ended = True
-        self._to_write.put(None)
-        self._threads[0].join()
+        self._nudge_writers()
+        for thread in self._writers:
+            thread.join()
         self._durability.close()
         self._watchdog.close()
         self._closed = True
         self._refuse_rest()
 
+    def _lane_of(self, call: Call, bound: Bound) -> ToWrite:
+        """Calls that would collide (one idempotency key, one value of the function's key) meet in one lane."""
+        queues = self._to_write
+        if len(queues) == 1:
+            return queues[0]
+        partition = call.key or partition_of(call, bound)
+        if partition is not None:
+            return queues[crc32(partition.encode()) % len(queues)]
+        return min(queues, key=ToWrite.qsize)
+
+    def _nudge_writers(self) -> None:
+        for queue in self._to_write:
+            queue.put(None)
+
     def _refuse_rest(self) -> None:
-        for queue in (self._to_read, self._to_write):
+        queues: list[ToWrite | SimpleQueue[Job | None]] = [self._to_read, *self._to_write]
+        for queue in queues:
             with suppress(Empty):
                 while True:
                     item = queue.get_nowait()
@@ -141,7 +161,7 @@ class Dispatcher:
         guard = self._watchdog.guard()
         lane = open_lane(self.program, guard)
         guard.interrupt = lane.interrupt
-        name = f"apiary-{loop.__name__.strip('_')}"
+        name = f"apiary-{open_lane.__name__}"
         thread = threading.Thread(target=self._guarded, args=(loop, lane), name=name, daemon=True)
         thread.start()
         return thread
@@ -161,24 +181,29 @@ class Dispatcher:
 
         return answer
 
-    def _write(self, lane: Lane) -> None:
-        batches = Batches(self._to_write)
+    def _write(self, queue: ToWrite, lane: Lane) -> None:
+        """Run what comes to one of the lanes that write. The first also writes the records of queries."""
+        batches = Batches(queue, self.engine.max_batch)
+        first = queue is self._to_write[0]
         while True:
-            wait = RECORDS_WAIT_SECONDS if self._records else None
+            wait = RECORDS_WAIT_SECONDS if first and self._records else None
             items = batches.next(0.0 if self._readers_ended else wait)
             jobs = [item for item in items if isinstance(item, Job)]
             recordings = [item for item in items if isinstance(item, Recording)]
-            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, MAX_BATCH - len(jobs)))
-            self._nudged = False
-            records = [self._records.popleft() for _ in range(len(self._records))]
+            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, self.engine.max_batch - len(jobs)))
+            records: list[Record] = []
+            if first:
+                self._nudged = False
+                records += [self._records.popleft() for _ in range(len(self._records))]
             if jobs or records or recordings:
-                self._commit(lane, batches, jobs, recordings, records)
+                self._commit(queue, lane, batches, jobs, recordings, records)
             elif self._readers_ended and not items:
                 lane.close()
                 return
 
     def _commit(
         self,
+        queue: ToWrite,
         lane: Lane,
         batches: Batches,
         jobs: list[Job],
@@ -189,8 +214,16 @@ class Dispatcher:
         records += [recording.record for recording in recordings]
         done = lane.run([job.call for job in jobs], records)
         batches.note(jobs, done.outcomes)
-        answer = partial(self._answer, lane, jobs, done, recordings)
-        self._durability.settle(answer, here=self._to_write.empty())
+        self._settle(lane, jobs, done, recordings, here=queue.empty())
+
+    def _settle(
+        self, lane: Lane, jobs: list[Job], done: Committed, recordings: Sequence[Recording], *, here: bool
+    ) -> None:
+        """Answer at once what is durable already, and the rest when it is."""
+        if done.durable:
+            self._answer(lane, jobs, done, recordings, True)
+        else:
+            self._durability.settle(partial(self._answer, lane, jobs, done, recordings), here=here)
 
     def _answer(
         self, lane: Lane, jobs: list[Job], done: Committed, recordings: Sequence[Recording], durable: bool
@@ -208,7 +241,7 @@ class Dispatcher:
             lane.confirm(done)
 
     def _read(self, lane: Lane) -> None:
-        batches = Batches(self._to_read)
+        batches = Batches(self._to_read, self.engine.max_batch)
         while True:
             jobs = self._fresh([job for job in batches.next(None) if isinstance(job, Job)])
             if self._closing:
@@ -220,11 +253,7 @@ class Dispatcher:
                 continue
             done = lane.run([job.call for job in jobs])
             batches.note(jobs, done.outcomes)
-            if done.durable:
-                self._answer(lane, jobs, done, (), True)
-            else:
-                answer = partial(self._answer, lane, jobs, done, ())
-                self._durability.settle(answer, here=self._to_read.empty())
+            self._settle(lane, jobs, done, (), here=self._to_read.empty())
             self._keep(lane.take_records())
 
     def _keep(self, records: list[Record]) -> None:
@@ -232,7 +261,7 @@ class Dispatcher:
         self._records.extend(records[: MAX_RECORDS_WAITING - len(self._records)])
         if records and not self._nudged:
             self._nudged = True
-            self._to_write.put(None)
+            self._to_write[0].put(None)
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []
@@ -266,8 +295,9 @@ class Dispatcher:
 class Batches:
     """Takes what waits in a queue, together; a function that was slow last time gets a batch of its own."""
 
-    def __init__(self, source: SimpleQueue[Job | Recording | None] | SimpleQueue[Job | None]) -> None:
+    def __init__(self, source: ToWrite | SimpleQueue[Job | None], most: int) -> None:
         self._source = source
+        self._most = most
         self._slow: set[str] = set()
         self._held: Job | Recording | None = None
 
@@ -283,7 +313,7 @@ class Batches:
                     self._held = item
                     return batch
                 batch.append(item)
-                if slow or len(batch) >= MAX_BATCH:
+                if slow or len(batch) >= self._most:
                     return batch
                 item = self._source.get_nowait()
         except Empty:
@@ -297,6 +327,17 @@ class Batches:
                 self._slow.add(job.call.function)
             elif self._slow:
                 self._slow.discard(job.call.function)
+
+
+def partition_of(call: Call, bound: Bound) -> str | None:
+    """The value of the argument that names the partition, as text; `None` where the function or the call has none."""
+    name = bound.function.options.key
+    if name is None:
+        return None
+    try:
+        return json.dumps(json.loads(call.input)[name])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _uncertain(call: Call) -> Outcome:

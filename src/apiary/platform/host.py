@@ -65,7 +65,7 @@ class Host:
             raise BundleRefused(f"{app.name!r} is the platform's own name", hint="give the app another one")
         program = compile_program(app, message.version)
         manifest = manifest_of(app, program)
-        migrations = read_migrations(app.migrations)
+        migrations = read_migrations(app.migrations, SqliteEngine.dialect)
         path = Path(message.database_folder) / f"{app.name}.db"
         self._engine = SqliteEngine(path, convert_rows, recording=message.recording)
         migrated = self._engine.migrate(migrations, message.version)

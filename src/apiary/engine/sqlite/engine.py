@@ -28,6 +28,11 @@ BACKUP_PAGES_A_STEP = 512
 class SqliteEngine:
     """One app's SQLite file. `recording=False` leaves out the records (and so exactly-once), to measure their cost."""
 
+    dialect = "sqlite"
+    writers = 1
+    readers = 2
+    max_batch = 128
+
     def __init__(self, path: Path, convert_rows: Convert, *, recording: bool = True) -> None:
         self.path = path
         self._convert_rows = convert_rows
