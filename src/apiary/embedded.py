@@ -9,10 +9,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from apiary.bundle import load_app, load_from, read_migrations
 from apiary.codec import FunctionCodec, compile_program, convert_rows
-from apiary.config import POSTGRESQL, database_folder, database_path
 from apiary.engine.dispatch import Dispatcher
+from apiary.engine.places import open_here
 from apiary.engine.protocol import Engine
-from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.runtime.declaration import App, Function
 from apiary.runtime.errors import DeadlineExceeded, Error, InternalError, RuleBroken, from_problem
 from apiary.runtime.ids import new_id
@@ -94,21 +93,7 @@ def open(app: App | str | Path, database: str | None = None) -> OpenApp:
     if not isinstance(app, App):
         path = Path(app)
         app = load_from(path) if path.exists() else load_app(str(app))
-    return OpenApp(app, _engine(app.name, database))
-
-
-def _engine(app: str, database: str | None) -> Engine:
-    if database is not None and database.startswith(POSTGRESQL):
-        from apiary.engine.postgres.engine import PostgresEngine
-        from apiary.engine.postgres.install import Installer
-
-        installer = Installer(database)
-        try:
-            return PostgresEngine(installer.app(app), convert_rows)
-        finally:
-            installer.close()
-    path = database_path(database, app) if database else database_folder(None) / f"{app}.db"
-    return SqliteEngine(path, convert_rows)
+    return OpenApp(app, open_here(database, app.name, convert_rows))
 
 
 def _raised(outcome: Outcome) -> Error:

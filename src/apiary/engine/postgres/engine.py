@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -103,12 +102,6 @@ class PostgresEngine:
                     if last or not self._connection or not self._connection.closed:
                         raise translate(error.sqlstate or "", str(error)) from error
         raise AssertionError("the second attempt returns or raises")
-
-    def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        raise NotImplementedError
-
-    def backup(self, target: Path) -> None:
-        raise NotImplementedError
 
     def close(self) -> None:
         with self._lock:

@@ -10,7 +10,9 @@ import hmac
 import platform
 import re
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
 
 from apiary.engine.postgres.archive import Archive, folder_archive, platform_archive
 from apiary.engine.postgres.connection import CONNECT_SECONDS, Target
@@ -52,10 +55,8 @@ class Installer:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        try:
-            self._connection = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS)
-        except psycopg.Error as error:
-            raise DatabaseUnavailable(f"the database cannot be reached: {error}", hint="is it running?") from error
+        self._lock = threading.Lock()
+        self._connection = self._connect()
         try:
             version = self._connection.info.server_version
             if version < OLDEST:
@@ -68,24 +69,69 @@ class Installer:
             raise translate(error.sqlstate or "", f"the database cannot be prepared: {error}") from error
         self.database = self._connection.info.dbname
 
+    @property
+    def description(self) -> str:
+        """Which database this is, for people: without passwords."""
+        info = self._connection.info
+        return f"{info.dbname} at {info.host or 'this machine'}:{info.port}"
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def ask(self, text: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+        """The rows of a statement of the platform itself."""
+        with self._lock:
+            for last in (False, True):
+                try:
+                    if self._connection.closed:
+                        self._connection = self._connect()
+                    cursor = psycopg.RawCursor(self._connection, row_factory=dict_row)
+                    return cursor.execute(text.encode(), values).fetchall()
+                except psycopg.Error as error:
+                    if last or not self._connection.closed:
+                        raise translate(error.sqlstate or "", str(error)) from error
+        raise AssertionError("the second attempt returns or raises")
+
+    def registry(self) -> Target:
+        """Make room for the platform's own records."""
+        return self._make_place("registry", "apiary_registry", "apiary_registry_log")
 
     def app(self, name: str) -> Target:
         """Make the role, the schema and the log of an app, where they are not there yet."""
         if RESERVED.match(name):
             raise BundleRefused(f"{name!r} cannot be the name of an app on PostgreSQL", hint="give it another one")
-        role, log = _fitting(f"apiary_{self.database}_{name}"), _fitting(f"apiary_{name}")
+        return self._make_place(name, name, self.log_of(name))
+
+    def log_of(self, app: str) -> str:
+        """The schema of an app's log."""
+        return _fitting(f"apiary_{app}")
+
+    def _make_place(self, name: str, schema: str, log: str) -> Target:
+        role = _fitting(f"apiary_{self.database}_{name}")
         try:
-            with self._connection.transaction(), self._connection.cursor() as cursor:
+            with self._transaction() as cursor:
                 cursor.execute(INSTALLING)
                 password = self._password(role)
                 self._make_role(cursor, role, password)
-                self._make_schemas(cursor, name, log, role)
+                self._make_schemas(cursor, schema, log, role)
         except psycopg.Error as error:
             raise translate(error.sqlstate or "", f"the app {name} cannot be given a place: {error}") from error
-        return Target(make_conninfo(self._url, user=role, password=password), name, log)
+        return Target(make_conninfo(self._url, user=role, password=password), schema, log)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Cursor[Any]]:
+        with self._lock:
+            if self._connection.closed:
+                self._connection = self._connect()
+            with self._connection.transaction(), self._connection.cursor() as cursor:
+                yield cursor
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        try:
+            return psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+        except psycopg.Error as error:
+            raise DatabaseUnavailable(f"the database cannot be reached: {error}", hint="is it running?") from error
 
     def program(self, app: str, log: str, module: str, version: str, folders: Sequence[Path]) -> str:
         """Keep the code of a version for the backends; returns the hash of its program.
@@ -95,7 +141,7 @@ class Installer:
         archives = [*map(folder_archive, folders), platform_archive()]
         identity = "\n".join([app, log, module, version, *(archive.hash for archive in archives)])
         digest = hashlib.sha256(identity.encode()).hexdigest()
-        with self._connection.transaction(), self._connection.cursor() as cursor:
+        with self._transaction() as cursor:
             for archive in archives:
                 self._keep(cursor, archive)
             cursor.execute(
@@ -137,7 +183,7 @@ class Installer:
         return Placement(True, f"the server has plpython3u with Python {there}")
 
     def _install_platform(self) -> None:
-        with self._connection.transaction(), self._connection.cursor() as cursor:
+        with self._transaction() as cursor:
             cursor.execute(INSTALLING)
             cursor.execute("create schema if not exists apiary")
             self._bring_up_to_date(cursor, PLATFORM, "platform-", {})

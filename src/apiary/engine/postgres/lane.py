@@ -6,13 +6,14 @@ import json
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 from psycopg import pq
 
-from apiary.engine.batch import Batch, gave_up, uncommitted
+from apiary.engine.batch import Batch, BatchLost, gave_up, uncommitted
 from apiary.engine.postgres.beside.session import BesideSession
 from apiary.engine.postgres.connection import Target
 from apiary.engine.postgres.errors import REFUSED, Conflicted, ConnectionLost, Repeated, translate
@@ -42,13 +43,19 @@ class PostgresLane:
         """Run and commit. Where the batch fails as a whole, every call is run again by itself."""
         try:
             return self._attempt(calls, records)
+        except BatchLost as lost:
+            others = [call for call in calls if call is not lost.call]
+            done = self.run(others, [*records, lost.record])
+            outcomes = dict(zip(map(id, others), done.outcomes, strict=True))
+            settled = [outcomes.get(id(call), lost.outcome) for call in calls]
+            return Committed(settled, done.queued, done.lost, durable=True)
         except Error as error:
             first = error
-        done = [self._alone(call, first) for call in calls] + [self._written(record) for record in records]
+        parts = [self._alone(call, first) for call in calls] + [self._written(record) for record in records]
         return Committed(
-            [outcome for part in done for outcome in part.outcomes],
-            [queued for part in done for queued in part.queued],
-            [record for part in done for record in part.lost],
+            [outcome for part in parts for outcome in part.outcomes],
+            [queued for part in parts for queued in part.queued],
+            [record for part in parts for record in part.lost],
             durable=True,
         )
 
@@ -177,7 +184,7 @@ class BesideLane(PostgresLane):
             session.begin()
             done = Batch(session, self._program, self._guard).run(calls, records)
             session.commit()
-        except Error:
+        except (Error, BatchLost):
             self._abandon(session)
             raise
         self._records += session.records
@@ -185,7 +192,7 @@ class BesideLane(PostgresLane):
         return Committed(done.outcomes, done.queued, done.lost, durable=True)
 
     def _open(self) -> BesideSession:
-        if self._session is None or self._session.connection.closed:
+        if self._session is None or self._connection is None or self._connection.closed:
             self._connection = self._target.connect(read_only=self._read_only)
             self._session = BesideSession(
                 self._connection,
@@ -197,9 +204,11 @@ class BesideLane(PostgresLane):
         return self._session
 
     def _abandon(self, session: BesideSession) -> None:
-        session.ended_by = None
+        """Leave the transaction; where that cannot be done in order, leave the connection."""
         session.records = []
-        try:
-            session.rollback()
-        except Error:
-            session.connection.close()
+        with suppress(Error):
+            if not session.lost and not isinstance(session.ended_by, ConnectionLost):
+                session.rollback()
+                return
+        if self._connection is not None:
+            self._connection.close()

@@ -1,4 +1,4 @@
-"""The transaction of a connection as the runtime's `Session`, over psycopg in pipeline mode.
+"""The transaction of a connection as the runtime's `Session`, over a pipeline.
 
 What has no answer of interest (begin, savepoints, records) travels with the next statement that has one, so that a call
 of N statements waits N times for the server, and once for its commit.
@@ -6,23 +6,27 @@ of N statements waits N times for the server, and once for its commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+from psycopg import pq
 
+from apiary.engine.postgres.beside.pipeline import FAILED, Pipeline
 from apiary.engine.postgres.errors import ConnectionLost, Repeated
 from apiary.engine.postgres.session import PostgresSession
 from apiary.engine.postgres.statement import Statement
 from apiary.engine.postgres.types import DEALLOCATE, PREPARE, TYPES
-from apiary.engine.postgres.values import as_array, as_json
+from apiary.engine.postgres.values import as_array, as_json, parameter
 from apiary.runtime.errors import Error
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
 from apiary.runtime.session import Part
 
-SAVEPOINTS: dict[Part | None, str] = {"call": "apiary_call", "nested": "apiary_nested", None: "apiary_statement"}
-Cursor = psycopg.RawCursor[tuple[Any, ...]]
+SAVEPOINTS: dict[Part, str] = {"call": "apiary_call", "nested": "apiary_nested"}
+STATEMENT = "apiary_statement"
+OUR_INDEXES = (b"calls_id", b"calls_key")
+STALE_PLAN = b"RevalidateCachedQuery"
+"""The function of the server that finds that a prepared statement would now give other columns."""
 
 
 class BesideSession(PostgresSession):
@@ -38,13 +42,16 @@ class BesideSession(PostgresSession):
         read_only: bool,
     ) -> None:
         super().__init__(log, recording=recording, read_only=read_only)
-        self.connection = connection
-        self._log = log
+        self._log = log.encode()
         self._convert_rows = convert_rows
+        self._pipeline = Pipeline(connection)
         self._shapes: dict[tuple[str, ...], Shape] = {}
-        self._array_types: dict[str, list[bool]] = {}
-        self._in_pipeline = connection.pipeline()
-        self._pipeline = self._in_pipeline.__enter__()
+        self._arrays: dict[str, list[bool]] = {}
+
+    @property
+    def lost(self) -> bool:
+        """A call was stopped in the middle of what it said to the server."""
+        return self._pipeline.torn
 
     def begin(self) -> None:
         super().begin()
@@ -52,44 +59,45 @@ class BesideSession(PostgresSession):
 
     def commit(self) -> None:
         """End the transaction; durable when this returns."""
-        self._check_transaction()
         self._send("commit")
-        with self._translated():
-            self._pipeline.sync()
+        self._sync()
 
     def rollback(self) -> None:
-        """Leave the transaction, whatever its state."""
-        with self._translated():
-            self._pipeline.sync()
+        """Leave the transaction, whatever its state; `ConnectionLost` where that is not possible."""
+        self.ended_by = None
         self._send("rollback")
-        with self._translated():
-            self._pipeline.sync()
+        for _ in range(2):  # what was sent before may have failed, and have taken the first with it
+            if all(result.status != pq.ExecStatus.PIPELINE_ABORTED for result in self._pipeline.sync()):
+                return
+            self._send("rollback")
 
     def _run(self, statement: Statement, values: Sequence[Any]) -> Result:
         if any(type(value) is list for value in values):
             values = self._lists(statement, values)
-        cursor = self._answered(statement.sql, values)
-        if cursor.description is None:
-            return Result(NO_COLUMNS, [], max(cursor.rowcount, 0), self._convert_rows)
-        names = tuple(column.name for column in cursor.description)
+        self._send(f"savepoint {STATEMENT}")
+        place = self._send(statement.sql, values)
+        result = self._undone_alone(statement.sql)[place]
+        if not result.nfields:
+            return Result(NO_COLUMNS, [], result.command_tuples or 0, self._convert_rows)
+        names = tuple((result.fname(column) or b"").decode() for column in range(result.nfields))
         shape = self._shapes.get(names)
         if shape is None:
             shape = self._shapes[names] = Shape(names)
-        rows = cursor.fetchall()
-        return Result(shape, rows, len(rows), self._convert_rows)
+        return Result(shape, self._pipeline.rows(result), result.ntuples, self._convert_rows)
 
     def _run_many(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> int:
         """All rows in one round trip, in one savepoint."""
         if any(type(value) is list for values in rows for value in values):
             rows = [self._lists(statement, values) for values in rows]
-        with self._undone_alone(statement.sql):
-            cursors = [self._send(statement.sql, values) for values in rows]
-        return sum(max(cursor.rowcount, 0) for cursor in cursors)
+        self._send(f"savepoint {STATEMENT}")
+        places = [self._send(statement.sql, values) for values in rows]
+        results = self._undone_alone(statement.sql)
+        return sum(results[place].command_tuples or 0 for place in places)
 
     def _platform(self, name: str, values: Sequence[Any]) -> Sequence[Any]:
         if name == "find":
             return super()._platform(name, values)
-        self._send(self._own[name].sql, [None if value is None else str(value) for value in values])
+        self._send(self._own[name].sql, [parameter(value) for value in values])
         return ()
 
     def _enter(self, part: Part) -> None:
@@ -100,58 +108,52 @@ class BesideSession(PostgresSession):
             self._send(f"rollback to {SAVEPOINTS[part]}")
         self._send(f"release {SAVEPOINTS[part]}")
 
-    def _answered(self, sql: str, values: Sequence[Any]) -> Cursor:
-        with self._undone_alone(sql):
-            cursor = self._send(sql, values)
-        return cursor
-
-    @contextmanager
-    def _undone_alone(self, sql: str) -> Iterator[None]:
-        """Run what is sent in this block, and wait for it; where it fails, that alone is undone."""
-        self._send(f"savepoint {SAVEPOINTS[None]}")
+    def _undone_alone(self, sql: str) -> list[pq.abc.PGresult]:
+        """Wait for what was sent since the last savepoint; where it fails, that alone is undone."""
+        self._send(f"release {STATEMENT}")
         try:
-            yield
-            self._send(f"release {SAVEPOINTS[None]}")
-            with self._translated(sql):
-                self._pipeline.sync()
+            return self._sync(sql)
         except Error:
             if self.ended_by is None:
-                self._send(f"rollback to {SAVEPOINTS[None]}")
-                self._send(f"release {SAVEPOINTS[None]}")
+                self._send(f"rollback to {STATEMENT}")
+                self._send(f"release {STATEMENT}")
             raise
 
-    def _send(self, sql: str, values: Sequence[Any] = ()) -> Cursor:
+    def _send(self, sql: str, values: Sequence[Any] = ()) -> int:
         self._check_transaction()
-        with self._translated(sql):
-            cursor: Cursor = psycopg.RawCursor(self.connection)
-            cursor.execute(sql.encode(), values)
-        return cursor
+        if self._pipeline.torn:
+            raise ConnectionLost("the call was stopped while it spoke to the database")
+        return self._pipeline.send(sql, values)
 
-    @contextmanager
-    def _translated(self, sql: str = "") -> Iterator[None]:
-        try:
-            yield
-        except psycopg.Error as error:
-            if self.connection.closed:
-                self.ended_by = ConnectionLost(f"the connection to the database was lost: {error}")
-                raise self.ended_by from None
-            diagnosis = error.diag
-            if diagnosis.schema_name == self._log and diagnosis.constraint_name in ("calls_id", "calls_key"):
-                self.ended_by = Repeated("the call has a record already")
-                raise self.ended_by from None
-            raise self._failed(error.sqlstate or "58000", diagnosis.message_primary or str(error), sql) from error
+    def _sync(self, sql: str = "") -> list[pq.abc.PGresult]:
+        results = self._pipeline.sync()
+        failed = next((result for result in results if result.status == FAILED), None)
+        if failed is not None:
+            raise self._error(failed, sql)
+        return results
+
+    def _error(self, failed: pq.abc.PGresult, sql: str) -> Error:
+        field = failed.error_field
+        ours = field(pq.DiagnosticField.SCHEMA_NAME) == self._log
+        if ours and field(pq.DiagnosticField.CONSTRAINT_NAME) in OUR_INDEXES:
+            self.ended_by = Repeated("the call has a record already")
+            return self.ended_by
+        if field(pq.DiagnosticField.SOURCE_FUNCTION) == STALE_PLAN:
+            self.ended_by = ConnectionLost("the tables changed while the connection was in use")
+            return self.ended_by
+        state = (field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        return self._failed(state, (field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(), sql)
 
     def _lists(self, statement: Statement, values: Sequence[Any]) -> list[Any]:
         """Write lists as what their parameter is: an array, else JSON."""
-        arrays = self._array_types.get(statement.sql)
+        arrays = self._arrays.get(statement.sql)
         if arrays is None:
-            with self._undone_alone(statement.sql):
-                self._send(PREPARE + statement.sql)
-                types = self._send(TYPES)
-                self._send(DEALLOCATE)
-            row = types.fetchone()
-            assert row is not None
-            arrays = self._array_types[statement.sql] = [name.endswith("[]") for name in row[0]]
+            self._send(f"savepoint {STATEMENT}")
+            self._send(PREPARE + statement.sql)
+            place = self._send(TYPES)
+            self._send(DEALLOCATE)
+            types = self._pipeline.rows(self._undone_alone(statement.sql)[place])[0]
+            arrays = self._arrays[statement.sql] = [name.endswith("[]") for name in types[0]]
         return [
             (as_array(value) if array else as_json(value)) if type(value) is list else value
             for value, array in zip(values, arrays, strict=True)
