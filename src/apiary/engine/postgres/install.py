@@ -11,7 +11,7 @@ import platform
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -23,23 +23,19 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from apiary.engine.postgres.archive import Archive, folder_archive, platform_archive
+from apiary.engine.postgres.archive import folder_archive, platform_archive
 from apiary.engine.postgres.connection import CONNECT_SECONDS, Target
 from apiary.engine.postgres.errors import translate
+from apiary.engine.statements import load_statements
 from apiary.runtime.errors import BundleRefused, DatabaseUnavailable
+
+Cursor = psycopg.RawCursor[Any]
 
 PLATFORM = "apiary"
 MAX_NAME = 63
 OLDEST = 150000
 RESERVED = re.compile(r"(apiary|pg)_|(apiary|public|information_schema)\Z")
-INSTALLING = "select pg_advisory_xact_lock(hashtext('apiary install'))"
-PROBE = """
-create or replace function pg_temp.apiary_probe() returns text language plpython3u as $$
-    import ctypes, platform, sys
-    ctypes.CDLL(None).timer_create
-    return "%d.%d %s %s" % (*sys.version_info[:2], sys.platform, platform.machine())
-$$
-"""
+SQL = load_statements("apiary.engine.postgres", "install.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +53,7 @@ class Installer:
         self._url = url
         self._lock = threading.Lock()
         self._connection = self._connect()
+        self.database = self._connection.info.dbname
         try:
             version = self._connection.info.server_version
             if version < OLDEST:
@@ -67,7 +64,6 @@ class Installer:
             self._install_platform()
         except psycopg.Error as error:
             raise translate(error.sqlstate or "", f"the database cannot be prepared: {error}") from error
-        self.database = self._connection.info.dbname
 
     @property
     def description(self) -> str:
@@ -111,8 +107,8 @@ class Installer:
         role = _fitting(f"apiary_{self.database}_{name}")
         try:
             with self._transaction() as cursor:
-                cursor.execute(INSTALLING)
-                password = self._password(role)
+                cursor.execute(SQL["lock"].encode())
+                password = self._password(cursor, role)
                 self._make_role(cursor, role, password)
                 self._make_schemas(cursor, schema, log, role)
         except psycopg.Error as error:
@@ -120,12 +116,12 @@ class Installer:
         return Target(make_conninfo(self._url, user=role, password=password), schema, log)
 
     @contextmanager
-    def _transaction(self) -> Iterator[psycopg.Cursor[Any]]:
+    def _transaction(self) -> Iterator[Cursor]:
         with self._lock:
             if self._connection.closed:
                 self._connection = self._connect()
-            with self._connection.transaction(), self._connection.cursor() as cursor:
-                yield cursor
+            with self._connection.transaction():
+                yield psycopg.RawCursor(self._connection)
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
@@ -141,114 +137,95 @@ class Installer:
         archives = [*map(folder_archive, folders), platform_archive()]
         identity = "\n".join([app, log, module, version, *(archive.hash for archive in archives)])
         digest = hashlib.sha256(identity.encode()).hexdigest()
+        hashes = [archive.hash for archive in archives]
         with self._transaction() as cursor:
             for archive in archives:
-                self._keep(cursor, archive)
-            cursor.execute(
-                "insert into apiary.programs (hash, app, module, version, log, archives) "
-                "values (%s, %s, %s, %s, %s, %s) on conflict do nothing",
-                (digest, app, module, version, log, [archive.hash for archive in archives]),
-            )
+                if not _value(cursor.execute(SQL["has_archive"].encode(), (archive.hash,))):
+                    cursor.execute(SQL["insert_archive"].encode(), (archive.hash, archive.content))
+            cursor.execute(SQL["insert_program"].encode(), (digest, app, module, version, log, hashes))
         return digest
-
-    def _keep(self, cursor: psycopg.Cursor[Any], archive: Archive) -> None:
-        if not cursor.execute("select 1 from apiary.archives where hash = %s", (archive.hash,)).fetchone():
-            cursor.execute(
-                "insert into apiary.archives (hash, content) values (%s, %s) on conflict do nothing",
-                (archive.hash, archive.content),
-            )
 
     def _probe(self) -> Placement:
         """Whether backends can run the functions: they need Python, of the version for which packages are here."""
-        row = self._connection.execute(
-            "select (select rolsuper from pg_roles where rolname = current_user), "
-            "exists (select from pg_available_extensions where name = 'plpython3u')"
-        ).fetchone()
-        assert row is not None
-        superuser, available = row
-        if not available:
+        ask = self._connection.execute
+        if not _value(ask(SQL["has_python"].encode())):
             return Placement(False, "the server has no plpython3u (Debian: postgresql-plpython3-15)")
-        if not superuser:
+        if not _value(ask(SQL["is_superuser"].encode())):
             return Placement(False, "only a superuser may install functions in Python, and this role is none")
         here = f"{sys.version_info[0]}.{sys.version_info[1]} {sys.platform} {platform.machine()}"
         try:
-            self._connection.execute("create extension if not exists plpython3u")
-            self._connection.execute(PROBE)
-            found = self._connection.execute("select pg_temp.apiary_probe()").fetchone()
+            ask(SQL["create_python"].encode())
+            ask(SQL["make_probe"].encode())
+            there = _value(ask(SQL["probe"].encode()))
         except psycopg.Error as error:
             return Placement(False, f"the server's Python does not work: {error}")
-        there = found[0] if found else ""
         if there != here:
             return Placement(False, f"the server's Python is {there}, the platform's is {here}")
         return Placement(True, f"the server has plpython3u with Python {there}")
 
     def _install_platform(self) -> None:
         with self._transaction() as cursor:
-            cursor.execute(INSTALLING)
-            cursor.execute("create schema if not exists apiary")
+            cursor.execute(SQL["lock"].encode())
+            cursor.execute(SQL["create_platform_schema"].encode())
             self._bring_up_to_date(cursor, PLATFORM, "platform-", {})
             if self.placement.inside:
                 shim = files("apiary.engine.postgres").joinpath("inside", "shim.sql").read_text(encoding="utf-8")
                 cursor.execute(shim.encode())
 
-    def _bring_up_to_date(
-        self, cursor: psycopg.Cursor[Any], schema: str, prefix: str, names: dict[str, sql.Composable]
-    ) -> None:
+    def _bring_up_to_date(self, cursor: Cursor, schema: str, prefix: str, names: Mapping[str, sql.Composable]) -> None:
         """Apply the numbered files that this schema has not seen."""
-        table = sql.Identifier(schema, "schema")
-        cursor.execute(
-            sql.SQL("create table if not exists {} (number integer primary key, name text not null)").format(table)
-        )
-        row = cursor.execute(sql.SQL("select coalesce(max(number), 0) from {}").format(table)).fetchone()
-        assert row is not None
+        where = {"schema": sql.Identifier(schema)}
+        _run(cursor, "create_schema_table", **where)
+        installed = _value(_run(cursor, "schema_number", **where))
         folder = files("apiary.engine.postgres").joinpath("schema")
         found = sorted((entry.name, entry) for entry in folder.iterdir() if entry.name.startswith(prefix))
         for number, (name, entry) in enumerate(found, start=1):
-            if number > row[0]:
+            if number > installed:
                 text = entry.read_text(encoding="utf-8")
                 for mark, value in names.items():
                     text = text.replace(mark, value.as_string(cursor))
                 cursor.execute(text.encode())
-                cursor.execute(sql.SQL("insert into {} values (%s, %s)").format(table), (number, name))
+                cursor.execute(_composed("insert_schema", **where), (number, name))
 
-    def _password(self, role: str) -> str:
-        row = self._connection.execute("select value from apiary.secrets where name = 'roles'").fetchone()
-        assert row is not None
-        return hmac.digest(row[0].encode(), role.encode(), "sha256").hex()
+    def _password(self, cursor: Cursor, role: str) -> str:
+        """The same for every server that uses this database."""
+        secret: str = _value(cursor.execute(SQL["secret"].encode()))
+        return hmac.digest(secret.encode(), role.encode(), "sha256").hex()
 
-    def _make_role(self, cursor: psycopg.Cursor[Any], role: str, password: str) -> None:
-        known = cursor.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone()
-        verb = sql.SQL("alter" if known else "create")
-        cursor.execute(
-            sql.SQL("{} role {} login nosuperuser nocreatedb nocreaterole noinherit password {}").format(
-                verb, sql.Identifier(role), sql.Literal(password)
-            )
-        )
-        if not self._is_superuser(cursor):
-            cursor.execute(sql.SQL("grant {} to current_user").format(sql.Identifier(role)))
-        cursor.execute(
-            sql.SQL("grant connect on database {} to {}").format(sql.Identifier(self.database), sql.Identifier(role))
-        )
+    def _make_role(self, cursor: Cursor, role: str, password: str) -> None:
+        known = _value(cursor.execute(SQL["has_role"].encode(), (role,)))
+        name = sql.Identifier(role)
+        _run(cursor, "alter_role" if known else "create_role", role=name, password=sql.Literal(password))
+        if not _value(cursor.execute(SQL["is_superuser"].encode())):
+            _run(cursor, "grant_role", role=name)
+        _run(cursor, "grant_connect", role=name, database=sql.Identifier(self.database))
 
-    def _is_superuser(self, cursor: psycopg.Cursor[Any]) -> bool:
-        row = cursor.execute("select rolsuper from pg_roles where rolname = current_user").fetchone()
-        return bool(row and row[0])
-
-    def _make_schemas(self, cursor: psycopg.Cursor[Any], name: str, log: str, role: str) -> None:
-        owner = cursor.execute(
-            "select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner where nspname = %s", (name,)
-        ).fetchone()
+    def _make_schemas(self, cursor: Cursor, name: str, log: str, role: str) -> None:
+        owner = cursor.execute(SQL["schema_owner"].encode(), (name,)).fetchone()
         if owner is not None and owner[0] != role:
             raise BundleRefused(
                 f"the database has a schema {name} already, which belongs to {owner[0]}",
                 hint="give the app another name, or use another database",
             )
-        made = sql.Identifier(role)
-        cursor.execute(sql.SQL("create schema if not exists {} authorization {}").format(sql.Identifier(name), made))
-        cursor.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(log)))
-        self._bring_up_to_date(cursor, log, "app-", {"{log}": sql.Identifier(log), "{role}": made})
+        names = {"role": sql.Identifier(role), "log": sql.Identifier(log)}
+        _run(cursor, "create_app_schema", schema=sql.Identifier(name), role=names["role"])
+        _run(cursor, "create_log_schema", log=names["log"])
+        self._bring_up_to_date(cursor, log, "app-", {f"{{{mark}}}": value for mark, value in names.items()})
         if self.placement.inside:
-            cursor.execute(sql.SQL("grant execute on function apiary.run to {}").format(made))
+            _run(cursor, "grant_run", role=names["role"])
+
+
+def _composed(name: str, **parts: sql.Composable) -> sql.Composed:
+    return sql.SQL(SQL[name]).format(**parts)
+
+
+def _run(cursor: Cursor, name: str, **parts: sql.Composable) -> Cursor:
+    return cursor.execute(_composed(name, **parts))
+
+
+def _value(cursor: Cursor | psycopg.Cursor[Any]) -> Any:
+    row = cursor.fetchone()
+    return None if row is None else row[0]
 
 
 def _fitting(name: str) -> str:

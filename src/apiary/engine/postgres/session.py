@@ -29,6 +29,8 @@ from apiary.runtime.result import Result
 from apiary.runtime.session import Part, Queued, Record
 
 MAX_PARSED = 5000
+PREPARE = "prepare apiary_statement as "
+DEALLOCATE = "deallocate apiary_statement"
 
 
 class PostgresSession:

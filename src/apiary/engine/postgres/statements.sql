@@ -26,3 +26,8 @@ select name, checksum from {log}.migrations;
 
 -- name: insert_migration
 insert into {log}.migrations (name, checksum, version, applied) values ($1, $2, $3, $4);
+
+-- The types that the server found for the parameters of the statement that is prepared under this name.
+-- name: parameter_types
+select parameter_types::text[] as names, parameter_types::oid[]::bigint[] as oids
+from pg_catalog.pg_prepared_statements where name = 'apiary_statement';

@@ -14,9 +14,8 @@ from psycopg import pq
 
 from apiary.engine.postgres.beside.pipeline import FAILED, Pipeline
 from apiary.engine.postgres.errors import ConnectionLost, Repeated
-from apiary.engine.postgres.session import PostgresSession
+from apiary.engine.postgres.session import DEALLOCATE, PREPARE, PostgresSession
 from apiary.engine.postgres.statement import Statement
-from apiary.engine.postgres.types import DEALLOCATE, PREPARE, TYPES
 from apiary.engine.postgres.values import as_array, as_json, parameter
 from apiary.runtime.errors import Error
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
@@ -150,7 +149,7 @@ class BesideSession(PostgresSession):
         if arrays is None:
             self._send(f"savepoint {STATEMENT}")
             self._send(PREPARE + statement.sql)
-            place = self._send(TYPES)
+            place = self._send(self._own["parameter_types"].sql)
             self._send(DEALLOCATE)
             types = self._pipeline.rows(self._undone_alone(statement.sql)[place])[0]
             arrays = self._arrays[statement.sql] = [name.endswith("[]") for name in types[0]]

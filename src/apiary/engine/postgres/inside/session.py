@@ -13,9 +13,8 @@ from typing import Any
 
 import plpy  # type: ignore[import-not-found]  # only a backend has it
 
-from apiary.engine.postgres.session import PostgresSession
+from apiary.engine.postgres.session import DEALLOCATE, PREPARE, PostgresSession
 from apiary.engine.postgres.statement import Statement
-from apiary.engine.postgres.types import DEALLOCATE, PREPARE, TYPES
 from apiary.engine.postgres.values import BOOL, BYTEA, Reader, as_json, convert, parameter, reader
 from apiary.runtime.errors import DatabaseError, RuleBroken
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
@@ -81,7 +80,7 @@ class InsideSession(PostgresSession):
             if statement.names:
                 plpy.execute(PREPARE + statement.sql)
                 try:
-                    types = plpy.execute(TYPES)[0]
+                    types = plpy.execute(self._own["parameter_types"].sql)[0]
                     names, oids = types["names"], types["oids"]
                 finally:
                     plpy.execute(DEALLOCATE)
