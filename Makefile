@@ -26,7 +26,7 @@ test: programs lint types ## Run everything that has to pass: style, types, laye
 
 # Looked for each time, because packages come and go without make.
 programs: $(VENV)/.installed-test $(VENV)/.installed-bench
-	@$(BIN)/python -m bench.provision wrk $(if $(APIARY_TEST_POSTGRES),,postgresql)
+	@$(BIN)/python -m bench.provision wrk chromium chromedriver $(if $(APIARY_TEST_POSTGRES),,postgresql)
 
 lint: $(VENV)/.installed-test ## Check style, formatting and layers.
 	$(BIN)/ruff check

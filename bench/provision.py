@@ -17,6 +17,7 @@ POSTGRES_OLDEST = 15
 PLPYTHON = "postgresql-plpython3-"
 # Heeded by Debian's packages beside the administrator's settings. It is there only while we install.
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.d/apiary-installs.conf")
+CHROMIUM_PACKAGES = ("chromium", "chromium-driver")
 APT_LOCK_SECONDS = 120
 
 
@@ -40,6 +41,16 @@ def postgres_bin() -> Path:
             f"no PostgreSQL {POSTGRES_OLDEST} or newer with plpython3u is installed. {by_hand(PLPYTHON + 'N')}"
         )
     return found
+
+
+def chromium() -> str:
+    """The path of Chromium."""
+    return on_path(["chromium", "google-chrome"], CHROMIUM_PACKAGES)
+
+
+def chromedriver() -> str:
+    """The path of Chromium's driver."""
+    return on_path(["chromedriver"], CHROMIUM_PACKAGES)
 
 
 def on_path(names: Sequence[str], packages: Sequence[str]) -> str:
@@ -149,11 +160,16 @@ def run_as_root(*command: str, text: str = "") -> subprocess.CompletedProcess[st
     argv = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", *command]
     try:
         return subprocess.run(argv, check=False, capture_output=True, text=True, input=text)
-    except FileNotFoundError:
+    except OSError:
         return subprocess.CompletedProcess(argv, 127, "", "there is no sudo")
 
 
-FINDERS: dict[str, Callable[[], str | Path]] = {"wrk": wrk, "postgresql": postgres_bin}
+FINDERS: dict[str, Callable[[], str | Path]] = {
+    "wrk": wrk,
+    "postgresql": postgres_bin,
+    "chromium": chromium,
+    "chromedriver": chromedriver,
+}
 
 
 def main(names: Sequence[str]) -> None:
