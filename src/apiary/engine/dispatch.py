@@ -84,7 +84,7 @@ class Dispatcher:
         self._readers_ended = False
         self._closed = False
         self.backlog = Backlog(engine.queued, lambda: self._to_write.put(None))
-        self._actions = ActionRunner(engine, program, lambda *record: self._to_write.put(Recording(*record)))
+        self._actions = ActionRunner(engine, program, self._write_down, self._watchdog.noting)
         self._durability = Durability(engine.sync, broken)
         self._threads = [self._start(self._write, engine.writer)]
         self._threads += [self._start(self._read, engine.reader) for _ in range(READERS)]
@@ -153,6 +153,9 @@ class Dispatcher:
         except BaseException:
             self._broken()
             raise
+
+    def _write_down(self, record: Record, written: Callable[[bool], None]) -> None:
+        self._to_write.put(Recording(record, written))
 
     def _flushed(self, reply: Reply) -> Reply:
         def answer(call: Call, outcome: Outcome) -> None:

@@ -11,8 +11,11 @@ import ctypes
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from mmap import mmap
+from typing import NamedTuple
 
 from apiary.runtime.errors import Stopped
 from apiary.runtime.session import Call
@@ -22,9 +25,17 @@ INSIST_SECONDS = 0.5
 PARKED_AFTER_SECONDS = 1.0
 NEVER = float("inf")
 
-SLOT = struct.Struct("16sd")
-SLOTS = 64
+SLOT = struct.Struct("16sd?7x")
+SLOTS = 128
 NO_CALL = bytes(16)
+
+
+class Running(NamedTuple):
+    """What a thread of a host runs: a call, when (monotonic clock) it is to end, and whether it is an action."""
+
+    call: bytes
+    deadline: float
+    action: bool
 
 
 class ThreadGuard:
@@ -73,6 +84,7 @@ class Watchdog:
 
     def __init__(self, recorder: mmap | None = None) -> None:
         self._recorder = recorder
+        self._free = deque(range(SLOTS))
         self._guards: list[ThreadGuard] = []
         self._parked = True
         self._wake = threading.Event()
@@ -81,15 +93,26 @@ class Watchdog:
 
     def guard(self) -> ThreadGuard:
         """A guard for a thread that is about to start."""
-        guard = ThreadGuard(self, len(self._guards))
+        guard = ThreadGuard(self, self._free.popleft())
         self._guards.append(guard)
         return guard
 
-    def note(self, slot: int, call: bytes, deadline: float) -> None:
+    @contextmanager
+    def noting(self, call: bytes, seconds: float) -> Iterator[None]:
+        """Write down which action runs in this block, and for how long it may; it is not ended from here."""
+        slot = self._free.popleft()
+        self.note(slot, call, time.monotonic() + seconds, action=True)
+        try:
+            yield
+        finally:
+            self.note(slot, NO_CALL, NEVER)
+            self._free.append(slot)
+
+    def note(self, slot: int, call: bytes, deadline: float, *, action: bool = False) -> None:
         """Write down what a thread runs, for the supervisor, and wake up if this is the first after a pause."""
-        if self._recorder is not None and slot < SLOTS:
-            SLOT.pack_into(self._recorder, slot * SLOT.size, call, deadline)
-        if self._parked and call is not NO_CALL:
+        if self._recorder is not None:
+            SLOT.pack_into(self._recorder, slot * SLOT.size, call, deadline, action)
+        if self._parked and call is not NO_CALL and not action:
             self._parked = False
             self._wake.set()
 
@@ -114,10 +137,10 @@ class Watchdog:
             time.sleep(TICK_SECONDS)
 
 
-def read_slots(recorder: mmap) -> list[tuple[bytes, float]]:
-    """What the threads of a host run: the ids of the calls, and when (monotonic clock) each is to end."""
-    slots = (SLOT.unpack_from(recorder, slot * SLOT.size) for slot in range(SLOTS))
-    return [(call, deadline) for call, deadline in slots if call != NO_CALL]
+def read_slots(recorder: mmap) -> list[Running]:
+    """What the threads of a host run."""
+    slots = (Running(*SLOT.unpack_from(recorder, slot * SLOT.size)) for slot in range(SLOTS))
+    return [running for running in slots if running.call != NO_CALL]
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

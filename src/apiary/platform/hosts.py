@@ -18,8 +18,9 @@ from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
 
-NEVER = float("inf")
 MAX_CRASHES = 3
+MAX_SHARED_CRASHES = 6
+"""Where other calls ran beside it each time, any of which can have been the reason."""
 MAX_ATTEMPTS = 10
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 1.0
@@ -144,20 +145,20 @@ class AppHosts:
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
-        running = host.suspects()
+        suspects = host.suspects()
         flights, host.in_flight = list(host.in_flight.values()), {}
-        for call in running.keys() - {flight.message.id for flight in flights}:
+        for call in suspects - {flight.message.id for flight in flights}:
             self._count_queued(call, host)
-        if running:
+        if suspects:
             self._failures = 0  # whatever it was, it is counted by the call
         if host is self.active and not self._closed:
             self.active = None
             self._emit(HostDied(self.app, host.version, host.pid, host.reason, len(flights)))
             self._background(self._restart(host.version))
         for flight in flights:
-            self._settle(flight, running, host)
+            self._settle(flight, suspects, host)
 
-    def _settle(self, flight: InFlight, running: dict[bytes, float], host: HostProcess) -> None:
+    def _settle(self, flight: InFlight, suspects: set[bytes], host: HostProcess) -> None:
         """A call without an answer is sent again, under its id: if it had committed, its record answers.
 
         Only a call that the dead host was just running, or owed an answer for too long, counts the death. One whose
@@ -169,12 +170,13 @@ class AppHosts:
         if isinstance(message, Ask) or self._closed:
             _fail(flight, gone("the host of the app went away"))
             return
-        if time.monotonic() > host.stuck().get(message.id, NEVER):
+        if any(running.call == message.id and time.monotonic() > running.deadline for running in host.running()):
             problem = DeadlineExceeded(f"{message.function} did not end in time; its process was ended")
             _fail(flight, problem)
             return
-        flight.crashes += message.id in running
-        if flight.crashes >= MAX_CRASHES or message.attempt >= MAX_ATTEMPTS:
+        flight.crashes += message.id in suspects
+        most = MAX_CRASHES if suspects == {message.id} else MAX_SHARED_CRASHES
+        if flight.crashes >= most or message.attempt >= MAX_ATTEMPTS:
             crashed = HostCrashed(
                 f"the host died {message.attempt} times with {message.function}; the last time {host.reason}",
                 hint="look at the log for whether it took effect; with an idempotency key it can be sent again",
@@ -182,7 +184,7 @@ class AppHosts:
             _fail(flight, crashed)
             return
         message.attempt += 1
-        if flight.crashes == MAX_CRASHES - 1 and flight not in self._suspects:
+        if flight.crashes >= MAX_CRASHES - 1 and flight not in self._suspects:
             self._suspects.append(flight)
             flight.answer.add_done_callback(lambda _: self._cleared(flight))
         if flight not in self._suspects or flight is self._suspects[0]:

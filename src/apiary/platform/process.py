@@ -18,7 +18,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from apiary.engine.watchdog import SLOT, SLOTS, read_slots
+from apiary.engine.watchdog import SLOT, SLOTS, Running, read_slots
 from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, from_host
 from apiary.runtime.errors import BundleRefused, Unavailable, from_problem
 from apiary.runtime.ids import new_id
@@ -146,27 +146,20 @@ class HostProcess(asyncio.Protocol):
         if self._ended.is_set():
             on_end(self)
 
-    def stuck(self) -> dict[bytes, float]:
-        """The calls that its threads were running, none of which can have committed: when each was to end."""
-        return dict(read_slots(self._recorder))
+    def running(self) -> list[Running]:
+        """What its threads run or, where it is dead, were running; none of that can have committed."""
+        return read_slots(self._recorder)
 
-    def suspects(self) -> dict[bytes, float]:
-        """The calls that can have ended it, each with the time (monotonic clock) at which it was to end.
+    def suspects(self) -> set[bytes]:
+        """The calls that can have ended it: those that should have ended before, if there are any.
 
-        They are those that its threads ran, and those that got no answer in time; all actions, where there are none
-        of these.
+        Else those that its threads ran; actions, which often only wait, where there are no others.
         """
-        found = self.stuck()
         now = time.monotonic()
-        actions = {}
-        for call, flight in self.in_flight.items():
-            declared = self._declared(flight)
-            deadline = flight.sent + self._patience(flight)
-            if declared is not None and declared["kind"] == "action":
-                deadline = actions[call] = flight.sent + float(declared["timeout"]) + GRACE_SECONDS
-            if now > deadline:
-                found[call] = deadline
-        return found or actions
+        running = self.running()
+        late = {call for call, deadline, _ in running if now > deadline}
+        late |= {call for call, flight in self.in_flight.items() if now > flight.sent + self._patience(flight)}
+        return late or {call for call, _, action in running if not action} or {call for call, _, _ in running}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of `asyncio.Protocol`."""
@@ -223,7 +216,7 @@ class HostProcess(asyncio.Protocol):
             if resident_bytes(self.pid) > MEMORY_TOLERANCE * self._memory_bytes > 0:
                 self.kill(f"it used more than {self._memory_bytes // 2**20} MiB")
                 return
-            if any(now > deadline + GRACE_SECONDS for _, deadline in read_slots(self._recorder)):
+            if any(now > running.deadline + GRACE_SECONDS for running in self.running()):
                 self.kill("a function ran beyond its timeout and could not be stopped")
                 return
             if any(now > flight.sent + self._patience(flight) for flight in self.in_flight.values()):
