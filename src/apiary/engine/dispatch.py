@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
+from apiary.engine.deaths import Death, Deaths
 from apiary.engine.durability import Durability
 from apiary.engine.protocol import Committed, Engine, Lane
 from apiary.engine.watchdog import ThreadGuard, Watchdog
@@ -85,6 +86,7 @@ class Dispatcher:
         self._closed = False
         self.backlog = Backlog(engine.queued, lambda: self._to_write.put(None))
         self._actions = ActionRunner(engine, program, self._write_down, self._watchdog.noting)
+        self._deaths = Deaths(engine, program, self._write_down, self._observe)
         self._durability = Durability(engine.sync, broken)
         self._threads = [self._start(self._write, engine.writer)]
         self._threads += [self._start(self._read, engine.reader) for _ in range(READERS)]
@@ -106,6 +108,11 @@ class Dispatcher:
             self._to_write.put(Job(call, bound, reply))
         if self._closed:
             self._refuse_rest()
+
+    def run_queue(self, except_for: Iterable[bytes] = (), deaths: Iterable[Death] = ()) -> None:
+        """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last."""
+        self._deaths.count(list(deaths))
+        self.backlog.activate(except_for)
 
     def close(self) -> None:
         """Finish what was submitted, then end the threads. What is submitted later is refused."""

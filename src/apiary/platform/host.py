@@ -23,6 +23,7 @@ from typing import Any
 
 from apiary.bundle import load_app, read_migrations
 from apiary.codec import compile_program, convert_rows
+from apiary.engine.deaths import Death
 from apiary.engine.dispatch import Dispatcher
 from apiary.engine.protocol import Engine
 from apiary.engine.sqlite.engine import SqliteEngine
@@ -153,7 +154,10 @@ class Host:
 
     def _ask(self, question: str, arguments: dict[str, Any]) -> Any:
         if question == "run_queue":
-            self._dispatcher.backlog.activate(except_for=[id_bytes(text) for text in arguments["except_for"]])
+            self._dispatcher.run_queue(
+                [id_bytes(text) for text in arguments["except_for"]],
+                [Death(id_bytes(text), *how) for text, how in arguments["deaths"].items()],
+            )
             return None
         if question == "leave_queue":
             return [id_text(identifier) for identifier in self._dispatcher.backlog.deactivate()]

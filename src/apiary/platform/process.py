@@ -150,16 +150,20 @@ class HostProcess(asyncio.Protocol):
         """What its threads run or, where it is dead, were running; none of that can have committed."""
         return read_slots(self._recorder)
 
-    def suspects(self) -> set[bytes]:
-        """The calls that can have ended it: those that should have ended before, if there are any.
-
-        Else those that its threads ran; actions, which often only wait, where there are no others.
-        """
+    def late(self) -> set[bytes]:
+        """The calls that should have ended before, or been answered."""
         now = time.monotonic()
+        late = {running.call for running in self.running() if now > running.deadline}
+        return late | {call for call, flight in self.in_flight.items() if now > flight.sent + self._patience(flight)}
+
+    def suspects(self) -> set[bytes]:
+        """The calls that can have ended it: those that are late, if any are, else those that its threads ran.
+
+        Actions, which often only wait, are suspected where nothing else ran.
+        """
         running = self.running()
-        late = {call for call, deadline, _ in running if now > deadline}
-        late |= {call for call, flight in self.in_flight.items() if now > flight.sent + self._patience(flight)}
-        return late or {call for call, _, action in running if not action} or {call for call, _, _ in running}
+        others = {call for call, _, action in running if not action}
+        return self.late() or others or {call for call, _, _ in running}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of `asyncio.Protocol`."""

@@ -99,7 +99,9 @@ class WritingLane:
             self._session.record(record)
         except Duplicate:
             return False
-        if record.queued and (record.status != "stopped" or record.attempt >= LAST_ATTEMPT):
+        if record.queued and record.status == "stopped" and record.attempt < LAST_ATTEMPT:
+            self._session.platform("count_attempt", (record.attempt, record.id))
+        elif record.queued:
             self._session.platform("dequeue", (record.id,))
         return True
 
