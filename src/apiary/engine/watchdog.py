@@ -2,7 +2,8 @@
 
 An asynchronous exception reaches Python code between two of its instructions, and an interrupt reaches a running
 statement. Neither reaches code that blocks in C: for that the supervisor reads the flight recorder, a piece of
-shared memory in which each thread notes what it runs and until when, and kills the process.
+shared memory in which each thread notes what it runs and until when, and kills the process. The watchdog's own pulse is
+in it, too, so that a process is known that stands still while nothing runs.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from apiary.runtime.session import Call
 TICK_SECONDS = 0.02
 INSIST_SECONDS = 0.5
 PARKED_AFTER_SECONDS = 1.0
+PULSE_SECONDS = 1.0
 NEVER = float("inf")
 
 SLOT = struct.Struct("16sd?7x")
 SLOTS = 128
+PULSE = struct.Struct("d")
+RECORDER_BYTES = SLOTS * SLOT.size + PULSE.size
 NO_CALL = bytes(16)
 
 
@@ -80,7 +84,7 @@ class ThreadGuard:
 
 
 class Watchdog:
-    """The thread that checks all guards. It sleeps for good while nothing runs."""
+    """The thread that checks all guards. While nothing runs it sleeps, but for its pulse where there is a recorder."""
 
     def __init__(self, recorder: mmap | None = None) -> None:
         self._recorder = recorder
@@ -121,17 +125,27 @@ class Watchdog:
         self._closed = True
         self._wake.set()
 
+    def _beat(self) -> float:
+        now = time.monotonic()
+        if self._recorder is not None:
+            PULSE.pack_into(self._recorder, SLOTS * SLOT.size, now)
+        return now
+
+    def _sleep(self) -> None:
+        while not self._wake.wait(None if self._recorder is None else PULSE_SECONDS):
+            self._beat()
+
     def _watch(self) -> None:
         last_busy = time.monotonic()
         while not self._closed:
-            now = time.monotonic()
+            now = self._beat()
             if sum(guard.check(now) for guard in self._guards):
                 last_busy = now
             elif now - last_busy > PARKED_AFTER_SECONDS:
                 self._wake.clear()
                 self._parked = True
                 if not any(guard.check(now) for guard in self._guards):
-                    self._wake.wait()
+                    self._sleep()
                 self._parked = False
                 last_busy = time.monotonic()
             time.sleep(TICK_SECONDS)
@@ -141,6 +155,12 @@ def read_slots(recorder: mmap) -> list[Running]:
     """What the threads of a host run."""
     slots = (Running(*SLOT.unpack_from(recorder, slot * SLOT.size)) for slot in range(SLOTS))
     return [running for running in slots if running.call != NO_CALL]
+
+
+def read_pulse(recorder: mmap) -> float:
+    """When (monotonic clock) the watchdog of a host ran last; 0 before it begins."""
+    (pulse,) = PULSE.unpack_from(recorder, SLOTS * SLOT.size)
+    return float(pulse)
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

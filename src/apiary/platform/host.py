@@ -27,7 +27,7 @@ from apiary.engine.deaths import Death
 from apiary.engine.dispatch import Dispatcher
 from apiary.engine.protocol import Engine
 from apiary.engine.sqlite.engine import SqliteEngine
-from apiary.engine.watchdog import SLOT, SLOTS, Watchdog
+from apiary.engine.watchdog import RECORDER_BYTES, Watchdog
 from apiary.log.questions import QUESTIONS
 from apiary.platform.manifest import manifest_of
 from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, to_host
@@ -173,7 +173,7 @@ def main() -> None:
     threading.stack_size(STACK_BYTES)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)
-    recorder = mmap(int(sys.argv[2]), SLOTS * SLOT.size)
+    recorder = mmap(int(sys.argv[2]), RECORDER_BYTES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     host = Host(connection, recorder)

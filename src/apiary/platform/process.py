@@ -18,7 +18,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from apiary.engine.watchdog import SLOT, SLOTS, Running, read_slots
+from apiary.engine.watchdog import RECORDER_BYTES, Running, read_pulse, read_slots
 from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, from_host
 from apiary.runtime.errors import BundleRefused, Unavailable, from_problem
 from apiary.runtime.ids import new_id
@@ -28,6 +28,7 @@ STOP_SECONDS = 75.0
 CHECK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
+SILENT_SECONDS = 10.0
 ASK_SECONDS = 600.0
 MEMORY_TOLERANCE = 1.25
 PAGE_BYTES = resource.getpagesize()
@@ -77,8 +78,8 @@ class HostProcess(asyncio.Protocol):
         """Start the process and let it load its app; raises what it refuses with."""
         ours, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as recorder, theirs:
-            recorder.truncate(SLOTS * SLOT.size)
-            self._recorder = mmap(recorder.fileno(), SLOTS * SLOT.size)
+            recorder.truncate(RECORDER_BYTES)
+            self._recorder = mmap(recorder.fileno(), RECORDER_BYTES)
             self._memory_bytes = message.memory_bytes
             descriptors = (theirs.fileno(), recorder.fileno())
             command = [sys.executable, "-P", "-m", "apiary.platform.host", *map(str, descriptors)]
@@ -210,7 +211,12 @@ class HostProcess(asyncio.Protocol):
         self._transport.write(b"".join(out))
 
     async def _check(self) -> None:
-        """Kill a host that runs a call beyond its deadline (code that blocks in C), or that grew beyond its memory."""
+        """Kill a host that runs a call beyond its deadline (code that blocks in C), is too large, or stands still.
+
+        Silence is measured in turns that this loop had while the host had none: where the whole machine stands still,
+        nobody is to blame.
+        """
+        pulse, silent = 0.0, 0.0
         while not self._ended.is_set():
             await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
@@ -225,6 +231,11 @@ class HostProcess(asyncio.Protocol):
                 return
             if any(now > flight.sent + self._patience(flight) for flight in self.in_flight.values()):
                 self.kill("it did not answer a call in time")
+                return
+            last, pulse = pulse, read_pulse(self._recorder)
+            silent = silent + CHECK_SECONDS if pulse == last > 0 else 0.0
+            if silent > SILENT_SECONDS and not self.running() and not self.stopping:
+                self.kill("it stood still")
                 return
 
     def _patience(self, flight: InFlight) -> float:
