@@ -23,7 +23,7 @@ from apiary.engine.protocol import Committed, Engine, Lane
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import DatabaseUnavailable, Error, Overloaded, Unavailable
+from apiary.runtime.errors import DatabaseUnavailable, Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 
 MAX_BATCH = 128
@@ -38,7 +38,7 @@ Reply = Callable[[Call, Outcome], None]
 
 @dataclass(slots=True)
 class Job:
-    """A call, and what to do with its outcome. A call of the queue may name a function that is gone (no `bound`)."""
+    """A call, and what to do with its outcome. It may name a function that is gone (no `bound`)."""
 
     call: Call
     bound: Bound | None
@@ -93,14 +93,9 @@ class Dispatcher:
 
     def submit(self, call: Call, reply: Reply) -> None:
         """Run a call. `reply` gets its outcome, from another thread, once that is durable."""
-        try:
-            bound = self.program.find(call.function)
-        except Error as error:
-            reply(call, Outcome(error=problem_of(call, error), cause=error))
-            self._flush()
-            return
-        kind = bound.function.kind
-        if kind is Kind.ACTION:
+        bound = self.program.functions.get(call.function)
+        kind = bound.function.kind if bound else None
+        if bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(Job(call, bound, reply))

@@ -135,7 +135,7 @@ class WritingLane:
         if record is None:
             raise DatabaseUnavailable("the record of this call went away while it ran; send it again")
         try:
-            return recorded_outcome(record, call, self._program.find(call.function))
+            return recorded_outcome(record, call, self._program.functions.get(call.function))
         except Error as error:
             return Outcome(error=problem_of(call, error), cause=error)
 
