@@ -6,7 +6,7 @@ import json
 from typing import Any
 from urllib.parse import parse_qs
 
-from apiary.events import CallEnded
+from apiary.events import CallEnded, CallRefused
 from apiary.gateway.wire import (
     JSON,
     PROBLEM,
@@ -61,6 +61,7 @@ class Calls:
         except Disconnected:
             return
         except Error as error:
+            self._platform.emit(CallRefused(app, function, error.code))
             await respond(send, error.status, [identified, *problem_headers(error)], problem_body(error, text))
             return
         problem = None
