@@ -11,13 +11,15 @@ from dataclasses import replace
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from apiary.config import ConfigurationError, Settings
 from apiary.gateway.api import Api
 from apiary.gateway.calls import ANONYMOUS, Calls
 from apiary.gateway.metrics import Metrics
-from apiary.gateway.wire import Message, Receive, Scope, Send
+from apiary.gateway.wire import Message, Receive, Scope, Send, problem_body, problem_headers
 from apiary.platform.platform import Caller, Platform
+from apiary.runtime.errors import MalformedRequest
 from apiary.runtime.ids import id_text, new_id
 
 BACKLOG = 1024
@@ -55,6 +57,25 @@ class Gateway:
         await self._rest(scope, receive, identified)
 
 
+class Connection(HttpToolsProtocol):
+    """A connection of a client. What is no HTTP is answered as every other mistake is: as a problem, with an id."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be parsed, and close."""
+        error = MalformedRequest(f"{msg[:1].lower()}{msg[1:].rstrip('.')}", hint="speak HTTP/1.1 to this port")
+        call_id = id_text(new_id())
+        body = problem_body(error, call_id)
+        headers = [
+            *problem_headers(error),
+            (b"apiary-call-id", call_id.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%s\r\n%s" % (lines, body))
+        self.transport.close()
+
+
 class Server(uvicorn.Server):
     """A server whose end is decided by `serve`, which must end the hosts after it. `up` is set when it listens."""
 
@@ -86,7 +107,7 @@ async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform]
             uvicorn.Config(
                 Gateway(platform, anonymous),
                 loop="none",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
