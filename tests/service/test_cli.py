@@ -344,8 +344,8 @@ def test_dev_follows_the_files(tools, tmp_path, how):
         change(good.replace('return tx.execute("select count', 'return 100 + tx.execute("select count'))
         tools.eventually(lambda: dev.call("garden", "add_note", text="two").json() > 100)
         change(good + "\nraise LookupError('a mistake')\n")
-        dev.shown(r"garden\.py")
         dev.shown("LookupError: a mistake")
+        dev.shown(f'File "{re.escape(str(module))}", line')
         assert dev.call("garden", "add_note", text="three").json() > 100
         (folder / "migrations" / "002-more.sql").write_text("create table more (a);")
         change(good)
@@ -359,6 +359,8 @@ def test_dev_follows_the_files(tools, tmp_path, how):
         change(good.replace("text.strip()", "text.strop()"))
         tools.eventually(lambda: dev.call("garden", "add_note", text="x").status_code == 500)
         dev.shown("AttributeError: 'str' object has no attribute 'strop'")
+        assert dev.text().count(f'File "{module}", line') == 2
+        assert ".apiary/code" not in dev.text()
         os.killpg(dev.process.pid, signal.SIGINT)
         assert dev.process.wait(15) == 0
         tools.eventually(lambda: not tools.marked_processes(dev.mark), 5)
