@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import httpx
 import pytest
@@ -253,13 +254,24 @@ def test_deploy_versions_and_rollback(at, tmp_path):
     assert "nothing_like_this" in seen
 
 
-def test_a_new_app_passes_its_own_test(tmp_path):
-    apiary("new", "garden", cwd=tmp_path)
+@pytest.mark.parametrize("where", ["what is said", "README.md"])
+def test_a_new_app_passes_its_own_test_as_told(tmp_path, where):
+    told = apiary("new", "rose-garden", cwd=tmp_path).stderr
+    folder = tmp_path / "rose-garden"
+    if where == "README.md":
+        told = (folder / where).read_text()
+        assert "NAME" not in told
+    commands = [re.split(r"\s{2,}", line.strip())[0] for line in told.splitlines() if line.startswith("  ")]
+    assert "apiary dev ." in commands
+    install = commands.index("python -m pip install pytest")
+    _, *words = commands[install + 1].split()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path / "garden", env=clean(),
+        [sys.executable, *words],
+        capture_output=True, text=True, timeout=60, check=False, cwd=folder, env=clean(),
     )  # fmt: skip
     assert (done.returncode, "2 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+    script = Path(sys.executable).with_name("pytest")
+    assert subprocess.run([script], capture_output=True, timeout=60, check=False, cwd=folder).returncode == 0
 
 
 def test_backup_restore_and_doctor(zoo, at, tmp_path, new_server, tools):
