@@ -49,6 +49,40 @@ def test_a_signal_ends_the_server_when_its_calls_are_answered(new_server, tools,
     assert server.call("effects", prefix="drain") == {"drain": 1}
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_ends_the_server_at_once(new_server, tools, name):
+    server = new_server("--anonymous-calls")
+    server.deployed(tools.APPS / "zoo")
+    assert server.call("effect", key="before") == 1
+    with ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(server.post, "slow", {"seconds": 25, "key": "lost"})
+        tools.eventually(lambda: server.hosts()[0]["in_flight"] == 1)
+        server.process.send_signal(signal.Signals[name])
+        tools.eventually(lambda: "another signal ends it" in server.text())
+        assert server.process.poll() is None
+        server.process.send_signal(signal.Signals[name])
+        assert server.process.wait(3) == 128 + signal.Signals[name]
+        with pytest.raises(httpx.TransportError):
+            lost.result()
+    tools.eventually(lambda: not tools.marked_processes(server.mark), 3)
+    assert "ended at once" in server.text()
+    assert "Traceback" not in server.text()
+    server.start()
+    assert server.call("effects", prefix="") == {"before": 1}
+
+
+def test_a_signal_that_arrives_twice_at_once_is_one(new_server, tools):
+    server = new_server("--anonymous-calls")
+    server.deployed(tools.APPS / "zoo")
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(server.post, "slow", {"seconds": 1})
+        tools.eventually(lambda: server.hosts()[0]["in_flight"] == 1)
+        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGTERM)
+        assert call.result().status_code == 200
+        assert server.process.wait(10) == 0
+
+
 def test_a_server_ends_though_a_call_does_not(new_server, tools):
     server = new_server("--anonymous-calls")
     server.deployed(tools.APPS / "zoo")

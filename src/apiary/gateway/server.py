@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,9 +24,13 @@ from apiary.platform.platform import Caller, Platform
 from apiary.runtime.errors import MalformedRequest
 from apiary.runtime.ids import id_text, new_id
 
+log = logging.getLogger("apiary")
+
 BACKLOG = 1024
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that none is closed under a request
 DRAIN_SECONDS = 60
+PATIENT_SECONDS = 1.0
+SAME_SIGNAL_SECONDS = 0.3
 
 Prepare = Callable[[Platform], Awaitable[None]]
 
@@ -94,8 +100,29 @@ class Server(uvicorn.Server):
         yield
 
 
+class Signals:
+    """The first signal ends the server when its calls are answered, the second at once."""
+
+    def __init__(self, platform: Platform, stop: asyncio.Event) -> None:
+        self._platform = platform
+        self._stop = stop
+        self._first = 0.0
+
+    def handle(self, number: signal.Signals) -> None:
+        """SIGTERM or SIGINT arrived. What a wrapper passes on, beside the terminal, counts once."""
+        loop = asyncio.get_running_loop()
+        if not self._stop.is_set():
+            self._stop.set()
+            self._first = loop.time()
+            loop.call_later(PATIENT_SECONDS, log.warning, "stopping when what runs has ended; another signal ends it")
+        elif loop.time() - self._first > SAME_SIGNAL_SECONDS:
+            log.warning("ended at once by a second signal; what was answered is kept")
+            self._platform.kill()
+            os._exit(128 + number)
+
+
 async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform], None], *, trusting: bool) -> None:
-    """Run a server until SIGTERM or SIGINT.
+    """Run a server until SIGTERM or SIGINT; a second one ends the process at once.
 
     `prepare` runs when the apps are up, before the port opens; `ready` is called when calls are taken. `trusting`:
     whoever calls without a key is an administrator (`apiary dev`, on loopback only).
@@ -119,8 +146,9 @@ async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform]
         )
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, stop.set)
+        signals = Signals(platform, stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signals.handle, number)
         await platform.start()
         try:
             await prepare(platform)

@@ -106,6 +106,12 @@ class AppHosts:
         for flight in [*self._waiting, *self._suspects]:
             _fail(flight, gone("the server is stopping"))
 
+    def kill(self) -> None:
+        """End all hosts at once."""
+        self._closed = True
+        for host in [*self.draining, *([self.active] if self.active else [])]:
+            host.kill("the server was told to end at once")
+
     def _send(self, flight: InFlight) -> None:
         if self.active is None:
             self._waiting.append(flight)
