@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs
 from typing_extensions import TypeAliasType, TypedDict
 
-from apiary.runtime.call import Bound, Program
+from apiary.runtime.call import DIGEST, Bound, Program
 from apiary.runtime.declaration import App, Function, Kind
 from apiary.runtime.errors import DeclarationError, InternalError, PayloadTooLarge, WrongArguments
 from apiary.runtime.result import Row
@@ -42,7 +42,6 @@ RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser
 MAX_ERRORS_SHOWN = 20
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 SCRYPT_COST = 2**13
-DIGEST = "apiary:digest"
 
 
 class FunctionCodec:

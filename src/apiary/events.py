@@ -20,6 +20,15 @@ class CallEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class CallRefused:
+    """A call did not reach its host. The names are the client's, and may be any text; `code` is the platform's."""
+
+    app: str
+    function: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Activated:
     """A version of an app began to serve. `migrations` are those that were applied for it."""
 
@@ -39,5 +48,5 @@ class HostDied:
     calls: int
 
 
-Event = CallEnded | Activated | HostDied
+Event = CallEnded | CallRefused | Activated | HostDied
 Watcher = Callable[[Event], None]

@@ -138,12 +138,29 @@ def test_an_action_that_hangs_is_left_behind(app, engine_app):
     async def hangs_too() -> None:
         await asyncio.Event().wait()
 
+    @app.action(timeout=0.05)
+    async def blocks_its_loop() -> None:
+        release.wait(30)
+
     opened = engine_app(app)
-    for function in ("hangs", "hangs_too"):
+    for function in ("hangs", "hangs_too", "blocks_its_loop"):
         with pytest.raises(DeadlineExceeded):
             opened.call(function)
         assert questions.calls(opened.engine)[0]["status"] == "stopped"
     release.set()
+
+
+def test_a_timeout_of_the_action_itself_is_a_failure_like_any_other(app, engine_app):
+    tries = []
+
+    @app.action(retries=1, backoff=0.001)
+    async def ask_somebody() -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            raise TimeoutError("nobody answers")
+        return len(tries)
+
+    assert engine_app(app).call(ask_somebody) == 2
 
 
 def test_there_is_no_retry_beyond_the_deadline(app, engine_app):

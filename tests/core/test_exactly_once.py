@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from apiary import App, InternalError, KeyReused, OpenApp, Rejected, Transaction, WrongArguments
 from apiary.runtime.ids import new_id
@@ -286,6 +287,42 @@ def test_a_repeated_key_has_its_outcome_though_the_arguments_no_longer_fit(tmp_p
     assert platform(first).run("put", key="k").output == b"1"
     first.close()
     assert platform(engine_app(new)).run("put", key="k").output == b"1"
+
+
+def test_a_repeated_key_has_its_outcome_though_the_function_is_gone(make_app, engine_app, platform):
+    old, new = make_app(), make_app()
+
+    @old.transaction
+    def put(tx: Transaction, x: int) -> int:
+        return x
+
+    @old.transaction
+    def refuse(tx: Transaction) -> None:
+        raise Rejected("no", code="mine")
+
+    @old.action
+    def act(secret: SecretStr) -> str:
+        return "acted"
+
+    first = engine_app(old)
+    done = [
+        platform(first).run("put", '{"x": 1}', key="a"),
+        platform(first).run("refuse", key="b"),
+        platform(first).run("act", '{"secret": "s"}', key="c"),
+    ]
+    first.close()
+    calls = platform(engine_app(new))
+    again = [calls.run("put", '{ "x":1 }', key="a"), calls.run("refuse", key="b")]
+    again.append(calls.run("act", '{"secret": "s"}', key="c"))
+    assert [(outcome.output, outcome.error) for outcome in again] == [
+        (outcome.output, outcome.error) for outcome in done
+    ]
+    assert all(outcome.replayed for outcome in again)
+    assert calls.run("put", '{"x": 2}', key="a").error["code"] == "idempotency_key_reused"
+    assert calls.run("put", "[[", key="a").error["code"] == "idempotency_key_reused"
+    assert calls.run("refuse", key="a").error["code"] == "idempotency_key_reused"
+    for key in (None, "new", "new"):
+        assert calls.run("put", '{"x": 1}', key=key).error["code"] == "unknown_function"
 
 
 @pytest.mark.parametrize("body", [b"\x00", b"", b"[]", b"\xff", b'{"by": 1', b"[" * 5000])

@@ -2,13 +2,17 @@
 
 import json
 import threading
+import time
 
 import pytest
 
 import apiary
 from apiary import App, Rejected, Transaction
 from apiary.engine import backlog
+from apiary.engine.deaths import Death
 from apiary.log import questions
+from apiary.runtime.ids import id_bytes
+from apiary.runtime.session import Outcome, Queued
 
 TABLES = "create table done (x integer not null, id text)"
 
@@ -234,6 +238,76 @@ def test_a_call_that_is_always_stopped_leaves_the_queue_in_the_end(make_app, eng
         assert shown["status"] == "stopped"
         assert [attempt["attempt"] for attempt in shown["earlier_attempts"]] == [1, 2, 3, 4]
     assert opened.call(waiting) == 0
+
+
+def test_attempts_are_counted_beyond_the_end_of_a_process(make_app, engine_app):
+    app = make_app(TABLES)
+
+    @app.transaction(timeout=0.02)
+    def endless(tx: Transaction) -> None:
+        while True:
+            pass
+
+    @app.transaction
+    def start(tx: Transaction) -> str:
+        return tx.enqueue(endless)
+
+    for attempt in range(1, 6):
+        opened = engine_app(app)
+        if attempt == 1:
+            identifier = opened.call(start)
+        end = time.monotonic() + 10
+        while (left := opened.engine.queued_call(id_bytes(identifier))) is not None and left.attempts < attempt:
+            assert time.monotonic() < end, left
+            time.sleep(0.005)
+        opened.close()
+    opened = engine_app(app)
+    opened.drain()
+    shown = questions.show(opened.engine, call=identifier)
+    assert (shown["status"], shown["attempt"], len(shown["earlier_attempts"])) == ("stopped", 5, 4)
+
+
+@pytest.mark.parametrize(("alone", "most"), [(True, 3), (False, 5)])
+def test_a_call_whose_process_died_is_tried_again_a_few_times_and_then_recorded_as_failed(opened, alone, most):
+    queue = opened._dispatcher.backlog
+    queue.deactivate()
+    identifier = opened.call("put_later", 0, 1)[0]
+    for attempt in range(1, most + 1):
+        assert opened.call("waiting") == 1
+        opened._dispatcher._deaths.count([Death(id_bytes(identifier), "it was ended by SIGSEGV", alone)])
+        shown = questions.show(opened.engine, call=identifier)
+        assert (shown["attempt"], shown["code"]) == (attempt, "host_crashed")
+        assert shown["status"] == ("failed" if attempt == most else "stopped")
+    assert "SIGSEGV" in shown["error"]["detail"]
+    assert [earlier["attempt"] for earlier in shown["earlier_attempts"]] == list(range(1, most))
+    assert opened.call("waiting") == 0
+    opened._dispatcher.run_queue()
+    opened.drain()
+    assert opened.call("done") == []
+
+
+def test_a_call_whose_process_died_but_that_had_ended_is_left_alone(opened):
+    identifier = opened.call("put_later", 0, 1)[0]
+    opened.drain()
+    opened._dispatcher.run_queue(deaths=[Death(id_bytes(identifier), "it ended", True)])
+    shown = questions.show(opened.engine, call=identifier)
+    assert (shown["status"], shown["earlier_attempts"]) == ("ok", [])
+
+
+def test_calls_that_may_have_ended_their_process_run_one_by_one():
+    queued = [Queued(bytes([n]) * 16, "f", b"{}", "", None, 0, attempts=n % 2, deaths=n % 2) for n in range(6)]
+    rung = []
+    queue = backlog.Backlog(lambda limit: queued, lambda: rung.append(1))
+    queue.activate()
+    taken = queue.take(10)
+    assert [call.id[0] for call in taken] == [0, 2, 4, 1]
+    assert queue.take(10) == []
+    queue.done(taken[0], Outcome())
+    assert queue.take(10) == []
+    rung.clear()
+    queue.done(taken[3], Outcome())
+    assert rung
+    assert [call.id[0] for call in queue.take(10)] == [3]
 
 
 def test_nothing_is_handed_out_before_the_queue_is_active(app, tmp_path):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import httpx
 import pytest
@@ -253,13 +254,24 @@ def test_deploy_versions_and_rollback(at, tmp_path):
     assert "nothing_like_this" in seen
 
 
-def test_a_new_app_passes_its_own_test(tmp_path):
-    apiary("new", "garden", cwd=tmp_path)
+@pytest.mark.parametrize("where", ["what is said", "README.md"])
+def test_a_new_app_passes_its_own_test_as_told(tmp_path, where):
+    told = apiary("new", "rose-garden", cwd=tmp_path).stderr
+    folder = tmp_path / "rose-garden"
+    if where == "README.md":
+        told = (folder / where).read_text()
+        assert "NAME" not in told
+    commands = [re.split(r"\s{2,}", line.strip())[0] for line in told.splitlines() if line.startswith("  ")]
+    assert "apiary dev ." in commands
+    install = commands.index("python -m pip install pytest")
+    _, *words = commands[install + 1].split()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path / "garden", env=clean(),
+        [sys.executable, *words],
+        capture_output=True, text=True, timeout=60, check=False, cwd=folder, env=clean(),
     )  # fmt: skip
     assert (done.returncode, "2 passed" in done.stdout) == (0, True), done.stdout + done.stderr
+    script = Path(sys.executable).with_name("pytest")
+    assert subprocess.run([script], capture_output=True, timeout=60, check=False, cwd=folder).returncode == 0
 
 
 def test_backup_restore_and_doctor(zoo, at, tmp_path, new_server, tools):
@@ -344,8 +356,8 @@ def test_dev_follows_the_files(tools, tmp_path, how):
         change(good.replace('return tx.execute("select count', 'return 100 + tx.execute("select count'))
         tools.eventually(lambda: dev.call("garden", "add_note", text="two").json() > 100)
         change(good + "\nraise LookupError('a mistake')\n")
-        dev.shown(r"garden\.py")
         dev.shown("LookupError: a mistake")
+        dev.shown(f'File "{re.escape(str(module))}", line')
         assert dev.call("garden", "add_note", text="three").json() > 100
         (folder / "migrations" / "002-more.sql").write_text("create table more (a);")
         change(good)
@@ -359,6 +371,8 @@ def test_dev_follows_the_files(tools, tmp_path, how):
         change(good.replace("text.strip()", "text.strop()"))
         tools.eventually(lambda: dev.call("garden", "add_note", text="x").status_code == 500)
         dev.shown("AttributeError: 'str' object has no attribute 'strop'")
+        assert dev.text().count(f'File "{module}", line') == 2
+        assert ".apiary/code" not in dev.text()
         os.killpg(dev.process.pid, signal.SIGINT)
         assert dev.process.wait(15) == 0
         tools.eventually(lambda: not tools.marked_processes(dev.mark), 5)

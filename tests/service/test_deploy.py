@@ -102,6 +102,20 @@ def test_no_request_fails_while_versions_change(server, write, tools):
     tools.eventually(lambda: len(server.hosts("small")) == 1)
 
 
+def test_a_key_has_its_outcome_though_its_function_is_gone(server, write):
+    server.deployed(write(app_files("with")))
+    counted = server.post("count", key="gone", app="small")
+    renamed = source("without").replace("def count(", "def counted(")
+    server.deployed(write({**app_files("without"), "small.py": renamed}))
+    again = server.post("count", key="gone", app="small")
+    assert (again.status_code, again.json(), again.headers["idempotency-replayed"]) == (200, counted.json(), "true")
+    assert again.headers["apiary-call-id"] == counted.headers["apiary-call-id"]
+    for key in (None, "another"):
+        unknown = server.post("count", key=key, app="small")
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_function")
+        assert "counted" in unknown.json()["hint"]
+
+
 def test_calls_in_flight_finish_on_the_version_that_they_began_with(server, write, tools):
     server.deployed(write(app_files("old")))
     with ThreadPoolExecutor(1) as pool:

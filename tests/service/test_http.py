@@ -115,6 +115,17 @@ def test_bytes_of_any_kind_are_no_fault_of_the_server(zoo, data):
     alive(zoo)
 
 
+@pytest.mark.parametrize("data", [b"GARBAGE\r\n\r\n", b"GET /\x00 HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nA\r\n\r\n"])
+def test_what_is_no_http_is_answered_with_a_problem(zoo, data):
+    head, _, body = zoo.raw(data).partition(b"\r\n\r\n")
+    assert status(head) == 400
+    problem = json.loads(body)
+    assert problem["code"] == "malformed_request"
+    assert b"\r\napiary-call-id: " + problem["call_id"].encode() in head
+    assert b"\r\ncontent-type: application/problem+json" in head
+    alive(zoo)
+
+
 @pytest.mark.parametrize("place", ["/apps/zoo/web/", "/apps/", "/apps/zoo/", "/api/v1/apps/", "/static/docs/", "/"])
 @pytest.mark.parametrize(
     "path",

@@ -49,6 +49,40 @@ def test_a_signal_ends_the_server_when_its_calls_are_answered(new_server, tools,
     assert server.call("effects", prefix="drain") == {"drain": 1}
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_ends_the_server_at_once(new_server, tools, name):
+    server = new_server("--anonymous-calls")
+    server.deployed(tools.APPS / "zoo")
+    assert server.call("effect", key="before") == 1
+    with ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(server.post, "slow", {"seconds": 25, "key": "lost"})
+        tools.eventually(lambda: server.hosts()[0]["in_flight"] == 1)
+        server.process.send_signal(signal.Signals[name])
+        tools.eventually(lambda: "another signal ends it" in server.text())
+        assert server.process.poll() is None
+        server.process.send_signal(signal.Signals[name])
+        assert server.process.wait(3) == 128 + signal.Signals[name]
+        with pytest.raises(httpx.TransportError):
+            lost.result()
+    tools.eventually(lambda: not tools.marked_processes(server.mark), 3)
+    assert "ended at once" in server.text()
+    assert "Traceback" not in server.text()
+    server.start()
+    assert server.call("effects", prefix="") == {"before": 1}
+
+
+def test_a_signal_that_arrives_twice_at_once_is_one(new_server, tools):
+    server = new_server("--anonymous-calls")
+    server.deployed(tools.APPS / "zoo")
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(server.post, "slow", {"seconds": 1})
+        tools.eventually(lambda: server.hosts()[0]["in_flight"] == 1)
+        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGTERM)
+        assert call.result().status_code == 200
+        assert server.process.wait(10) == 0
+
+
 def test_a_server_ends_though_a_call_does_not(new_server, tools):
     server = new_server("--anonymous-calls")
     server.deployed(tools.APPS / "zoo")
@@ -208,6 +242,56 @@ def test_metrics_count_what_happens(new_server, tools):
     assert metric(server, "apiary_calls_in_flight", app="zoo") == 0
     assert metric(server, "apiary_host_resident_bytes", app="zoo") > 10 * 2**20
     assert metric(server, "apiary_calls_total", function="none") == 0
+
+
+def test_metrics_count_what_is_refused_and_no_text_of_a_client_is_a_label(new_server, tools, tmp_path):
+    server = new_server("--max-request-bytes", "1000", "--max-waiting-calls", "1")
+    code = "import os\nfrom apiary import App\nassert not os.path.exists('bad')\napp = App('flaky')\n"
+    server.deployed(tools.write_app(tmp_path / "flaky", {"flaky.py": code}))
+    server.deployed(tools.APPS / "zoo")
+    httpx.post(server.url + "/apps/zoo/bump", json={"name": "a"})
+    httpx.post(server.url + "/apps/strange-1/bump", json={"name": "a"})
+    server.post("bump", app="strange-2")
+    server.post("strange_3")
+    server.post("strange_4", key="k")
+    server.post("bump", {"name": "x" * 2000})
+    server.post("bump", {"name": 7})
+    server.http.put("/apps/zoo/bump")
+    with ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(server.post, "slow", {"seconds": 0.3}) for _ in range(2)]
+        assert sorted(done.result().status_code for done in slow) == [200, 503]
+    for function, code in [
+        ("bump", "not_authenticated"),
+        ("bump", "payload_too_large"),
+        ("bump", "wrong_arguments"),
+        ("bump", "method_not_allowed"),
+        ("slow", "overloaded"),
+    ]:
+        assert metric(server, "apiary_calls_total", app="zoo", function=function, code=code) == 1
+    assert metric(server, "apiary_calls_total", app="zoo", function="", code="unknown_function") == 2
+    assert metric(server, "apiary_calls_total", app="", function="", code="not_authenticated") == 1
+    assert metric(server, "apiary_calls_total", app="", function="", code="unknown_app") == 1
+    (server.folder / "bad").touch()
+    os.kill(server.host("flaky"), signal.SIGKILL)
+    tools.eventually(lambda: server.post("strange_5", app="flaky").status_code == 503)
+    assert metric(server, "apiary_calls_total", app="flaky", function="", code="unavailable") >= 1
+    assert "strange" not in httpx.get(server.url + "/metrics").text
+
+
+def test_codes_of_an_app_do_not_fill_the_metrics(tmp_path, new_server, tools):
+    code = """
+from apiary import App, Rejected, Transaction
+app = App("talker")
+@app.transaction
+def refuse(tx: Transaction, code: str) -> None:
+    raise Rejected("no", code=code)
+"""
+    server = new_server()
+    server.deployed(tools.write_app(tmp_path / "talker", {"talker.py": code}))
+    for number in range(110):
+        server.post("refuse", {"code": f"code-{number}"}, app="talker")
+    assert metric(server, "apiary_calls_total", function="refuse", code="code-99") == 1
+    assert metric(server, "apiary_calls_total", function="refuse", code="other") == 10
 
 
 def test_health_tells_which_apps_are_down(new_server, tools, tmp_path):

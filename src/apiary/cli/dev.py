@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -23,59 +24,83 @@ DEVELOPER = Caller("developer", ("admin",))
 
 def develop(path: Path, database: str | None, port: int) -> None:
     """Serve the app at `path` until interrupted."""
-    locate(path)
     settings = Settings(folder=database_folder(database), port=port)
-    tasks: set[asyncio.Task[None]] = set()
-    first: list[str | None] = []
+    session = Session(path, settings.folder)
+    run(settings, session.ready, prepare=session.prepare, trusting=True)
 
-    async def prepare(platform: Platform) -> None:
-        platform.watch(lambda event: _print(event, platform))
-        first.append(await _deploy(path, platform, None))
 
-    def ready(platform: Platform) -> None:
+class Session:
+    """The app that is written, at `path`, and the platform on which it is deployed again and again."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._path = path
+        self._sources, _ = locate(path)
+        self._copies = re.compile(re.escape(str((folder / "code").resolve())) + "/[0-9a-f]+(?=/)")
+        self._version: str | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._platform: Platform
+
+    async def prepare(self, platform: Platform) -> None:
+        """Deploy the app for the first time."""
+        self._platform = platform
+        platform.watch(self._show)
+        await self._deploy()
+
+    def ready(self, platform: Platform) -> None:
+        """Say where the app is served, and begin to watch its files."""
         url = platform.settings.url
-        say(f"serving {url} without keys, on this machine only; watching {path} (Ctrl-C ends)")
+        say(f"serving {url} without keys, on this machine only; watching {self._path} (Ctrl-C ends)")
         for name in platform.apps:
             say(f"try it at {url}/apps/{name}/docs")
-        tasks.add(asyncio.get_running_loop().create_task(_follow(path.resolve(), platform, first[0])))
+        self._tasks.add(asyncio.get_running_loop().create_task(self._follow(self._path.resolve())))
 
-    run(settings, ready, prepare=prepare, trusting=True)
+    async def _follow(self, path: Path) -> None:
+        """Deploy whatever changes. A file is watched by its folder, because editors replace files by new ones."""
+        watched = [path]
+        if path.is_file():
+            watched = [
+                path.parent,
+                *(path.parent / name for name in ("migrations", "web") if (path.parent / name).is_dir()),
+            ]
 
+        def visible(change: Change, file: str) -> bool:
+            parts = Path(file).relative_to(path if path.is_dir() else path.parent).parts
+            return not any(part.startswith(".") or part == "__pycache__" for part in parts)
 
-async def _follow(path: Path, platform: Platform, last: str | None) -> None:
-    """Deploy whatever changes. A file is watched by its folder, because editors replace files by new ones."""
-    watched = [path]
-    if path.is_file():
-        watched = [
-            path.parent,
-            *(path.parent / name for name in ("migrations", "web") if (path.parent / name).is_dir()),
-        ]
+        async for _ in awatch(*watched, watch_filter=visible, recursive=path.is_dir(), debounce=200, step=50):
+            await self._deploy()
 
-    def visible(change: Change, file: str) -> bool:
-        parts = Path(file).relative_to(path if path.is_dir() else path.parent).parts
-        return not any(part.startswith(".") or part == "__pycache__" for part in parts)
+    async def _deploy(self) -> None:
+        """Deploy the app, unless it is what was deployed last."""
+        last, self._version = self._version, None
+        try:
+            bundle = await asyncio.to_thread(make_bundle, self._path)
+            self._version = bundle.version
+            if bundle.version != last:
+                await self._platform.deploy(bundle, DEVELOPER)
+        except (Error, OSError) as error:
+            refused = error if isinstance(error, Error) else BundleRefused(f"the app cannot be read: {error}")
+            if "traceback" in refused.details:
+                refused.details["traceback"] = self._own(str(refused.details["traceback"]))
+            explain(refused)
+            errors.print(Text("not deployed; the version before serves on", "yellow"))
 
-    async for _ in awatch(*watched, watch_filter=visible, recursive=path.is_dir(), debounce=200, step=50):
-        last = await _deploy(path, platform, last)
+    def _own(self, traceback: str) -> str:
+        """A traceback through the copy that was deployed, as one through the files of the developer."""
+        return self._copies.sub(lambda _: str(self._sources), traceback)
 
+    def _show(self, event: Event) -> None:
+        now = datetime.now().astimezone().strftime("%H:%M:%S")
+        if isinstance(event, CallEnded):
+            self._show_call(event, now)
+        elif isinstance(event, Activated):
+            errors.print(Text(f"{now} {event.app} {event.version} serves", "bold"))
+            for name in event.migrations:
+                errors.print(Text(f"         applied {name}"))
+        elif isinstance(event, HostDied):
+            errors.print(Text(f"{now} the host of {event.app} died: {event.reason}; starting it again", "red"))
 
-async def _deploy(path: Path, platform: Platform, last: str | None) -> str | None:
-    """Deploy the app, unless it is what was deployed last; returns its version, or none where it cannot be read."""
-    version = None
-    try:
-        bundle = await asyncio.to_thread(make_bundle, path)
-        version = bundle.version
-        if version != last:
-            await platform.deploy(bundle, DEVELOPER)
-    except (Error, OSError) as error:
-        explain(error if isinstance(error, Error) else BundleRefused(f"the app cannot be read: {error}"))
-        errors.print(Text("not deployed; the version before serves on", "yellow"))
-    return version
-
-
-def _print(event: Event, platform: Platform) -> None:
-    now = datetime.now().astimezone().strftime("%H:%M:%S")
-    if isinstance(event, CallEnded):
+    def _show_call(self, event: CallEnded, now: str) -> None:
         code = "ok" if event.problem is None else str(event.problem.get("code"))
         style = "green" if code == "ok" else "red" if code == "internal_error" else "yellow"
         queued = " (queued)" if event.queued else ""
@@ -88,18 +113,12 @@ def _print(event: Event, platform: Platform) -> None:
             )
         )
         if code == "internal_error":
-            task = asyncio.get_running_loop().create_task(_print_traceback(event, platform))
+            task = asyncio.get_running_loop().create_task(self._show_traceback(event))
             task.add_done_callback(lambda done: done.exception())
         elif event.problem is not None:
             errors.print(Text(f"         {event.problem.get('detail')}", style))
-    elif isinstance(event, Activated):
-        errors.print(Text(f"{now} {event.app} {event.version} serves", "bold"))
-        for name in event.migrations:
-            errors.print(Text(f"         applied {name}"))
-    elif isinstance(event, HostDied):
-        errors.print(Text(f"{now} the host of {event.app} died: {event.reason}; starting it again", "red"))
 
-
-async def _print_traceback(event: CallEnded, platform: Platform) -> None:
-    found = await platform.app(event.app).ask("show", call=id_text(event.call_id))
-    errors.print(Text(str((found["error"] or {}).get("traceback", "")).rstrip(), "red"))
+    async def _show_traceback(self, event: CallEnded) -> None:
+        found = await self._platform.app(event.app).ask("show", call=id_text(event.call_id))
+        traceback = str((found["error"] or {}).get("traceback", ""))
+        errors.print(Text(self._own(traceback).rstrip(), "red"), soft_wrap=True)

@@ -53,9 +53,13 @@ def options(
 
 @app.command()
 def new(directory: Annotated[Path, typer.Argument(help="The folder to make.")]) -> None:
-    """Make a new app: a module, a migration, a test."""
+    """Make a new app: a module, a migration, a test, a README."""
     name = offline.new_app(directory)
-    say(f"made {directory}: now run apiary dev {directory}")
+    say(f"made {directory}; what to do next, in there (its README.md says more):")
+    say(f"  cd {directory}")
+    say("  apiary dev .                    serve it while you write it")
+    say("  python -m pip install pytest    what its tests want, once")
+    say("  python -m pytest                run its tests")
     show({"app": name, "path": str(directory)})
 
 

@@ -15,6 +15,7 @@ from apiary.runtime.declaration import NAME
 from apiary.runtime.errors import WrongArguments
 
 TEMPLATE = {
+    "README.md.txt": "README.md",
     "app.py.txt": "NAME.py",
     "001-create-notes.sql": "migrations/001-create-notes.sql",
     "test_app.py.txt": "tests/test_NAME.py",

@@ -95,7 +95,7 @@ def explain(error: Error) -> None:
         errors.print(Text(f"  {wrong.get('argument') or 'arguments'}: {wrong.get('message')}"))
     for detail in ("traceback", "output"):
         if error.details.get(detail):
-            errors.print(Text(str(error.details[detail]).rstrip(), "dim"))
+            errors.print(Text(str(error.details[detail]).rstrip(), "dim"), soft_wrap=True)
     if error.hint:
         errors.print(Text.assemble(("hint: ", "bold"), error.hint))
     if error.call_id:

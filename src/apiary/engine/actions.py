@@ -10,9 +10,11 @@ import inspect
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from apiary.engine.protocol import Engine
@@ -27,21 +29,26 @@ from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 THREADS_FOR_CALLERS = 24
 THREADS_FOR_QUEUE = 16
 MAX_BACKOFF_SECONDS = 60.0
+CLEANUP_SECONDS = 0.5
+GRACE_SECONDS = 2.0
 
 Reply = Callable[[Call, Outcome], None]
 Write = Callable[[Record, Callable[[bool], None]], None]
+Noting = Callable[[bytes, float], AbstractContextManager[None]]
 
 
 class ActionRunner:
     """Runs actions with their retries; callers and the queue have threads of their own.
 
-    Calls with one idempotency key run once at a time, and share the outcome.
+    Calls with one idempotency key run once at a time, and share the outcome. `noting` is entered with the id of a call
+    and the seconds it may take, for as long as it runs: the process may end with it, or hang.
     """
 
-    def __init__(self, engine: Engine, program: Program, write: Write) -> None:
+    def __init__(self, engine: Engine, program: Program, write: Write, noting: Noting) -> None:
         self._engine = engine
         self._program = program
         self._write = write
+        self._noting = noting
         self._pools = {
             queued: ThreadPoolExecutor(threads, thread_name_prefix="apiary-action")
             for queued, threads in ((False, THREADS_FOR_CALLERS), (True, THREADS_FOR_QUEUE))
@@ -103,8 +110,8 @@ class ActionRunner:
             if not call.queued and time.monotonic() - arrived > bound.function.options.timeout:
                 raise Overloaded(f"{call.function} waited longer than its timeout and was not run; send it again")
             check_roles(bound.function, call.roles)
-            arguments = bound.codec.decode(call)
-            outcome, record = self._attempts(call, bound, arguments)
+            with self._noting(call.id, bound.function.options.timeout + GRACE_SECONDS):
+                outcome, record = self._attempts(call, bound, bound.codec.decode(call))
             self._write(record, written)
         except Exception as error:  # noqa: BLE001 - the engine's, or of the user's validators: the call must be answered
             problem = problem_of(call, error)
@@ -163,19 +170,22 @@ def _not_run(call: Call) -> Outcome:
 
 
 def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> Any:
-    """One attempt: `async def` in this thread, else in a thread of its own, which is left behind at the deadline."""
+    """One attempt, in a thread of its own, which is left behind at the deadline."""
     function = bound.function
     if function.wants_idempotency_key:
         arguments = {**arguments, IDEMPOTENCY_KEY: call.key or id_text(call.id)}
     seconds = max(0.0, end - time.monotonic())
+    patience = seconds
+    run: Callable[[], Any] = partial(function.body, **arguments)
     if inspect.iscoroutinefunction(function.body):
-        return asyncio.run(_invoke_async(function.body, arguments, seconds))
+        patience += CLEANUP_SECONDS
+        run = partial(_in_a_loop, run, seconds)
     done: list[Any] = []
     failed: list[BaseException] = []
 
     def body() -> None:
         try:
-            done.append(function.body(**arguments))
+            done.append(run())
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             failed.append(error)
 
@@ -184,7 +194,7 @@ def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> 
         thread.start()
     except RuntimeError:
         raise NoThread from None
-    thread.join(seconds)
+    thread.join(patience)
     if failed:
         raise failed[0]
     if not done:
@@ -192,8 +202,14 @@ def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> 
     return done[0]
 
 
-async def _invoke_async(body: Callable[..., Any], arguments: dict[str, Any], seconds: float) -> Any:
-    try:
-        return await asyncio.wait_for(body(**arguments), seconds)
-    except TimeoutError:
-        raise DeadlineExceeded("the action ran out of time") from None
+def _in_a_loop(body: Callable[[], Coroutine[Any, Any, Any]], seconds: float) -> Any:
+    async def within_time() -> Any:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await body()
+        except TimeoutError:
+            if limit.expired():
+                raise DeadlineExceeded("the action ran out of time") from None
+            raise
+
+    return asyncio.run(within_time())

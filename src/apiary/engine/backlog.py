@@ -21,6 +21,7 @@ RETRY_SECONDS = 0.5
 class Backlog:
     """Hands out queued calls when they are due, each once at a time; what does not fit stays in the table.
 
+    Calls that ran when their process died are handed out one by one, so that none is blamed for what another does.
     Inactive until `activate`: of two processes that serve one database during a deploy, one runs the queue.
     """
 
@@ -33,6 +34,9 @@ class Backlog:
         self._known: set[bytes] = set()
         self._elsewhere: set[bytes] = set()
         self._due: deque[Call] = deque()
+        self._doubtful: set[bytes] = set()
+        self._doubtful_due: deque[Call] = deque()
+        self._on_trial: bytes | None = None
         self._later: list[tuple[int, bytes, Call]] = []
         self._timer: threading.Timer | None = None
 
@@ -49,9 +53,10 @@ class Backlog:
         """Hand out nothing more; returns the calls that were handed out and still run."""
         with self._lock:
             self._active = False
-            waiting = {call.id for call in self._due} | {item[1] for item in self._later}
+            waiting = {call.id for call in (*self._due, *self._doubtful_due)} | {item[1] for item in self._later}
             self._known -= waiting
             self._due.clear()
+            self._doubtful_due.clear()
             self._later.clear()
             return list(self._known)
 
@@ -71,34 +76,47 @@ class Backlog:
                     self._more = True
                     break
                 self._known.add(item.id)
-                self._put(_call(item), item.due)
-            waiting = bool(self._due)
+                if item.deaths:
+                    self._doubtful.add(item.id)
+                self._put(as_call(item), item.due)
+            waiting = bool(self._due or self._doubtful_due)
         if waiting:
             self._ready()
 
     def take(self, limit: int) -> list[Call]:
         """Up to `limit` calls that are due."""
-        if not self._due:
+        if not self._due and not self._doubtful_due:
             return []
         with self._lock:
-            return [self._due.popleft() for _ in range(min(limit, len(self._due)))]
+            taken = [self._due.popleft() for _ in range(min(limit, len(self._due)))]
+            if self._doubtful_due and self._on_trial is None and len(taken) < limit:
+                taken.append(self._doubtful_due.popleft())
+                self._on_trial = taken[-1].id
+            return taken
 
     def done(self, call: Call, outcome: Outcome) -> None:
         """A call came to an end: one that was stopped, or could not commit, is tried again after a while."""
         status = (outcome.error or {}).get("status")  # not the code: that may be the application's own
         again = status == Unavailable.status or (status == DeadlineExceeded.status and call.attempt < LAST_ATTEMPT)
+        refill = False
         with self._lock:
+            next_trial = call.id == self._on_trial
+            if next_trial:
+                self._on_trial = None
             if again and self._active:
                 wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)
                 self._put(replace(call, attempt=call.attempt + 1), now_microseconds() + int(wait * 1e6))
-                return
-            self._known.discard(call.id)
-            refill = self._more and len(self._known) < WINDOW // 2
-            if refill:
-                self._more = False
-            self._lock.notify_all()
+            else:
+                self._known.discard(call.id)
+                self._doubtful.discard(call.id)
+                refill = self._more and len(self._known) < WINDOW // 2
+                if refill:
+                    self._more = False
+                self._lock.notify_all()
         if refill:
             self.reload()
+        if next_trial:
+            self._ready()
 
     def wait_empty(self, timeout: float) -> bool:
         """Wait until no call is left in the queue, in memory or in the table."""
@@ -114,11 +132,14 @@ class Backlog:
     def _put(self, call: Call, due: int) -> None:
         wait = due - now_microseconds()
         if wait <= 0:
-            self._due.append(call)
+            self._enter(call)
             return
         heapq.heappush(self._later, (due, call.id, call))
         if self._later[0][1] == call.id:
             self._set_timer(wait / 1e6)
+
+    def _enter(self, call: Call) -> None:
+        (self._doubtful_due if call.id in self._doubtful else self._due).append(call)
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
@@ -131,13 +152,14 @@ class Backlog:
         with self._lock:
             now = now_microseconds()
             while self._later and self._later[0][0] <= now:
-                self._due.append(heapq.heappop(self._later)[2])
+                self._enter(heapq.heappop(self._later)[2])
             if self._later and self._active:
                 self._set_timer((self._later[0][0] - now) / 1e6)
         self._ready()
 
 
-def _call(queued: Queued) -> Call:
+def as_call(queued: Queued) -> Call:
+    """The next attempt at a queued call."""
     return Call(
         id=queued.id,
         function=queued.function,

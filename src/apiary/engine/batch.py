@@ -27,6 +27,9 @@ class BatchSession(Session, Protocol):
     def dequeue(self, identifier: bytes) -> None:
         """Take a call out of the queue."""
 
+    def count_attempt(self, identifier: bytes, attempt: int) -> None:
+        """Write down that a call of the queue was tried so many times."""
+
 
 class BatchLost(Exception):
     """A call was stopped in a way that ended the whole transaction (SQLite does so for an interrupted write)."""
@@ -61,7 +64,9 @@ class Batch:
             self._session.record(record)
         except Duplicate:
             return False
-        if record.queued and (record.status != "stopped" or record.attempt >= LAST_ATTEMPT):
+        if record.queued and record.status == "stopped" and record.attempt < LAST_ATTEMPT:
+            self._session.count_attempt(record.id, record.attempt)
+        elif record.queued:
             self._session.dequeue(record.id)
         return True
 
@@ -95,7 +100,7 @@ class Batch:
         if record is None:
             raise DatabaseUnavailable("the record of this call went away while it ran; send it again")
         try:
-            return recorded_outcome(record, call, self._program.find(call.function))
+            return recorded_outcome(record, call, self._program.functions.get(call.function))
         except Error as error:
             return Outcome(error=problem_of(call, error), cause=error)
 

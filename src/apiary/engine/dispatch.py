@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +20,13 @@ from zlib import crc32
 
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
+from apiary.engine.deaths import Death, Deaths
 from apiary.engine.durability import Durability
 from apiary.engine.protocol import Committed, Engine, Lane
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import DatabaseUnavailable, Error, Overloaded, Unavailable
+from apiary.runtime.errors import DatabaseUnavailable, Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 
 MAX_QUEUED_IN_BATCH = 16
@@ -38,7 +39,7 @@ Reply = Callable[[Call, Outcome], None]
 
 @dataclass(slots=True)
 class Job:
-    """A call, and what to do with its outcome. A call of the queue may name a function that is gone (no `bound`)."""
+    """A call, and what to do with its outcome. It may name a function that is gone (no `bound`)."""
 
     call: Call
     bound: Bound | None
@@ -88,21 +89,17 @@ class Dispatcher:
         self._readers_ended = False
         self._closed = False
         self.backlog = Backlog(engine.queued, self._nudge_writers)
-        self._actions = ActionRunner(engine, program, lambda *record: self._to_write[0].put(Recording(*record)))
+        self._actions = ActionRunner(engine, program, self._write_down, self._watchdog.noting)
+        self._deaths = Deaths(engine, program, self._write_down, self._observe)
         self._durability = Durability(engine.sync, broken)
         self._writers = [self._start(partial(self._write, queue), engine.writer) for queue in self._to_write]
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
 
     def submit(self, call: Call, reply: Reply) -> None:
         """Run a call. `reply` gets its outcome, from another thread, once that is durable."""
-        try:
-            bound = self.program.find(call.function)
-        except Error as error:
-            reply(call, Outcome(error=problem_of(call, error), cause=error))
-            self._flush()
-            return
-        kind = bound.function.kind
-        if kind is Kind.ACTION:
+        bound = self.program.functions.get(call.function)
+        kind = bound.function.kind if bound else None
+        if bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(Job(call, bound, reply))
@@ -110,6 +107,11 @@ class Dispatcher:
             self._lane_of(call, bound).put(Job(call, bound, reply))
         if self._closed:
             self._refuse_rest()
+
+    def run_queue(self, except_for: Iterable[bytes] = (), deaths: Iterable[Death] = ()) -> None:
+        """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last."""
+        self._deaths.count(list(deaths))
+        self.backlog.activate(except_for)
 
     def close(self) -> None:
         """Finish what was submitted, then end the threads. What is submitted later is refused."""
@@ -128,7 +130,7 @@ class Dispatcher:
         self._closed = True
         self._refuse_rest()
 
-    def _lane_of(self, call: Call, bound: Bound) -> ToWrite:
+    def _lane_of(self, call: Call, bound: Bound | None) -> ToWrite:
         """Calls that would collide (one idempotency key, one value of the function's key) meet in one lane."""
         queues = self._to_write
         if len(queues) == 1:
@@ -173,6 +175,9 @@ class Dispatcher:
         except BaseException:
             self._broken()
             raise
+
+    def _write_down(self, record: Record, written: Callable[[bool], None]) -> None:
+        self._to_write[0].put(Recording(record, written))
 
     def _flushed(self, reply: Reply) -> Reply:
         def answer(call: Call, outcome: Outcome) -> None:
@@ -329,9 +334,9 @@ class Batches:
                 self._slow.discard(job.call.function)
 
 
-def partition_of(call: Call, bound: Bound) -> str | None:
+def partition_of(call: Call, bound: Bound | None) -> str | None:
     """The value of the argument that names the partition, as text; `None` where the function or the call has none."""
-    name = bound.function.options.key
+    name = bound.function.options.key if bound else None
     if name is None:
         return None
     try:

@@ -12,7 +12,9 @@ from apiary.runtime.call import Guard, Program
 from apiary.runtime.session import Call, Outcome, Queued, Record
 
 LAST_ATTEMPT = 5
-"""A queued call that was stopped this many times leaves the queue."""
+"""A queued call with so many attempts that came to no outcome leaves the queue."""
+MAX_DEATHS = 3
+"""A call whose process died so many times while it ran is given up, where nothing else can have been the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,9 @@ class Engine(Protocol):
 
     def queued(self, limit: int) -> list[Queued]:
         """The calls that wait in the queue, the earliest first."""
+
+    def queued_call(self, identifier: bytes) -> Queued | None:
+        """The call of this id, where it waits in the queue."""
 
     def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The rows of one of the platform's own questions, by the name of its statement."""

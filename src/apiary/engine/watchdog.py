@@ -2,7 +2,8 @@
 
 An asynchronous exception reaches Python code between two of its instructions, and an interrupt reaches a running
 statement. Neither reaches code that blocks in C: for that the supervisor reads the flight recorder, a piece of
-shared memory in which each thread notes what it runs and until when, and kills the process.
+shared memory in which each thread notes what it runs and until when, and kills the process. The watchdog's own pulse is
+in it, too, so that a process is known that stands still while nothing runs.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import ctypes
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from mmap import mmap
+from typing import NamedTuple
 
 from apiary.runtime.errors import Stopped
 from apiary.runtime.session import Call
@@ -20,11 +24,22 @@ from apiary.runtime.session import Call
 TICK_SECONDS = 0.02
 INSIST_SECONDS = 0.5
 PARKED_AFTER_SECONDS = 1.0
+PULSE_SECONDS = 1.0
 NEVER = float("inf")
 
-SLOT = struct.Struct("16sd")
-SLOTS = 64
+SLOT = struct.Struct("16sd?7x")
+SLOTS = 128
+PULSE = struct.Struct("d")
+RECORDER_BYTES = SLOTS * SLOT.size + PULSE.size
 NO_CALL = bytes(16)
+
+
+class Running(NamedTuple):
+    """What a thread of a host runs: a call, when (monotonic clock) it is to end, and whether it is an action."""
+
+    call: bytes
+    deadline: float
+    action: bool
 
 
 class ThreadGuard:
@@ -69,10 +84,11 @@ class ThreadGuard:
 
 
 class Watchdog:
-    """The thread that checks all guards. It sleeps for good while nothing runs."""
+    """The thread that checks all guards. While nothing runs it sleeps, but for its pulse where there is a recorder."""
 
     def __init__(self, recorder: mmap | None = None) -> None:
         self._recorder = recorder
+        self._free = deque(range(SLOTS))
         self._guards: list[ThreadGuard] = []
         self._parked = True
         self._wake = threading.Event()
@@ -81,15 +97,26 @@ class Watchdog:
 
     def guard(self) -> ThreadGuard:
         """A guard for a thread that is about to start."""
-        guard = ThreadGuard(self, len(self._guards))
+        guard = ThreadGuard(self, self._free.popleft())
         self._guards.append(guard)
         return guard
 
-    def note(self, slot: int, call: bytes, deadline: float) -> None:
+    @contextmanager
+    def noting(self, call: bytes, seconds: float) -> Iterator[None]:
+        """Write down which action runs in this block, and for how long it may; it is not ended from here."""
+        slot = self._free.popleft()
+        self.note(slot, call, time.monotonic() + seconds, action=True)
+        try:
+            yield
+        finally:
+            self.note(slot, NO_CALL, NEVER)
+            self._free.append(slot)
+
+    def note(self, slot: int, call: bytes, deadline: float, *, action: bool = False) -> None:
         """Write down what a thread runs, for the supervisor, and wake up if this is the first after a pause."""
-        if self._recorder is not None and slot < SLOTS:
-            SLOT.pack_into(self._recorder, slot * SLOT.size, call, deadline)
-        if self._parked and call is not NO_CALL:
+        if self._recorder is not None:
+            SLOT.pack_into(self._recorder, slot * SLOT.size, call, deadline, action)
+        if self._parked and call is not NO_CALL and not action:
             self._parked = False
             self._wake.set()
 
@@ -98,26 +125,42 @@ class Watchdog:
         self._closed = True
         self._wake.set()
 
+    def _beat(self) -> float:
+        now = time.monotonic()
+        if self._recorder is not None:
+            PULSE.pack_into(self._recorder, SLOTS * SLOT.size, now)
+        return now
+
+    def _sleep(self) -> None:
+        while not self._wake.wait(None if self._recorder is None else PULSE_SECONDS):
+            self._beat()
+
     def _watch(self) -> None:
         last_busy = time.monotonic()
         while not self._closed:
-            now = time.monotonic()
+            now = self._beat()
             if sum(guard.check(now) for guard in self._guards):
                 last_busy = now
             elif now - last_busy > PARKED_AFTER_SECONDS:
                 self._wake.clear()
                 self._parked = True
                 if not any(guard.check(now) for guard in self._guards):
-                    self._wake.wait()
+                    self._sleep()
                 self._parked = False
                 last_busy = time.monotonic()
             time.sleep(TICK_SECONDS)
 
 
-def read_slots(recorder: mmap) -> list[tuple[bytes, float]]:
-    """What the threads of a host run: the ids of the calls, and when (monotonic clock) each is to end."""
-    slots = (SLOT.unpack_from(recorder, slot * SLOT.size) for slot in range(SLOTS))
-    return [(call, deadline) for call, deadline in slots if call != NO_CALL]
+def read_slots(recorder: mmap) -> list[Running]:
+    """What the threads of a host run."""
+    slots = (Running(*SLOT.unpack_from(recorder, slot * SLOT.size)) for slot in range(SLOTS))
+    return [running for running in slots if running.call != NO_CALL]
+
+
+def read_pulse(recorder: mmap) -> float:
+    """When (monotonic clock) the watchdog of a host ran last; 0 before it begins."""
+    (pulse,) = PULSE.unpack_from(recorder, SLOTS * SLOT.size)
+    return float(pulse)
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qs
 
-from apiary.events import CallEnded
+from apiary.events import CallEnded, CallRefused
 from apiary.gateway.wire import (
     JSON,
     PROBLEM,
@@ -26,12 +25,12 @@ from apiary.gateway.wire import (
 from apiary.platform.hosts import AppHosts
 from apiary.platform.messages import Invoke
 from apiary.platform.platform import Caller, Platform
+from apiary.runtime.call import unknown_function
 from apiary.runtime.errors import (
     Error,
     Forbidden,
     MethodNotAllowed,
     NotAuthenticated,
-    UnknownFunction,
     UnsupportedMediaType,
     WrongArguments,
 )
@@ -62,6 +61,7 @@ class Calls:
         except Disconnected:
             return
         except Error as error:
+            self._platform.emit(CallRefused(app, function, error.code))
             await respond(send, error.status, [identified, *problem_headers(error)], problem_body(error, text))
             return
         problem = None
@@ -104,8 +104,8 @@ class Calls:
         headers: Headers = scope["headers"]
         caller = self.caller(headers)
         hosts = self._platform.app(app)
-        declared = _declared(hosts, app, function)
         method = scope["method"]
+        declared = _declared(hosts, app, function, method, headers)
         if method == "GET" and declared.get("kind", "query") == "query":
             body, lax = _query_arguments(scope["query_string"]), True
         elif method == "POST":
@@ -122,16 +122,19 @@ class Calls:
         return hosts, Invoke(call_id, function, body, caller.name, caller.roles, key, lax)
 
 
-def _declared(hosts: AppHosts, app: str, function: str) -> dict[str, Any]:
-    """What the manifest says of a function; `UnknownFunction` with the nearest names."""
+def _declared(hosts: AppHosts, app: str, function: str, method: str, headers: Headers) -> dict[str, Any]:
+    """What the manifest says of a function; `UnknownFunction` with the nearest names.
+
+    Nothing, where only the host can tell: with a key, an earlier version may have recorded the outcome.
+    """
     functions = hosts.manifest.get("functions")
     if functions is None:
         return {}
     declared: dict[str, Any] | None = functions.get(function)
     if declared is None:
-        near = get_close_matches(function, functions, 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(functions)) or 'none'}"
-        raise UnknownFunction(f"the app {app} has no function {function!r}", hint=hint)
+        if method == "POST" and any(name == b"idempotency-key" for name, _ in headers):
+            return {}
+        raise unknown_function(app, function, functions)
     return declared
 
 

@@ -9,11 +9,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from apiary.events import Activated, CallEnded, Event, HostDied
+from apiary.events import Activated, CallEnded, CallRefused, Event, HostDied
 from apiary.platform.platform import Platform
 from apiary.platform.process import resident_bytes
 
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MAX_CODES = 100
+OTHER = "other"
 
 
 class Metrics(Collector):
@@ -21,7 +23,7 @@ class Metrics(Collector):
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._calls: dict[tuple[str, str, str], int] = {}
+        self._calls: dict[tuple[str, str], dict[str, int]] = {}
         self._durations: dict[tuple[str, str], list[int]] = {}
         self._seconds: dict[tuple[str, str], float] = {}
         self._deaths: dict[str, int] = {}
@@ -35,10 +37,11 @@ class Metrics(Collector):
         return generate_latest(self._registry)
 
     def _count(self, event: Event) -> None:
-        if isinstance(event, CallEnded):
-            code = "ok" if event.problem is None else str(event.problem.get("code"))
-            function = (event.app, event.function)
-            self._calls[*function, code] = self._calls.get((*function, code), 0) + 1
+        if isinstance(event, CallRefused):
+            self._count_call(self._known(event.app, event.function), event.code)
+        elif isinstance(event, CallEnded):
+            function = self._known(event.app, event.function)
+            self._count_call(function, "ok" if event.problem is None else str(event.problem.get("code")))
             seconds = event.duration / 1e6
             buckets = self._durations.get(function)
             if buckets is None:
@@ -50,11 +53,28 @@ class Metrics(Collector):
         elif isinstance(event, Activated):
             self._activations[event.app] = self._activations.get(event.app, 0) + 1
 
+    def _count_call(self, function: tuple[str, str], code: str) -> None:
+        """Count a call. Codes can be the app's own, of any number: the first of a function are told apart."""
+        codes = self._calls.setdefault(function, {})
+        if code not in codes and len(codes) >= MAX_CODES:
+            code = OTHER
+        codes[code] = codes.get(code, 0) + 1
+
+    def _known(self, app: str, function: str) -> tuple[str, str]:
+        """The names as labels: empty where there is no such app or function, as they are a client's text then."""
+        if (app, function) in self._durations:
+            return app, function
+        hosts = self._platform.apps.get(app)
+        if hosts is None:
+            return "", ""
+        return (app, function) if function in hosts.manifest.get("functions", ()) else (app, "")
+
     def collect(self) -> Iterator[Metric]:
         """Part of prometheus-client's `Collector`."""
         calls = CounterMetricFamily("apiary_calls", "Calls by outcome.", labels=["app", "function", "code"])
-        for labels, count in self._calls.items():
-            calls.add_metric(list(labels), count)
+        for function, codes in self._calls.items():
+            for code, count in codes.items():
+                calls.add_metric([*function, code], count)
         yield calls
         durations = HistogramMetricFamily(
             "apiary_call_duration_seconds", "Time in the function.", labels=["app", "function"]

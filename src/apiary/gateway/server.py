@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,18 +13,24 @@ from dataclasses import replace
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from apiary.config import ConfigurationError, Settings
 from apiary.gateway.api import Api
 from apiary.gateway.calls import ANONYMOUS, Calls
 from apiary.gateway.metrics import Metrics
-from apiary.gateway.wire import Message, Receive, Scope, Send
+from apiary.gateway.wire import Message, Receive, Scope, Send, problem_body, problem_headers
 from apiary.platform.platform import Caller, Platform
+from apiary.runtime.errors import MalformedRequest
 from apiary.runtime.ids import id_text, new_id
+
+log = logging.getLogger("apiary")
 
 BACKLOG = 1024
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that none is closed under a request
 DRAIN_SECONDS = 60
+PATIENT_SECONDS = 1.0
+SAME_SIGNAL_SECONDS = 0.3
 
 Prepare = Callable[[Platform], Awaitable[None]]
 
@@ -55,6 +63,25 @@ class Gateway:
         await self._rest(scope, receive, identified)
 
 
+class Connection(HttpToolsProtocol):
+    """A connection of a client. What is no HTTP is answered as every other mistake is: as a problem, with an id."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be parsed, and close."""
+        error = MalformedRequest(f"{msg[:1].lower()}{msg[1:].rstrip('.')}", hint="speak HTTP/1.1 to this port")
+        call_id = id_text(new_id())
+        body = problem_body(error, call_id)
+        headers = [
+            *problem_headers(error),
+            (b"apiary-call-id", call_id.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%s\r\n%s" % (lines, body))
+        self.transport.close()
+
+
 class Server(uvicorn.Server):
     """A server whose end is decided by `serve`, which must end the hosts after it. `up` is set when it listens."""
 
@@ -73,8 +100,29 @@ class Server(uvicorn.Server):
         yield
 
 
+class Signals:
+    """The first signal ends the server when its calls are answered, the second at once."""
+
+    def __init__(self, platform: Platform, stop: asyncio.Event) -> None:
+        self._platform = platform
+        self._stop = stop
+        self._first = 0.0
+
+    def handle(self, number: signal.Signals) -> None:
+        """SIGTERM or SIGINT arrived. What a wrapper passes on, beside the terminal, counts once."""
+        loop = asyncio.get_running_loop()
+        if not self._stop.is_set():
+            self._stop.set()
+            self._first = loop.time()
+            loop.call_later(PATIENT_SECONDS, log.warning, "stopping when what runs has ended; another signal ends it")
+        elif loop.time() - self._first > SAME_SIGNAL_SECONDS:
+            log.warning("ended at once by a second signal; what was answered is kept")
+            self._platform.kill()
+            os._exit(128 + number)
+
+
 async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform], None], *, trusting: bool) -> None:
-    """Run a server until SIGTERM or SIGINT.
+    """Run a server until SIGTERM or SIGINT; a second one ends the process at once.
 
     `prepare` runs when the apps are up, before the port opens; `ready` is called when calls are taken. `trusting`:
     whoever calls without a key is an administrator (`apiary dev`, on loopback only).
@@ -86,7 +134,7 @@ async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform]
             uvicorn.Config(
                 Gateway(platform, anonymous),
                 loop="none",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -98,8 +146,9 @@ async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform]
         )
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, stop.set)
+        signals = Signals(platform, stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signals.handle, number)
         await platform.start()
         try:
             await prepare(platform)

@@ -23,10 +23,11 @@ from typing import Any
 
 from apiary.bundle import load_app, read_migrations
 from apiary.codec import compile_program, convert_rows
+from apiary.engine.deaths import Death
 from apiary.engine.dispatch import Dispatcher
 from apiary.engine.protocol import Engine
 from apiary.engine.sqlite.engine import SqliteEngine
-from apiary.engine.watchdog import SLOT, SLOTS, Watchdog
+from apiary.engine.watchdog import RECORDER_BYTES, Watchdog
 from apiary.log.questions import QUESTIONS
 from apiary.platform.manifest import manifest_of
 from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, to_host
@@ -153,7 +154,10 @@ class Host:
 
     def _ask(self, question: str, arguments: dict[str, Any]) -> Any:
         if question == "run_queue":
-            self._dispatcher.backlog.activate(except_for=[id_bytes(text) for text in arguments["except_for"]])
+            self._dispatcher.run_queue(
+                [id_bytes(text) for text in arguments["except_for"]],
+                [Death(id_bytes(text), *how) for text, how in arguments["deaths"].items()],
+            )
             return None
         if question == "leave_queue":
             return [id_text(identifier) for identifier in self._dispatcher.backlog.deactivate()]
@@ -169,7 +173,7 @@ def main() -> None:
     threading.stack_size(STACK_BYTES)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)
-    recorder = mmap(int(sys.argv[2]), SLOTS * SLOT.size)
+    recorder = mmap(int(sys.argv[2]), RECORDER_BYTES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     host = Host(connection, recorder)

@@ -6,20 +6,21 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from apiary.engine.protocol import MAX_DEATHS
 from apiary.events import Activated, CallEnded, Event, HostDied
 from apiary.platform.messages import Answer, Ask, Invoke, Ran, Start
 from apiary.platform.process import HostProcess, InFlight, gone
-from apiary.runtime.errors import DeadlineExceeded, Error, HostCrashed, Overloaded
+from apiary.runtime.errors import DeadlineExceeded, Error, HostCrashed, Overloaded, from_problem
 from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
 
-NEVER = float("inf")
-MAX_CRASHES = 3
+MAX_SHARED_DEATHS = 6
+"""Where other calls ran beside it each time, any of which can have been the reason."""
 MAX_ATTEMPTS = 10
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 1.0
@@ -44,7 +45,7 @@ class AppHosts:
         self._max_waiting = max_waiting
         self._waiting: list[InFlight] = []
         self._suspects: list[InFlight] = []
-        self._queue_crashes: dict[bytes, int] = {}
+        self._deaths: dict[str, tuple[str, bool]] = {}
         self._changing = asyncio.Lock()
         self._failures = 0
         self._last_start = 0.0
@@ -80,15 +81,13 @@ class AppHosts:
     async def switch(self, host: HostProcess) -> None:
         """Let `host` serve from now on. The host before it finishes what is in flight, then ends."""
         async with self._changing:
-            if host.version != self.version:
-                self._queue_crashes.clear()
             host.on_ran = self._ran
             old, self.active, self.version = self.active, host, host.version
             self._last_start = time.monotonic()
             host.watch_end(self._ended)
             self._release()
             if old is None:
-                await host.ask("run_queue", except_for=self._parked())
+                await self._run_queue(host)
             else:
                 self.draining.add(old)
                 await self._hand_over(old, host)
@@ -106,6 +105,12 @@ class AppHosts:
         await asyncio.gather(*(host.stop() for host in hosts))
         for flight in [*self._waiting, *self._suspects]:
             _fail(flight, gone("the server is stopping"))
+
+    def kill(self) -> None:
+        """End all hosts at once."""
+        self._closed = True
+        for host in [*self.draining, *([self.active] if self.active else [])]:
+            host.kill("the server was told to end at once")
 
     def _send(self, flight: InFlight) -> None:
         if self.active is None:
@@ -125,39 +130,43 @@ class AppHosts:
             busy = await old.ask("leave_queue")
         except Error:
             busy = []
-        await new.ask("run_queue", except_for=busy + self._parked())
+        await self._run_queue(new, busy)
+
+    async def _run_queue(self, host: HostProcess, except_for: Sequence[str] = ()) -> None:
+        """Let a host run the queue; it records, too, which calls of the queue were lost with a host before."""
+        deaths, self._deaths = self._deaths, {}
+        await host.ask("run_queue", except_for=except_for, deaths=deaths)
 
     async def _drain(self, old: HostProcess) -> None:
         await old.stop()
         self.draining.discard(old)
         if self.active is not None and not self._closed:
             with suppress(Error):
-                await self.active.ask("run_queue", except_for=self._parked())
-
-    def _parked(self) -> list[str]:
-        """The queued calls that ended too many hosts; they wait for another version."""
-        return [id_text(call) for call, crashes in self._queue_crashes.items() if crashes >= MAX_CRASHES]
+                await self._run_queue(self.active)
 
     def _ran(self, message: Ran) -> None:
         problem = json.loads(message.error) if message.error else None
+        if problem is not None and isinstance(from_problem(problem), HostCrashed):
+            log.error("the queued call %s of %s is given up: %s", id_text(message.id), self.app, problem["detail"])
         self._emit(CallEnded(self.app, message.function, message.id, message.duration, problem, queued=True))
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
-        running = host.suspects()
+        late, suspects = host.late(), host.suspects()
         flights, host.in_flight = list(host.in_flight.values()), {}
-        for call in running.keys() - {flight.message.id for flight in flights}:
-            self._count_queued(call, host)
-        if running:
+        lost = {running.call for running in host.running()} - {flight.message.id for flight in flights}
+        for call in lost & late if late else lost:
+            self._deaths[id_text(call)] = (host.reason, suspects == {call})
+        if suspects:
             self._failures = 0  # whatever it was, it is counted by the call
         if host is self.active and not self._closed:
             self.active = None
             self._emit(HostDied(self.app, host.version, host.pid, host.reason, len(flights)))
             self._background(self._restart(host.version))
         for flight in flights:
-            self._settle(flight, running, host)
+            self._settle(flight, suspects, host)
 
-    def _settle(self, flight: InFlight, running: dict[bytes, float], host: HostProcess) -> None:
+    def _settle(self, flight: InFlight, suspects: set[bytes], host: HostProcess) -> None:
         """A call without an answer is sent again, under its id: if it had committed, its record answers.
 
         Only a call that the dead host was just running, or owed an answer for too long, counts the death. One whose
@@ -169,12 +178,13 @@ class AppHosts:
         if isinstance(message, Ask) or self._closed:
             _fail(flight, gone("the host of the app went away"))
             return
-        if time.monotonic() > host.stuck().get(message.id, NEVER):
+        if any(running.call == message.id and time.monotonic() > running.deadline for running in host.running()):
             problem = DeadlineExceeded(f"{message.function} did not end in time; its process was ended")
             _fail(flight, problem)
             return
-        flight.crashes += message.id in running
-        if flight.crashes >= MAX_CRASHES or message.attempt >= MAX_ATTEMPTS:
+        flight.crashes += message.id in suspects
+        most = MAX_DEATHS if suspects == {message.id} else MAX_SHARED_DEATHS
+        if flight.crashes >= most or message.attempt >= MAX_ATTEMPTS:
             crashed = HostCrashed(
                 f"the host died {message.attempt} times with {message.function}; the last time {host.reason}",
                 hint="look at the log for whether it took effect; with an idempotency key it can be sent again",
@@ -182,7 +192,7 @@ class AppHosts:
             _fail(flight, crashed)
             return
         message.attempt += 1
-        if flight.crashes == MAX_CRASHES - 1 and flight not in self._suspects:
+        if flight.crashes >= MAX_DEATHS - 1 and flight not in self._suspects:
             self._suspects.append(flight)
             flight.answer.add_done_callback(lambda _: self._cleared(flight))
         if flight not in self._suspects or flight is self._suspects[0]:
@@ -193,12 +203,6 @@ class AppHosts:
         self._suspects.remove(flight)
         if self._suspects and not self._closed:
             self._send(self._suspects[0])
-
-    def _count_queued(self, call: bytes, host: HostProcess) -> None:
-        crashes = self._queue_crashes[call] = self._queue_crashes.get(call, 0) + 1
-        if crashes == MAX_CRASHES:
-            what = f"the queued call {id_text(call)} of {self.app} ended its host {crashes} times ({host.reason})"
-            log.error("%s; it waits for another version", what)
 
     async def _restart(self, version: str) -> None:
         """Start the version again until it works, at once at first, then less and less often.

@@ -18,7 +18,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from apiary.engine.watchdog import SLOT, SLOTS, read_slots
+from apiary.engine.watchdog import RECORDER_BYTES, Running, read_pulse, read_slots
 from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, from_host
 from apiary.runtime.errors import BundleRefused, Unavailable, from_problem
 from apiary.runtime.ids import new_id
@@ -28,6 +28,7 @@ STOP_SECONDS = 75.0
 CHECK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
+SILENT_SECONDS = 10.0
 ASK_SECONDS = 600.0
 MEMORY_TOLERANCE = 1.25
 PAGE_BYTES = resource.getpagesize()
@@ -77,8 +78,8 @@ class HostProcess(asyncio.Protocol):
         """Start the process and let it load its app; raises what it refuses with."""
         ours, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as recorder, theirs:
-            recorder.truncate(SLOTS * SLOT.size)
-            self._recorder = mmap(recorder.fileno(), SLOTS * SLOT.size)
+            recorder.truncate(RECORDER_BYTES)
+            self._recorder = mmap(recorder.fileno(), RECORDER_BYTES)
             self._memory_bytes = message.memory_bytes
             descriptors = (theirs.fileno(), recorder.fileno())
             command = [sys.executable, "-P", "-m", "apiary.platform.host", *map(str, descriptors)]
@@ -146,27 +147,24 @@ class HostProcess(asyncio.Protocol):
         if self._ended.is_set():
             on_end(self)
 
-    def stuck(self) -> dict[bytes, float]:
-        """The calls that its threads were running, none of which can have committed: when each was to end."""
-        return dict(read_slots(self._recorder))
+    def running(self) -> list[Running]:
+        """What its threads run or, where it is dead, were running; none of that can have committed."""
+        return read_slots(self._recorder)
 
-    def suspects(self) -> dict[bytes, float]:
-        """The calls that can have ended it, each with the time (monotonic clock) at which it was to end.
-
-        They are those that its threads ran, and those that got no answer in time; all actions, where there are none
-        of these.
-        """
-        found = self.stuck()
+    def late(self) -> set[bytes]:
+        """The calls that should have ended before, or been answered."""
         now = time.monotonic()
-        actions = {}
-        for call, flight in self.in_flight.items():
-            declared = self._declared(flight)
-            deadline = flight.sent + self._patience(flight)
-            if declared is not None and declared["kind"] == "action":
-                deadline = actions[call] = flight.sent + float(declared["timeout"]) + GRACE_SECONDS
-            if now > deadline:
-                found[call] = deadline
-        return found or actions
+        late = {running.call for running in self.running() if now > running.deadline}
+        return late | {call for call, flight in self.in_flight.items() if now > flight.sent + self._patience(flight)}
+
+    def suspects(self) -> set[bytes]:
+        """The calls that can have ended it: those that are late, if any are, else those that its threads ran.
+
+        Actions, which often only wait, are suspected where nothing else ran.
+        """
+        running = self.running()
+        others = {call for call, _, action in running if not action}
+        return self.late() or others or {call for call, _, _ in running}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of `asyncio.Protocol`."""
@@ -213,7 +211,12 @@ class HostProcess(asyncio.Protocol):
         self._transport.write(b"".join(out))
 
     async def _check(self) -> None:
-        """Kill a host that runs a call beyond its deadline (code that blocks in C), or that grew beyond its memory."""
+        """Kill a host that runs a call beyond its deadline (code that blocks in C), is too large, or stands still.
+
+        Silence is measured in turns that this loop had while the host had none: where the whole machine stands still,
+        nobody is to blame.
+        """
+        pulse, silent = 0.0, 0.0
         while not self._ended.is_set():
             await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
@@ -223,11 +226,16 @@ class HostProcess(asyncio.Protocol):
             if resident_bytes(self.pid) > MEMORY_TOLERANCE * self._memory_bytes > 0:
                 self.kill(f"it used more than {self._memory_bytes // 2**20} MiB")
                 return
-            if any(now > deadline + GRACE_SECONDS for _, deadline in read_slots(self._recorder)):
+            if any(now > running.deadline + GRACE_SECONDS for running in self.running()):
                 self.kill("a function ran beyond its timeout and could not be stopped")
                 return
             if any(now > flight.sent + self._patience(flight) for flight in self.in_flight.values()):
                 self.kill("it did not answer a call in time")
+                return
+            last, pulse = pulse, read_pulse(self._recorder)
+            silent = silent + CHECK_SECONDS if pulse == last > 0 else 0.0
+            if silent > SILENT_SECONDS and not self.running() and not self.stopping:
+                self.kill("it stood still")
                 return
 
     def _patience(self, flight: InFlight) -> float:

@@ -10,9 +10,10 @@ import hashlib
 import importlib
 import json
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ from apiary.runtime.session import Call, Outcome, Record, Session
 from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
 
 MAX_QUERY_OUTPUT_BYTES = 4096
+DIGEST = "apiary:digest"
+"""Where recorded arguments have the digest of those that they do not show."""
 NOT_THE_USERS = (str(Path(__file__).parent.parent), "<frozen importlib", str(Path(importlib.__file__).parent))
 
 
@@ -74,7 +77,7 @@ class Program:
         try:
             return self.functions[name]
         except KeyError:
-            raise UnknownFunction(f"the app {self.app} has no function {name!r}") from None
+            raise unknown_function(self.app, name, self.functions) from None
 
     def encode(self, function: Function[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """The JSON arguments of a call of `function`, which must be of this program."""
@@ -82,6 +85,13 @@ class Program:
         if bound.function is not function:
             raise UnknownFunction(f"{function!r} does not belong to the app {self.app}")
         return bound.codec.encode_arguments(args, kwargs)
+
+
+def unknown_function(app: str, name: str, known: Iterable[str]) -> UnknownFunction:
+    """The error of a call by a name that an app does not have, with the nearest that it has."""
+    near = get_close_matches(name, known, 3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(known)) or 'none'}"
+    return UnknownFunction(f"the app {app} has no function {name!r}", hint=hint)
 
 
 class Guard(Protocol):
@@ -245,8 +255,11 @@ def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
     return problem
 
 
-def recorded_outcome(record: Record, call: Call, bound: Bound) -> Outcome:
-    """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call."""
+def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome:
+    """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call.
+
+    Also where this version has no such function any more (no `bound`).
+    """
     if record.function != call.function or not _same_input(record, call, bound):
         raise KeyReused(
             f"the idempotency key was used for another call of {record.function}",
@@ -259,14 +272,19 @@ def recorded_outcome(record: Record, call: Call, bound: Bound) -> Outcome:
     return Outcome(error=problem, replayed=record.id)
 
 
-def _same_input(record: Record, call: Call, bound: Bound) -> bool:
-    """Whether a call repeats the recorded arguments, however they are written; `WrongArguments` where it has none."""
+def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
+    """Whether a call repeats the recorded arguments, however they are written; `WrongArguments` where it has none.
+
+    Secrets are not compared where the function is gone, and with it the knowledge of which they are.
+    """
+    recorded = json.loads(record.input)
     try:
-        given = json.loads(bound.codec.canonical(call))
+        given = json.loads(bound.codec.canonical(call) if bound else call.input or b"{}")
     except (ValueError, RecursionError):
-        bound.codec.decode(call)
+        if bound is not None:
+            bound.codec.decode(call)
         return False
-    return bool(json.loads(record.input) == given)
+    return bool(recorded == given) or (bound is None and DIGEST in recorded)
 
 
 def user_traceback(cause: BaseException) -> str:

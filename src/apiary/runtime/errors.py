@@ -65,6 +65,13 @@ class WrongArguments(Error):
     status = 400
 
 
+class MalformedRequest(Error):
+    """What was sent is no HTTP request."""
+
+    code = "malformed_request"
+    status = 400
+
+
 class NotAuthenticated(Error):
     """The caller gave no key, or one that the platform does not know."""
 

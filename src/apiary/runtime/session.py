@@ -74,7 +74,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A call that waits in the queue until `due` (microseconds since 1970)."""
+    """A call that waits in the queue until `due` (microseconds since 1970).
+
+    `attempts` came to no outcome: the platform ended them, or they were lost with their process, as `deaths` were.
+    """
 
     id: bytes
     function: str
@@ -83,6 +86,7 @@ class Queued:
     parent: bytes | None
     due: int
     attempts: int = 0
+    deaths: int = 0
 
 
 Part = Literal["call", "nested"]

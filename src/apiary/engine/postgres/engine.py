@@ -84,10 +84,15 @@ class PostgresEngine:
         return row_record(rows[0]) if rows else None
 
     def queued(self, limit: int) -> list[Queued]:
-        rows = self._ask_own("queued", (limit,))
+        return self._queue(limit, None)
+
+    def queued_call(self, identifier: bytes) -> Queued | None:
+        return next(iter(self._queue(1, UUID(bytes=identifier))), None)
+
+    def _queue(self, limit: int, wanted: UUID | None) -> list[Queued]:
         return [
             Queued(row[0].bytes, row[1], row[2].encode(), row[3], row[4].bytes if row[4] else None, *row[5:])
-            for row in rows
+            for row in self._ask_own("queued", (limit, wanted))
         ]
 
     def _ask_own(self, name: str, values: Sequence[Any]) -> list[Any]:

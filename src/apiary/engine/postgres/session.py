@@ -111,6 +111,10 @@ class PostgresSession:
         """Take a call out of the queue."""
         self._platform("dequeue", (UUID(bytes=identifier),))
 
+    def count_attempt(self, identifier: bytes, attempt: int) -> None:
+        """Write down that a call of the queue was tried so many times."""
+        self._platform("count_attempt", (UUID(bytes=identifier), attempt))
+
     def _parse(self, sql: str) -> Statement:
         if len(self._parsed) >= MAX_PARSED:
             self._parsed.clear()

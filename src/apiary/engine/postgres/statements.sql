@@ -18,8 +18,11 @@ values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint);
 -- name: dequeue
 select {log}.dequeue($1::uuid);
 
+-- name: count_attempt
+select {log}.count_attempt($1::uuid, $2::integer);
+
 -- name: queued
-select id, function, input, caller, parent, due, attempts from {log}.queued($1::integer);
+select * from {log}.queued($1::integer, $2::uuid);
 
 -- name: applied_migrations
 select name, checksum from {log}.migrations;

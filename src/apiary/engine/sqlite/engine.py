@@ -144,8 +144,14 @@ class SqliteEngine:
             raise translate(error) from error
 
     def queued(self, limit: int) -> list[Queued]:
+        return self._queue("queued", limit)
+
+    def queued_call(self, identifier: bytes) -> Queued | None:
+        return next(iter(self._queue("queued_call", identifier)), None)
+
+    def _queue(self, statement: str, parameter: int | bytes) -> list[Queued]:
         with self._lock:
-            rows: Any = self._connection.execute(SQL["queued"], (limit,)).fetchall()
+            rows: Any = self._connection.execute(SQL[statement], (parameter,)).fetchall()
         self.sync()
         return [Queued(row[0], row[1], row[2].encode(), *row[3:]) for row in rows]
 

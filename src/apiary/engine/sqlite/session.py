@@ -177,6 +177,9 @@ class SqliteSession:
     def dequeue(self, identifier: bytes) -> None:
         self.platform("dequeue", (identifier,))
 
+    def count_attempt(self, identifier: bytes, attempt: int) -> None:
+        self.platform("count_attempt", (attempt, identifier))
+
     @property
     def lost(self) -> bool:
         return not self.connection.in_transaction

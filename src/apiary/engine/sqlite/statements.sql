@@ -21,8 +21,21 @@ insert into apiary_queue (id, function, input, caller, parent, due, attempts) va
 -- name: dequeue
 delete from apiary_queue where id = ?;
 
+-- An attempt that came to no outcome; the others leave no trace here, so that the usual call costs no write.
+-- name: count_attempt
+update apiary_queue set attempts = ? where id = ?;
+
 -- name: queued
-select id, function, input, caller, parent, due, attempts from apiary_queue order by due, id limit ?;
+select id, function, input, caller, parent, due, attempts, case attempts when 0 then 0 else
+       (select count(*) from apiary_calls as lost
+        where lost.id = queue.id and lost.status = 'stopped' and lost.error ->> 'code' = 'host_crashed') end
+from apiary_queue as queue order by due, id limit ?;
+
+-- name: queued_call
+select id, function, input, caller, parent, due, attempts, case attempts when 0 then 0 else
+       (select count(*) from apiary_calls as lost
+        where lost.id = queue.id and lost.status = 'stopped' and lost.error ->> 'code' = 'host_crashed') end
+from apiary_queue as queue where id = ?;
 
 -- name: applied_migrations
 select name, checksum from apiary_migrations;

@@ -72,11 +72,19 @@ create function {log}.dequeue(wanted uuid) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$ delete from {log}.queue where id = wanted $$;
 
-create function {log}.queued(most integer)
-returns table (id uuid, function text, input text, caller text, parent uuid, due bigint, attempts integer)
+create function {log}.count_attempt(wanted uuid, attempt integer) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$ update {log}.queue set attempts = attempt where id = wanted $$;
+
+-- The calls that wait, or one of them. `deaths`: how often its process died while it ran.
+create function {log}.queued(most integer, wanted uuid)
+returns table (id uuid, function text, input text, caller text, parent uuid, due bigint, attempts integer, deaths bigint)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-    select q.id, q.function, q.input, q.caller, q.parent, q.due, q.attempts from {log}.queue q
+    select q.id, q.function, q.input, q.caller, q.parent, q.due, q.attempts, case q.attempts when 0 then 0 else
+           (select count(*) from {log}.calls c
+            where c.id = q.id and c.status = 'stopped' and c.error::json ->> 'code' = 'host_crashed') end
+    from {log}.queue q where wanted is null or q.id = wanted
     order by q.due, q.id limit most
 $$;
 
