@@ -20,6 +20,15 @@ class CallEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Migrating:
+    """A new version of an app begins to migrate; calls that write wait until it has ended."""
+
+    app: str
+    version: str
+    migrations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Activated:
     """A version of an app began to serve. `migrations` are those that were applied for it."""
 
@@ -39,5 +48,5 @@ class HostDied:
     calls: int
 
 
-Event = CallEnded | Activated | HostDied
+Event = CallEnded | Migrating | Activated | HostDied
 Watcher = Callable[[Event], None]

@@ -12,7 +12,7 @@ from watchfiles import Change, awatch
 from apiary.bundle import locate, make_bundle
 from apiary.cli.output import errors, explain, milliseconds, say
 from apiary.config import Settings, database_folder
-from apiary.events import Activated, CallEnded, Event, HostDied
+from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
 from apiary.gateway.server import run
 from apiary.platform.platform import Caller, Platform
 from apiary.runtime.errors import BundleRefused, Error
@@ -92,6 +92,9 @@ def _print(event: Event, platform: Platform) -> None:
             task.add_done_callback(lambda done: done.exception())
         elif event.problem is not None:
             errors.print(Text(f"         {event.problem.get('detail')}", style))
+    elif isinstance(event, Migrating):
+        names = ", ".join(event.migrations)
+        errors.print(Text(f"{now} {event.app} {event.version} applies {names}", "dim"))
     elif isinstance(event, Activated):
         errors.print(Text(f"{now} {event.app} {event.version} serves", "bold"))
         for name in event.migrations:

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
 from apiary.engine.durability import Durability
+from apiary.engine.hold import Hold, May
 from apiary.engine.protocol import Committed, Engine, Lane
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
@@ -76,15 +77,19 @@ class Dispatcher:
         self._observe = observe
         self._broken = broken
         self._watchdog = watchdog or Watchdog()
-        self._to_write: SimpleQueue[Job | Recording | None] = SimpleQueue()
+        self._to_write: SimpleQueue[Job | None] = SimpleQueue()
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
         self._records: deque[Record] = deque()
+        self._recordings: deque[Recording] = deque()
         self._nudged = False
+        self._hold = Hold()
+        self._give_back: Callable[[Call], None] = lambda call: None
+        self._excused_until = 0.0
         self._closing = False
         self._readers_ended = False
         self._closed = False
-        self.backlog = Backlog(engine.queued, lambda: self._to_write.put(None))
-        self._actions = ActionRunner(engine, program, lambda *record: self._to_write.put(Recording(*record)))
+        self.backlog = Backlog(engine.queued, self._nudge)
+        self._actions = ActionRunner(engine, program, self._record)
         self._durability = Durability(engine.sync, broken)
         self._threads = [self._start(self._write, engine.writer)]
         self._threads += [self._start(self._read, engine.reader) for _ in range(READERS)]
@@ -98,7 +103,9 @@ class Dispatcher:
             self._flush()
             return
         kind = bound.function.kind
-        if kind is Kind.ACTION:
+        if kind is Kind.ACTION and self._hold.may is not May.ALL:
+            self._return(call)
+        elif kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(Job(call, bound, reply))
@@ -107,8 +114,34 @@ class Dispatcher:
         if self._closed:
             self._refuse_rest()
 
+    def hold(self, give_back: Callable[[Call], None]) -> None:
+        """Let the batches that run end, and run nothing more but queries; returns when nothing is written any more.
+
+        The calls that wait, and those that come, are handed to `give_back`, from another thread: they have not run.
+        The queue is left. Records of what has run elsewhere (actions, queries) wait.
+        """
+        self.backlog.deactivate()
+        self._give_back = give_back
+        self._hold.change(May.NOTHING)
+
+    def resume(self) -> None:
+        """End a hold. The queue is not run before it is activated again."""
+        self._hold.change(May.ALL)
+        self._nudge()
+
+    def retire(self) -> None:
+        """End a hold for records only: calls are given back for good, because another process runs them now."""
+        self._hold.change(May.RECORDS)
+        self._nudge()
+
+    def excuse(self, seconds: float) -> None:
+        """Refuse nobody for having waited, for so long: calls come in a crowd that had to wait elsewhere."""
+        self._excused_until = time.monotonic() + seconds
+
     def close(self) -> None:
         """Finish what was submitted, then end the threads. What is submitted later is refused."""
+        if self._hold.may is May.NOTHING:
+            self.retire()
         self.backlog.close()
         self._actions.close()
         self._closing = True
@@ -163,19 +196,31 @@ class Dispatcher:
 
     def _write(self, lane: Lane) -> None:
         batches = Batches(self._to_write)
+        busy = self._hold.lane()
         while True:
-            wait = RECORDS_WAIT_SECONDS if self._records else None
-            items = batches.next(0.0 if self._readers_ended else wait)
-            jobs = [item for item in items if isinstance(item, Job)]
-            recordings = [item for item in items if isinstance(item, Recording)]
-            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, MAX_BATCH - len(jobs)))
-            self._nudged = False
-            records = [self._records.popleft() for _ in range(len(self._records))]
-            if jobs or records or recordings:
-                self._commit(lane, batches, jobs, recordings, records)
-            elif self._readers_ended and not items:
+            wait = RECORDS_WAIT_SECONDS if self._records and self._hold.may is not May.NOTHING else None
+            jobs = batches.next(0.0 if self._readers_ended else wait)
+            with busy:
+                idle = not self._write_batch(lane, batches, jobs, self._hold.may)
+            if idle and self._readers_ended and self._to_write.empty():
                 lane.close()
                 return
+
+    def _write_batch(self, lane: Lane, batches: Batches, jobs: list[Job], may: May) -> bool:
+        """Write what may be written, with these jobs; returns whether there was anything to do."""
+        returned, jobs = ([], jobs) if may is May.ALL else (jobs, [])
+        for job in returned:
+            self._return(job.call)
+        if may is May.NOTHING:
+            return True
+        if may is May.ALL:
+            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, MAX_BATCH - len(jobs)))
+        self._nudged = False
+        records = [self._records.popleft() for _ in range(len(self._records))]
+        recordings = [self._recordings.popleft() for _ in range(len(self._recordings))]
+        if jobs or records or recordings:
+            self._commit(lane, batches, jobs, recordings, records)
+        return bool(returned or jobs or records or recordings)
 
     def _commit(
         self,
@@ -210,7 +255,7 @@ class Dispatcher:
     def _read(self, lane: Lane) -> None:
         batches = Batches(self._to_read)
         while True:
-            jobs = self._fresh([job for job in batches.next(None) if isinstance(job, Job)])
+            jobs = self._fresh(batches.next(None))
             if self._closing:
                 self._to_read.put(None)
             if not jobs:
@@ -230,9 +275,26 @@ class Dispatcher:
     def _keep(self, records: list[Record]) -> None:
         """Hand records of queries to the writer, which writes them with its next commit, or after a short wait."""
         self._records.extend(records[: MAX_RECORDS_WAITING - len(self._records)])
-        if records and not self._nudged:
+        if records:
+            self._nudge_once()
+
+    def _record(self, record: Record, written: Callable[[bool], None]) -> None:
+        """Have the record of an action written; `written` is told whether it was."""
+        self._recordings.append(Recording(record, written))
+        self._nudge_once()
+
+    def _nudge(self) -> None:
+        """Have the writer look for what there is to do."""
+        self._to_write.put(None)
+
+    def _nudge_once(self) -> None:
+        if not self._nudged:
             self._nudged = True
-            self._to_write.put(None)
+            self._nudge()
+
+    def _return(self, call: Call) -> None:
+        self._give_back(call)
+        self._flush()
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []
@@ -253,7 +315,8 @@ class Dispatcher:
         now = time.monotonic()
         fresh = []
         for job in jobs:
-            if job.bound is None or job.call.queued or now - job.arrived < job.bound.function.options.timeout:
+            waited = now - max(job.arrived, self._excused_until)
+            if job.bound is None or job.call.queued or waited < job.bound.function.options.timeout:
                 fresh.append(job)
                 continue
             error = Overloaded(f"{job.call.function} waited {now - job.arrived:.1f} s and was not run; send it again")
@@ -266,19 +329,19 @@ class Dispatcher:
 class Batches:
     """Takes what waits in a queue, together; a function that was slow last time gets a batch of its own."""
 
-    def __init__(self, source: SimpleQueue[Job | Recording | None] | SimpleQueue[Job | None]) -> None:
+    def __init__(self, source: SimpleQueue[Job | None]) -> None:
         self._source = source
         self._slow: set[str] = set()
-        self._held: Job | Recording | None = None
+        self._held: Job | None = None
 
-    def next(self, wait: float | None) -> list[Job | Recording]:
+    def next(self, wait: float | None) -> list[Job]:
         """The next batch; empty when the queue was only nudged, or nothing came within `wait` seconds."""
-        batch: list[Job | Recording] = []
+        batch: list[Job] = []
         held, self._held = self._held, None
         try:
-            item: Job | Recording | None = held or self._source.get(timeout=wait)
+            item = held or self._source.get(timeout=wait)
             while item is not None:
-                slow = isinstance(item, Job) and item.call.function in self._slow
+                slow = item.call.function in self._slow
                 if slow and batch:
                     self._held = item
                     return batch
