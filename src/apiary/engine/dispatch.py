@@ -22,6 +22,7 @@ from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
 from apiary.engine.deaths import Death, Deaths
 from apiary.engine.durability import Durability
+from apiary.engine.hold import Hold, May
 from apiary.engine.protocol import Committed, Engine, Lane
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
@@ -55,7 +56,7 @@ class Recording:
     written: Callable[[bool], None]
 
 
-ToWrite = SimpleQueue[Job | Recording | None]
+Jobs = SimpleQueue[Job | None]
 
 
 class Dispatcher:
@@ -81,16 +82,20 @@ class Dispatcher:
         self._observe = observe
         self._broken = broken
         self._watchdog = watchdog or Watchdog()
-        self._to_write: list[ToWrite] = [SimpleQueue() for _ in range(engine.writers)]
+        self._to_write: list[Jobs] = [SimpleQueue() for _ in range(engine.writers)]
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
         self._records: deque[Record] = deque()
+        self._recordings: deque[Recording] = deque()
         self._nudged = False
+        self._hold = Hold()
+        self._give_back: Callable[[Call], None] = lambda call: None
+        self._excused_until = 0.0
         self._closing = False
         self._readers_ended = False
         self._closed = False
         self.backlog = Backlog(engine.queued, self._nudge_writers)
-        self._actions = ActionRunner(engine, program, self._write_down, self._watchdog.noting)
-        self._deaths = Deaths(engine, program, self._write_down, self._observe)
+        self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
+        self._deaths = Deaths(engine, program, self._record, self._observe)
         self._durability = Durability(engine.sync, broken)
         self._writers = [self._start(partial(self._write, queue), engine.writer) for queue in self._to_write]
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
@@ -99,7 +104,9 @@ class Dispatcher:
         """Run a call. `reply` gets its outcome, from another thread, once that is durable."""
         bound = self.program.functions.get(call.function)
         kind = bound.function.kind if bound else None
-        if bound is not None and kind is Kind.ACTION:
+        if kind is Kind.ACTION and self._hold.may is not May.ALL:
+            self._return(call)
+        elif bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(Job(call, bound, reply))
@@ -113,8 +120,34 @@ class Dispatcher:
         self._deaths.count(list(deaths))
         self.backlog.activate(except_for)
 
+    def hold(self, give_back: Callable[[Call], None]) -> None:
+        """Let the batches that run end, and run nothing more but queries; returns when nothing is written any more.
+
+        The calls that wait, and those that come, are handed to `give_back`, from another thread: they have not run.
+        The queue is left. Records of what has run elsewhere (actions, queries) wait.
+        """
+        self.backlog.deactivate()
+        self._give_back = give_back
+        self._hold.change(May.NOTHING)
+
+    def resume(self) -> None:
+        """End a hold. The queue is not run before it is activated again."""
+        self._hold.change(May.ALL)
+        self._nudge_writers()
+
+    def retire(self) -> None:
+        """End a hold for records only: calls are given back for good, because another process runs them now."""
+        self._hold.change(May.RECORDS)
+        self._nudge_writers()
+
+    def excuse(self, seconds: float) -> None:
+        """Refuse nobody for having waited, for so long: calls come in a crowd that had to wait elsewhere."""
+        self._excused_until = time.monotonic() + seconds
+
     def close(self) -> None:
         """Finish what was submitted, then end the threads. What is submitted later is refused."""
+        if self._hold.may is May.NOTHING:
+            self.retire()
         self.backlog.close()
         self._actions.close()
         self._closing = True
@@ -130,7 +163,7 @@ class Dispatcher:
         self._closed = True
         self._refuse_rest()
 
-    def _lane_of(self, call: Call, bound: Bound | None) -> ToWrite:
+    def _lane_of(self, call: Call, bound: Bound | None) -> Jobs:
         """Calls that would collide (one idempotency key, one value of the function's key) meet in one lane."""
         queues = self._to_write
         if len(queues) == 1:
@@ -138,14 +171,14 @@ class Dispatcher:
         partition = call.key or partition_of(call, bound)
         if partition is not None:
             return queues[crc32(partition.encode()) % len(queues)]
-        return min(queues, key=ToWrite.qsize)
+        return min(queues, key=Jobs.qsize)
 
     def _nudge_writers(self) -> None:
         for queue in self._to_write:
             queue.put(None)
 
     def _refuse_rest(self) -> None:
-        queues: list[ToWrite | SimpleQueue[Job | None]] = [self._to_read, *self._to_write]
+        queues: list[Jobs | SimpleQueue[Job | None]] = [self._to_read, *self._to_write]
         for queue in queues:
             with suppress(Empty):
                 while True:
@@ -176,9 +209,6 @@ class Dispatcher:
             self._broken()
             raise
 
-    def _write_down(self, record: Record, written: Callable[[bool], None]) -> None:
-        self._to_write[0].put(Recording(record, written))
-
     def _flushed(self, reply: Reply) -> Reply:
         def answer(call: Call, outcome: Outcome) -> None:
             reply(call, outcome)
@@ -186,29 +216,42 @@ class Dispatcher:
 
         return answer
 
-    def _write(self, queue: ToWrite, lane: Lane) -> None:
-        """Run what comes to one of the lanes that write. The first also writes the records of queries."""
+    def _write(self, queue: Jobs, lane: Lane) -> None:
+        """Run what comes to one of the lanes that write. The first also writes the records of what ran elsewhere."""
         batches = Batches(queue, self.engine.max_batch)
         first = queue is self._to_write[0]
+        busy = self._hold.lane()
         while True:
-            wait = RECORDS_WAIT_SECONDS if first and self._records else None
-            items = batches.next(0.0 if self._readers_ended else wait)
-            jobs = [item for item in items if isinstance(item, Job)]
-            recordings = [item for item in items if isinstance(item, Recording)]
-            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, self.engine.max_batch - len(jobs)))
-            records: list[Record] = []
-            if first:
-                self._nudged = False
-                records += [self._records.popleft() for _ in range(len(self._records))]
-            if jobs or records or recordings:
-                self._commit(queue, lane, batches, jobs, recordings, records)
-            elif self._readers_ended and not items:
+            soon = first and self._records and self._hold.may is not May.NOTHING
+            jobs = batches.next(0.0 if self._readers_ended else RECORDS_WAIT_SECONDS if soon else None)
+            with busy:
+                idle = not self._write_batch(queue, lane, batches, jobs, self._hold.may)
+            if idle and self._readers_ended and queue.empty():
                 lane.close()
                 return
 
+    def _write_batch(self, queue: Jobs, lane: Lane, batches: Batches, jobs: list[Job], may: May) -> bool:
+        """Write what may be written, with these jobs; returns whether there was anything to do."""
+        returned, jobs = ([], jobs) if may is May.ALL else (jobs, [])
+        for job in returned:
+            self._return(job.call)
+        if may is May.NOTHING:
+            return True
+        if may is May.ALL:
+            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, self.engine.max_batch - len(jobs)))
+        records: list[Record] = []
+        recordings: list[Recording] = []
+        if queue is self._to_write[0]:
+            self._nudged = False
+            records += [self._records.popleft() for _ in range(len(self._records))]
+            recordings += [self._recordings.popleft() for _ in range(len(self._recordings))]
+        if jobs or records or recordings:
+            self._commit(queue, lane, batches, jobs, recordings, records)
+        return bool(returned or jobs or records or recordings)
+
     def _commit(
         self,
-        queue: ToWrite,
+        queue: Jobs,
         lane: Lane,
         batches: Batches,
         jobs: list[Job],
@@ -248,7 +291,7 @@ class Dispatcher:
     def _read(self, lane: Lane) -> None:
         batches = Batches(self._to_read, self.engine.max_batch)
         while True:
-            jobs = self._fresh([job for job in batches.next(None) if isinstance(job, Job)])
+            jobs = self._fresh(batches.next(None))
             if self._closing:
                 self._to_read.put(None)
             if not jobs:
@@ -264,9 +307,22 @@ class Dispatcher:
     def _keep(self, records: list[Record]) -> None:
         """Hand records of queries to the writer, which writes them with its next commit, or after a short wait."""
         self._records.extend(records[: MAX_RECORDS_WAITING - len(self._records)])
-        if records and not self._nudged:
+        if records:
+            self._nudge_once()
+
+    def _record(self, record: Record, written: Callable[[bool], None]) -> None:
+        """Have the record of an action written; `written` is told whether it was."""
+        self._recordings.append(Recording(record, written))
+        self._nudge_once()
+
+    def _nudge_once(self) -> None:
+        if not self._nudged:
             self._nudged = True
             self._to_write[0].put(None)
+
+    def _return(self, call: Call) -> None:
+        self._give_back(call)
+        self._flush()
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []
@@ -287,7 +343,8 @@ class Dispatcher:
         now = time.monotonic()
         fresh = []
         for job in jobs:
-            if job.bound is None or job.call.queued or now - job.arrived < job.bound.function.options.timeout:
+            waited = now - max(job.arrived, self._excused_until)
+            if job.bound is None or job.call.queued or waited < job.bound.function.options.timeout:
                 fresh.append(job)
                 continue
             error = Overloaded(f"{job.call.function} waited {now - job.arrived:.1f} s and was not run; send it again")
@@ -300,20 +357,20 @@ class Dispatcher:
 class Batches:
     """Takes what waits in a queue, together; a function that was slow last time gets a batch of its own."""
 
-    def __init__(self, source: ToWrite | SimpleQueue[Job | None], most: int) -> None:
+    def __init__(self, source: Jobs, most: int) -> None:
         self._source = source
         self._most = most
         self._slow: set[str] = set()
-        self._held: Job | Recording | None = None
+        self._held: Job | None = None
 
-    def next(self, wait: float | None) -> list[Job | Recording]:
+    def next(self, wait: float | None) -> list[Job]:
         """The next batch; empty when the queue was only nudged, or nothing came within `wait` seconds."""
-        batch: list[Job | Recording] = []
+        batch: list[Job] = []
         held, self._held = self._held, None
         try:
-            item: Job | Recording | None = held or self._source.get(timeout=wait)
+            item = held or self._source.get(timeout=wait)
             while item is not None:
-                slow = isinstance(item, Job) and item.call.function in self._slow
+                slow = item.call.function in self._slow
                 if slow and batch:
                     self._held = item
                     return batch

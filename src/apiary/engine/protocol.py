@@ -66,6 +66,12 @@ class Engine(Protocol):
     readers: int
     max_batch: int
 
+    def pending(self, migrations: Sequence[Migration]) -> list[str]:
+        """The names of those that are not applied yet; `MigrationRefused` where one was changed or comes too late.
+
+        Does not wait for another process that writes.
+        """
+
     def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
         """Apply what is new, all or nothing; returns the names. `MigrationRefused` where that cannot be."""
 

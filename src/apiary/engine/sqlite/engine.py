@@ -49,10 +49,15 @@ class SqliteEngine:
         self._log: int | None = os.open(f"{path}-wal", os.O_RDONLY)
 
     def _install(self) -> None:
-        """Create the system tables, or bring those of an older release up to date, in one transaction."""
+        """Create the system tables, or bring those of an older release up to date, in one transaction.
+
+        Where nothing is to be done, nothing is locked: another process may be writing for long.
+        """
         run = self._connection.execute
         folder = files("apiary.engine.sqlite").joinpath("schema")
         schemas = sorted((entry.name, entry.read_text(encoding="utf-8")) for entry in folder.iterdir())
+        if run(SQL["has_schema_table"]).get and run(SQL["schema_number"]).get >= len(schemas):
+            return
         run(SQL["begin_write"])
         run(SQL["create_schema_table"])
         installed: Any = run(SQL["schema_number"]).fetchall()[0][0]
@@ -62,7 +67,16 @@ class SqliteEngine:
                 run(SQL["insert_schema"], (number, name))
         run(SQL["commit"])
 
+    def pending(self, migrations: Sequence[Migration]) -> list[str]:
+        try:
+            with self._lock:
+                return [migration.name for migration in self._new(migrations)]
+        except apsw.Error as error:
+            raise translate(error) from error
+
     def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
+        if not self.pending(migrations):
+            return []
         with self._lock:
             run = self._connection.execute
             try:
@@ -70,9 +84,7 @@ class SqliteEngine:
             except apsw.Error as error:
                 raise translate(error) from error
             try:
-                rows: Any = run(SQL["applied_migrations"]).fetchall()
-                applied = dict(rows)
-                new = migrations_to_apply(migrations, applied)
+                new = self._new(migrations)
                 for migration in new:
                     self._apply(migration, version)
                 broken = run("pragma foreign_key_check").fetchall() if new else []
@@ -86,6 +98,10 @@ class SqliteEngine:
                     raise translate(error) from error
                 raise
             return [migration.name for migration in new]
+
+    def _new(self, migrations: Sequence[Migration]) -> list[Migration]:
+        rows: Any = self._connection.execute(SQL["applied_migrations"]).fetchall()
+        return migrations_to_apply(migrations, dict(rows))
 
     def _apply(self, migration: Migration, version: str) -> None:
         broken: list[str] = []
