@@ -34,7 +34,7 @@ def put(tx: Transaction, key: str) -> int:
 
 @app.transaction(timeout=0.5)
 def put_slowly(tx: Transaction, key: str) -> int:
-    time.sleep(0.1)
+    time.sleep(0.01)
     return put(tx, key)
 
 
@@ -86,10 +86,10 @@ def long_migration(seconds: float, end: str = "") -> str:
     return BIGGER + COUNT.replace("{steps}", str(int(seconds * STEPS_A_SECOND))) + end
 
 
-def rows(database, sql: str) -> list[tuple]:
+def rows(database, sql: str, *parameters: str) -> list[tuple]:
     """What a statement finds in a database, asked past the server."""
     with closing(sqlite3.connect(database)) as connection:
-        return connection.execute(sql).fetchall()
+        return connection.execute(sql, parameters).fetchall()
 
 
 def files(version: str, migration: str | None = None) -> dict[str, str]:
@@ -175,7 +175,7 @@ class Grow:
         self.tools = tools
         self.folder = folder
         self._pool = ThreadPoolExecutor(2)
-        self.deploy(files("old"))
+        self.old = self.deploy(files("old")).json()["version"]
 
     def deploy(self, content: dict[str, str]) -> httpx.Response:
         return self.server.deploy(self.tools.write_app(self.folder, content))
@@ -195,7 +195,12 @@ class Grow:
         return self.server.call(function, app="grow", **arguments)
 
     def state(self) -> tuple[str, bool]:
-        """Which version answers, and whether the schema is the new one."""
+        """Which version answers, and whether the schema is the new one. The old one never wrote to that."""
+        late = (
+            "select * from apiary_calls where kind = 'transaction' and version = ? "
+            "and started > (select applied from apiary_migrations where name like '002%')"
+        )
+        assert not rows(self.server.data / "grow.db", late, self.old)
         return self.call("version"), "added" in self.call("columns")
 
     def registered(self) -> list[bool]:
@@ -265,12 +270,16 @@ def test_a_transaction_that_runs_when_the_deploy_begins_ends_on_its_version(grow
 
 
 def test_calls_that_waited_together_are_not_refused_for_waiting_for_each_other(grow):
-    keys = [f"crowd-{number}" for number in range(20)]
+    """Together they take seconds, each may wait for half a second."""
+    keys = [f"crowd-{number}" for number in range(200)]
+
+    def put(key: str) -> int:
+        return http.post("/apps/grow/put_slowly", json={"key": key}, headers={"Idempotency-Key": key}).status_code
+
     deployed = grow.deploying(files("new", long_migration(2)))
-    with ThreadPoolExecutor(len(keys)) as pool:
-        statuses = Counter(
-            pool.map(lambda key: grow.server.post("put_slowly", {"key": key}, key, "grow").status_code, keys)
-        )
+    limits = httpx.Limits(max_connections=len(keys))
+    with httpx.Client(base_url=grow.server.url, timeout=60, limits=limits) as http, ThreadPoolExecutor(200) as pool:
+        statuses = Counter(pool.map(put, keys))
     assert deployed.result().status_code == 201
     assert statuses == {200: len(keys)}
     assert grow.call("effects", prefix="crowd") == dict.fromkeys(keys, 1)
@@ -325,9 +334,12 @@ def test_an_old_host_that_is_killed_while_it_is_held_is_replaced(grow, tools):
     host = grow.server.host("grow")
     os.kill(host, signal.SIGKILL)
     tools.eventually(lambda: grow.server.host("grow") != host)
-    assert grow.call("version") == "old"
-    assert grow.migrating()
-    assert deployed.result().status_code == 201
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(grow.call, "put", key="late")
+        assert grow.call("version") == "old"
+        assert grow.migrating()
+        assert deployed.result().status_code == 201
+        assert late.result()
     load.finish()
     assert grow.state() == ("new", True)
 
@@ -397,9 +409,10 @@ def test_a_first_deploy_is_completed_or_forgotten_like_any_other(new_server, too
 def test_a_rollback_behind_a_migration_lasts(grow):
     grow.deploy(files("new", BIGGER))
     assert grow.server.http.post("/api/v1/apps/grow/rollback").status_code == 200
-    assert grow.state() == ("old", True)
-    restarted(grow)
-    assert grow.state() == ("old", True)
+    for _ in range(2):
+        assert (grow.call("version"), "added" in grow.call("columns")) == ("old", True)
+        assert grow.call("put", key="x-1")
+        restarted(grow)
     assert grow.registered() == [True, False]
 
 
