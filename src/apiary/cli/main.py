@@ -178,9 +178,15 @@ def backup(
     """Write all databases of a running server into one file."""
     if target.exists():
         raise WrongArguments(f"{target} exists already", hint="name a new file")
-    with Http(url, key, timeout=3600).stream("GET", "/api/v1/backup") as response, target.open("wb") as file:
-        for part in response.iter_bytes():
-            file.write(part)
+    unfinished = target.with_name(f"{target.name}.part")
+    with Http(url, key, timeout=3600).stream("GET", "/api/v1/backup") as response:
+        try:
+            with unfinished.open("wb") as file:
+                for part in response.iter_bytes():
+                    file.write(part)
+            unfinished.rename(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
     show({"file": str(target), "bytes": target.stat().st_size})
 
 

@@ -30,6 +30,7 @@ from apiary.runtime.errors import BundleRefused, Error, NotAuthenticated, Unknow
 log = logging.getLogger("apiary")
 
 REGISTRY_FILE = "_platform.db"
+TEMPORARY = "tmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Platform:
             ) from None
         self._lock = _lock(folder)
         shutil.rmtree(folder / "code", ignore_errors=True)  # a copy of what the registry has
+        shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
         self._registry = await asyncio.to_thread(
             lambda: OpenApp(registry, SqliteEngine(folder / REGISTRY_FILE, convert_rows), caller="platform")
         )
@@ -164,14 +166,17 @@ class Platform:
         found: list[Version] = await self._ask("versions", app=app)
         return found
 
-    async def backup(self, target: Path) -> None:
-        """Write all databases into one tar file, each consistent in itself, while everything runs."""
-        with tempfile.TemporaryDirectory(dir=self.settings.folder) as folder:
+    async def backup(self) -> IO[bytes]:
+        """All databases in one tar archive, each consistent in itself, while everything runs.
+
+        The archive is an open file without a name: whatever happens to its reader, nothing is left behind.
+        """
+        with tempfile.TemporaryDirectory(dir=self._folder(TEMPORARY)) as folder:
             copies = Path(folder)
             await asyncio.to_thread(self._registry.engine.backup, copies / REGISTRY_FILE)
             for name, hosts in self.apps.items():
                 await hosts.ask("backup", path=str(copies / f"{name}.db"))
-            await asyncio.to_thread(_pack, copies, target)
+            return await asyncio.to_thread(_pack, copies)
 
     def _folder(self, name: str) -> Path:
         folder = self.settings.folder / name
@@ -189,7 +194,7 @@ class Platform:
         self._keys = await self._ask("keys")
 
     async def _keep(self, app: str, bundle: Bundle, locked: str, caller: Caller) -> None:
-        with tempfile.NamedTemporaryFile(dir=self.settings.folder) as staged:
+        with tempfile.NamedTemporaryFile(dir=self._folder(TEMPORARY)) as staged:
             staged.write(bundle.content)
             staged.flush()
             await self._ask(
@@ -263,7 +268,9 @@ def _unpack(content: bytes, folder: Path) -> None:
         made.rename(folder)
 
 
-def _pack(folder: Path, target: Path) -> None:
-    with tarfile.open(target, "w") as archive:
+def _pack(folder: Path) -> IO[bytes]:
+    target = tempfile.TemporaryFile(dir=folder.parent)  # noqa: SIM115 - its reader closes it
+    with tarfile.open(fileobj=target, mode="w") as archive:
         for file in sorted(folder.iterdir()):
             archive.add(file, file.name)
+    return target
