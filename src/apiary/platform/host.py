@@ -31,7 +31,7 @@ from apiary.engine.watchdog import RECORDER_BYTES, Watchdog
 from apiary.log.questions import QUESTIONS
 from apiary.platform.manifest import manifest_of
 from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, to_host
-from apiary.runtime.errors import BundleRefused, Error, InternalError
+from apiary.runtime.errors import BundleRefused, Error, InternalError, RuleBroken
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
 
@@ -39,6 +39,7 @@ log = logging.getLogger("apiary")
 
 RESERVED = {"apiary", "platform"}
 RECEIVE_BYTES = 1 << 18
+FORKS = {"os.fork", "os.forkpty"}
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
 STACK_BYTES = 1 << 20
@@ -67,6 +68,7 @@ class Host:
         program = compile_program(app, message.version)
         manifest = manifest_of(app, program)
         migrations = read_migrations(app.migrations)
+        _forbid_forks()
         path = Path(message.database_folder) / f"{app.name}.db"
         self._engine = SqliteEngine(path, convert_rows, recording=message.recording)
         migrated = self._engine.migrate(migrations, message.version)
@@ -202,6 +204,19 @@ def name_of(error: BaseException) -> str:
         return repr(error)
     except Exception:  # noqa: BLE001 - a class of the user
         return type(error).__name__
+
+
+def _forbid_forks() -> None:
+    """Refuse to fork from now on: the child would have the handles of the database, and go on with the call.
+
+    Programs are started all the same (`subprocess`). A library in C that forks by itself is not noticed.
+    """
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in FORKS:
+            raise RuleBroken("a function cannot fork its process", hint="use subprocess, or multiprocessing's `spawn`")
+
+    sys.addaudithook(refuse)
 
 
 def _die() -> None:
