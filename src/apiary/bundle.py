@@ -143,23 +143,36 @@ def load_from(path: Path) -> App:
 def read_migrations(folder: Path, dialect: str) -> list[Migration]:
     """The migrations in a folder, in the order of their numbers: `001-name.sql`, `002-…`.
 
-    `001-name.sqlite.sql` and `001-name.postgresql.sql` are for one kind of database each; the others leave them out.
+    Where there are several of one number, `001-name.postgresql.sql` is for PostgreSQL alone, as `.sqlite.sql` is for
+    SQLite, and `001-name.sql` for the databases that have none of their own.
     """
     if not folder.is_dir():
         return []
-    found: dict[int, Migration] = {}
+    found: dict[int, Path] = {}
     for file in sorted(folder.glob("*.sql")):
-        number = migration_number(file.name)
-        if file.suffixes[-2:-1] and file.suffixes[-2][1:] in DIALECTS - {dialect}:
+        number, only = migration_number(file.name), _only_for(file)
+        if only not in (None, dialect):
             continue
-        if number in found:
-            raise BundleRefused(f"two migrations have the number {number}: {found[number].name}, {file.name}")
-        try:
-            sql = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise BundleRefused(f"the migration {file.name} is not UTF-8: {error}") from error
-        found[number] = Migration(file.name, sql, hashlib.sha256(sql.encode()).hexdigest())
-    return [found[number] for number in sorted(found)]
+        other = found.get(number)
+        if other is not None and _only_for(other) == only:
+            raise BundleRefused(f"two migrations have the number {number}: {other.name}, {file.name}")
+        if other is None or only is not None:
+            found[number] = file
+    return [_read_migration(found[number]) for number in sorted(found)]
+
+
+def _only_for(file: Path) -> str | None:
+    """The kind of database that a migration is for, if it is not for all."""
+    dialect = file.suffixes[-2][1:] if len(file.suffixes) > 1 else ""
+    return dialect if dialect in DIALECTS else None
+
+
+def _read_migration(file: Path) -> Migration:
+    try:
+        sql = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleRefused(f"the migration {file.name} is not UTF-8: {error}") from error
+    return Migration(file.name, sql, hashlib.sha256(sql.encode()).hexdigest())
 
 
 def migration_number(name: str) -> int:

@@ -72,6 +72,8 @@ class Http:
             yield
         except httpx.TimeoutException as error:
             raise Unreachable(f"{self.url} did not answer in time ({error})") from None
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
+            raise Unreachable(f"the connection to {self.url} broke off ({error})") from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             hint = "is the server running? start one: apiary serve, or apiary dev PATH"
             raise Unreachable(f"nothing answers at {self.url} ({error})", hint=hint) from None

@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs
 from typing_extensions import TypeAliasType, TypedDict
 
+from apiary.completeness import Completeness
 from apiary.runtime.call import DIGEST, Bound, Program
 from apiary.runtime.declaration import App, Function, Kind
 from apiary.runtime.errors import DeclarationError, InternalError, PayloadTooLarge, WrongArguments
@@ -38,7 +39,7 @@ CONFIG = ConfigDict(
     arbitrary_types_allowed=False,
     allow_inf_nan=False,
 )
-RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
+RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 MAX_ERRORS_SHOWN = 20
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 SCRYPT_COST = 2**13
@@ -64,6 +65,7 @@ class FunctionCodec:
             ) from error
         self._validate_json = self._arguments.validator.validate_json
         self._dump = self._result.serializer.to_json
+        self._completeness = Completeness(self._result.core_schema)
         self._none = _takes_none(self._result)
         self._names = names
         self._secret = '"format":"password"' in json.dumps(self.input_schema(), separators=(",", ":"))
@@ -121,14 +123,19 @@ class FunctionCodec:
     def _written(self, result: Any) -> bytes:
         try:
             try:
-                return self._dump(result, by_alias=True, warnings="error", fallback=_fallback)
+                output = self._dump(result, by_alias=True, warnings="error", fallback=_fallback)
             except pydantic_core.PydanticSerializationError:
                 plain = _without_rows(result)
                 if plain is result:
                     raise
-                return self._dump(plain, by_alias=True, warnings="error", fallback=_fallback)
+                result = plain
+                output = self._dump(result, by_alias=True, warnings="error", fallback=_fallback)
         except pydantic_core.PydanticSerializationError as error:
             raise InternalError(f"{self.function.name} returned what it does not declare: {error}") from error
+        fault = self._completeness.fault(result, output)
+        if fault is not None:
+            raise InternalError(f"{self.function.name} returned what it does not declare: {fault}")
+        return output
 
     def encode_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """Python arguments as the JSON object of a call; `WrongArguments` where they do not fit."""

@@ -21,9 +21,10 @@ class ConfigurationError(DeclarationError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a server is told."""
+    """What a server is told. `folder` has what belongs to this machine and, unless `database` says else, the data."""
 
     folder: Path
+    database: str | None = None
     address: str = "127.0.0.1"
     port: int = 8000
     admin_key: str | None = None
@@ -40,8 +41,8 @@ class Settings:
 
 
 def database_folder(url: str | None) -> Path:
-    """The folder of a server's databases, from `sqlite:///FOLDER`; by default `.apiary`."""
-    if url is None or url == SQLITE:
+    """The folder of a server, from `sqlite:///FOLDER`; by default, and beside PostgreSQL, `.apiary`."""
+    if url is None or url == SQLITE or url.startswith(POSTGRESQL):
         return Path(DEFAULT_FOLDER)
     folder = Path(_sqlite(url))
     if folder.is_file():

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 from apiary.bundle import load_app, load_from, read_migrations
 from apiary.codec import FunctionCodec, compile_program, convert_rows
 from apiary.engine.dispatch import Dispatcher
-from apiary.engine.places import open_here
+from apiary.engine.places import Log, open_here
 from apiary.engine.protocol import Engine
 from apiary.runtime.declaration import App, Function
 from apiary.runtime.errors import DeadlineExceeded, Error, InternalError, RuleBroken, from_problem
@@ -27,9 +27,10 @@ LOCAL_VERSION = "local"
 class OpenApp:
     """An app that is open in this process. Close it, or use it in a `with` block."""
 
-    def __init__(self, app: App, engine: Engine, *, caller: str = "local") -> None:
+    def __init__(self, app: App, engine: Engine, log: Log | None = None, *, caller: str = "local") -> None:
         self.app = app
         self.engine = engine
+        self._log = log
         self._caller = caller
         self.program = compile_program(app, LOCAL_VERSION)
         engine.migrate(read_migrations(app.migrations, engine.dialect), LOCAL_VERSION)
@@ -75,6 +76,15 @@ class OpenApp:
         """Finish what runs, and close the database."""
         self._dispatcher.close()
         self.engine.close()
+        if self._log is not None:
+            self._log.close()
+
+    @property
+    def log(self) -> Log:
+        """The log of the app, for `apiary.log.questions`."""
+        if self._log is None:
+            raise RuleBroken(f"the log of {self.app.name} cannot be read here")
+        return self._log
 
     def __enter__(self) -> OpenApp:
         return self
@@ -93,7 +103,7 @@ def open(app: App | str | Path, database: str | None = None) -> OpenApp:
     if not isinstance(app, App):
         path = Path(app)
         app = load_from(path) if path.exists() else load_app(str(app))
-    return OpenApp(app, open_here(database, app.name, convert_rows))
+    return OpenApp(app, *open_here(database, app.name, convert_rows))
 
 
 def _raised(outcome: Outcome) -> Error:

@@ -24,7 +24,7 @@ def test_an_action_runs_and_is_recorded(app, engine_app):
     opened = engine_app(app)
     assert opened.call(greet, "Ada") == "hello Ada"
     assert opened.call("greet", name="Ada", greeting="bye") == "bye Ada"
-    assert [call["function"] for call in questions.calls(opened.engine)] == ["greet", "greet"]
+    assert [call["function"] for call in questions.calls(opened.log)] == ["greet", "greet"]
 
 
 def test_an_action_may_be_async(app, engine_app, together):
@@ -56,7 +56,7 @@ def test_an_action_is_tried_again_with_the_same_key(app, engine_app, asynchronou
     opened = engine_app(app)
     assert opened.call("flaky", idempotency_key="mine") == 3
     assert seen == ["mine"] * 3
-    (record,) = questions.calls(opened.engine)
+    (record,) = questions.calls(opened.log)
     assert record["attempt"] == 3
 
 
@@ -66,7 +66,7 @@ def test_an_action_without_a_key_gets_its_id(app, engine_app):
         return idempotency_key
 
     opened = engine_app(app)
-    assert opened.call("key_of") == questions.calls(opened.engine)[0]["id"]
+    assert opened.call("key_of") == questions.calls(opened.log)[0]["id"]
 
 
 def test_the_key_is_no_argument_of_a_caller(app, engine_app, platform):
@@ -91,7 +91,7 @@ def test_an_action_gives_up_in_the_end(app, engine_app):
         opened.call(broken)
     assert isinstance(raised.value.__cause__, ConnectionError)
     assert len(tries) == 3
-    shown = questions.show(opened.engine, call=raised.value.call_id)
+    shown = questions.show(opened.log, call=raised.value.call_id)
     assert shown["status"] == "failed"
     assert "never" in shown["error"]["traceback"]
 
@@ -146,7 +146,7 @@ def test_an_action_that_hangs_is_left_behind(app, engine_app):
     for function in ("hangs", "hangs_too", "blocks_its_loop"):
         with pytest.raises(DeadlineExceeded):
             opened.call(function)
-        assert questions.calls(opened.engine)[0]["status"] == "stopped"
+        assert questions.calls(opened.log)[0]["status"] == "stopped"
     release.set()
 
 
@@ -175,7 +175,7 @@ def test_there_is_no_retry_beyond_the_deadline(app, engine_app):
     with pytest.raises(DeadlineExceeded) as raised:
         opened.call(fails)
     assert len(tries) == 1
-    shown = questions.show(opened.engine, call=raised.value.call_id)
+    shown = questions.show(opened.log, call=raised.value.call_id)
     assert "broken wire" in json.dumps(shown["lines"])
 
 

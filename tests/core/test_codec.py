@@ -3,9 +3,12 @@
 import dataclasses
 import enum
 import json
+import math
+import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, Optional
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Optional, Required
 from uuid import UUID, uuid4
 
 import jsonschema_rs
@@ -397,10 +400,84 @@ def test_no_annotation_means_anything():
     inline(codec.output_schema())
 
 
-def test_numbers_that_json_does_not_have_come_back_as_they_were():
-    codec = CODECS["float"]
-    assert codec.encode(float("inf")) == b'"Infinity"'
-    assert codec.decode_result(codec.encode(float("-inf"))) == float("-inf")
+@pytest.mark.parametrize(
+    ("kind", "result", "place"),
+    [
+        (float, math.nan, "NaN at the top"),
+        (list[float], [1.0, -math.inf], "-Infinity at [1]"),
+        (Any, {"a": [{"b c": math.inf}]}, "Infinity at a[0].b c"),
+        (Point, Point(1, math.nan), r"NaN at [1]"),
+        (dict[str, Any], {"NaN": "Infinity", "x": math.nan}, "NaN at x"),
+    ],
+)
+def test_a_number_that_json_does_not_have_is_no_result(kind, result, place):
+    with pytest.raises(InternalError, match=re.escape(place)):
+        codec_for(kind).encode(result)
+
+
+def test_words_that_look_like_numbers_are_words():
+    assert json.loads(codec_for(Any).encode({"NaN": ["Infinity"]})) == {"NaN": ["Infinity"]}
+    assert json.loads(codec_for(str).encode("NaN")) == "NaN"
+
+
+class Leaf(TypedDict):
+    name: str
+    note: NotRequired[str]
+
+
+class Tree(TypedDict, total=False):
+    leaves: Required[list[Leaf]]
+    parts: "dict[str, Tree]"
+
+
+class Holder(BaseModel):
+    leaf: Leaf
+    ref: int = 1
+    type: str = "typed-dict"
+
+
+@dataclasses.dataclass
+class Pot:
+    trees: tuple[Tree, ...]
+    first: tuple[int, Leaf] | None = None
+
+
+LEAF: Any = {"name": "a"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole", "broken", "place"),
+    [
+        (Leaf, LEAF, {"note": "x"}, "name"),
+        (Leaf | None, None, {}, "name"),
+        (list[Leaf], [LEAF], [LEAF, {}], "[1].name"),
+        (Sequence[Leaf], [LEAF], [LEAF, {}], None),
+        (Tree, {"leaves": [LEAF]}, {"leaves": [LEAF, {}]}, "leaves[1].name"),
+        (Tree, {"leaves": [], "parts": {"x": {"leaves": []}}}, {"leaves": [], "parts": {"x": {}}}, "parts.x.leaves"),
+        (Holder, Holder(leaf=LEAF), Holder.model_construct(leaf={}), "leaf.name"),
+        (Pot, Pot(({"leaves": []},), (1, LEAF)), Pot(({"leaves": []}, {})), "trees[1].leaves"),
+        (Pot, Pot((), (1, LEAF)), Pot((), (1, {})), "first[1].name"),
+        (Leaf | Tree, {"leaves": []}, {}, ""),
+        (Leaf | list[Tree], [{"leaves": []}], {"note": "x"}, ""),
+        (str | list[Tree], [{"leaves": []}], [{}], ""),
+        (str | list[Tree], [{"leaves": [LEAF]}], [{"leaves": [{}]}], ""),
+        (dict[str, Annotated[Leaf, Field(description="x")]], {"a": LEAF}, {"a": {}}, "a.name"),
+    ],
+)
+def test_a_typed_dictionary_without_all_its_keys_is_no_result(kind, whole, broken, place):
+    codec = codec_for(kind)
+    codec.decode_result(codec.encode(whole))
+    if place is not None:
+        with pytest.raises(InternalError, match=re.escape(f" {place} is missing") if place else "does not declare"):
+            codec.encode(broken)
+
+
+def test_a_row_is_a_typed_dictionary_where_it_has_the_keys():
+    complete, other = (Shape(names).row(("a",)) for names in (("name",), ("nam",)))
+    codec = codec_for(list[Leaf])
+    assert codec.encode([complete]) == b'[{"name":"a"}]'
+    with pytest.raises(InternalError, match=re.escape("[0].name is missing")):
+        codec.encode([other])
 
 
 def test_a_record_of_an_older_version_that_does_not_fit_is_an_internal_error():

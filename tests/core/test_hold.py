@@ -40,7 +40,7 @@ class Held:
             return [call.id for call in self.given_back]
 
     def recorded(self, function: str) -> int:
-        return len(questions.calls(self.opened.engine, function=function))
+        return len(questions.calls(self.opened.log, function=function))
 
 
 @pytest.fixture

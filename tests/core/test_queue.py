@@ -67,10 +67,10 @@ def test_a_queued_call_runs_after_its_transaction(opened):
     opened.drain()
     assert opened.call("done") == [0, 1, 2, 3, 4]
     assert opened.call("waiting") == 0
-    shown = questions.show(opened.engine, call=ids[2])
+    shown = questions.show(opened.log, call=ids[2])
     assert (shown["function"], shown["status"], shown["input"]) == ("put", "ok", {"x": 2})
-    assert questions.show(opened.engine, call=shown["parent"])["function"] == "put_later"
-    assert len(questions.show(opened.engine, call=shown["parent"])["queued_calls"]) == 5
+    assert questions.show(opened.log, call=shown["parent"])["function"] == "put_later"
+    assert len(questions.show(opened.log, call=shown["parent"])["queued_calls"]) == 5
 
 
 def test_a_queued_call_is_undone_with_its_transaction(opened):
@@ -112,7 +112,7 @@ def test_many_calls_at_once_from_many_threads(opened, together):
 def test_a_refusal_is_recorded_and_not_tried_again(opened, code):
     identifier = opened.call("refuse_later", code)
     opened.drain(10)
-    shown = questions.show(opened.engine, call=identifier)
+    shown = questions.show(opened.log, call=identifier)
     assert (shown["status"], shown["code"], shown["earlier_attempts"]) == ("rejected", code, [])
     assert opened.call("waiting") == 0
 
@@ -178,7 +178,7 @@ def test_a_queued_call_whose_function_is_gone_fails_and_leaves_the_queue(make_ap
     opened = engine_app(app)
     opened.drain()
     assert opened.call(waiting) == 0
-    codes = [questions.show(opened.engine, call=identifier)["code"] for identifier in ids]
+    codes = [questions.show(opened.log, call=identifier)["code"] for identifier in ids]
     assert codes == ["unknown_function", "wrong_arguments", "wrong_arguments"]
 
 
@@ -202,7 +202,7 @@ def test_actions_run_after_the_commit_with_a_key_that_stays(make_app, engine_app
     identifier = opened.call(send_later)
     opened.drain()
     assert keys == [identifier] * 3
-    shown = questions.show(opened.engine, call=identifier)
+    shown = questions.show(opened.log, call=identifier)
     assert (shown["status"], shown["output"], shown["attempt"]) == ("ok", 1, 3)
     assert [line["message"][:10] for line in shown["lines"]] == ["attempt 1:", "attempt 2:"]
 
@@ -234,7 +234,7 @@ def test_a_call_that_is_always_stopped_leaves_the_queue_in_the_end(make_app, eng
     ids = opened.call(start)
     opened.drain()
     for identifier in ids:
-        shown = questions.show(opened.engine, call=identifier)
+        shown = questions.show(opened.log, call=identifier)
         assert shown["status"] == "stopped"
         assert [attempt["attempt"] for attempt in shown["earlier_attempts"]] == [1, 2, 3, 4]
     assert opened.call(waiting) == 0
@@ -263,7 +263,7 @@ def test_attempts_are_counted_beyond_the_end_of_a_process(make_app, engine_app):
         opened.close()
     opened = engine_app(app)
     opened.drain()
-    shown = questions.show(opened.engine, call=identifier)
+    shown = questions.show(opened.log, call=identifier)
     assert (shown["status"], shown["attempt"], len(shown["earlier_attempts"])) == ("stopped", 5, 4)
 
 
@@ -275,7 +275,7 @@ def test_a_call_whose_process_died_is_tried_again_a_few_times_and_then_recorded_
     for attempt in range(1, most + 1):
         assert opened.call("waiting") == 1
         opened._dispatcher._deaths.count([Death(id_bytes(identifier), "it was ended by SIGSEGV", alone)])
-        shown = questions.show(opened.engine, call=identifier)
+        shown = questions.show(opened.log, call=identifier)
         assert (shown["attempt"], shown["code"]) == (attempt, "host_crashed")
         assert shown["status"] == ("failed" if attempt == most else "stopped")
     assert "SIGSEGV" in shown["error"]["detail"]
@@ -290,7 +290,7 @@ def test_a_call_whose_process_died_but_that_had_ended_is_left_alone(opened):
     identifier = opened.call("put_later", 0, 1)[0]
     opened.drain()
     opened._dispatcher.run_queue(deaths=[Death(id_bytes(identifier), "it ended", True)])
-    shown = questions.show(opened.engine, call=identifier)
+    shown = questions.show(opened.log, call=identifier)
     assert (shown["status"], shown["earlier_attempts"]) == ("ok", [])
 
 
@@ -341,11 +341,4 @@ def test_nothing_is_taken_from_the_table_before_it_is_durable(opened, monkeypatc
     synced = []
     monkeypatch.setattr(opened.engine, "sync", lambda: synced.append(1))
     opened.engine.queued(10)
-    assert synced
-
-
-def test_a_backup_holds_what_is_durable(opened, monkeypatch, tmp_path):
-    synced = []
-    monkeypatch.setattr(opened.engine, "sync", lambda: synced.append(1))
-    opened.engine.backup(tmp_path / "copy.db")
     assert synced

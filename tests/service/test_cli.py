@@ -7,10 +7,12 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -294,6 +296,44 @@ def test_backup_restore_and_doctor(zoo, at, tmp_path, new_server, tools):
     done = apiary("restore", cut, "--database", f"sqlite:///{tmp_path}/cut")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_backup_that_breaks_off_leaves_no_file_that_looks_like_one(tmp_path, here):
+    def cut_off(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 5000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        done = pool.submit(cut_off, listener)
+        status, _, said = here("backup", "all.tar", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        done.result()
+    assert (status, json.loads(said)["code"]) == (1, "unreachable")
+    assert "broke off" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_leaves_nothing_on_the_server(new_server, tools, tmp_path):
+    server = new_server()
+    code = "import os\nfrom apiary import App\nassert not os.path.exists('bad')\napp = App('flaky')\n"
+    server.deployed(tools.write_app(tmp_path / "flaky", {"flaky.py": code}))
+
+    def left() -> list[Path]:
+        return [
+            file
+            for file in server.data.rglob("*")
+            if ("tmp" in file.name and file.name != "tmp") or ".tar" in file.name
+        ]
+
+    with server.http.stream("GET", "/api/v1/backup") as response:
+        assert response.status_code == 200
+        assert left() == []
+    (server.folder / "bad").touch()
+    os.kill(server.host("flaky"), signal.SIGKILL)
+    refused = tools.eventually(lambda: (r := server.http.get("/api/v1/backup")).status_code == 503 and r)
+    assert refused.json()["code"] == "unavailable"
+    assert left() == []
 
 
 def test_completion_is_offered():

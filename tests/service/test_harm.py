@@ -154,14 +154,24 @@ def test_a_function_that_spoils_the_descriptors_of_its_host_harms_itself_only(zo
     works(zoo)
 
 
-@pytest.mark.parametrize("what", ["exit", "sleep", "return"])
-def test_a_function_that_forks_harms_itself_only(zoo, tools, what):
-    before = zoo.call("count", name="fork")
-    response = zoo.post("fork", {"what": what}, key=name())
-    if response.status_code == 200:
-        assert zoo.call("count", name="fork") == before + 1
+@pytest.mark.parametrize("what", ["fork", "pty", "multiprocessing"])
+def test_a_function_cannot_fork(zoo, tools, what):
+    processes = tools.marked_processes(zoo.mark)
+    response = zoo.post("fork", {"what": what})
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    shown = zoo.http.get(f"/api/v1/calls/{response.headers['apiary-call-id']}").json()
+    assert "RuleBroken: a function cannot fork its process" in shown["error"]["traceback"]
+    assert zoo.call("count", name="fork") == 0
+    assert tools.marked_processes(zoo.mark) == processes
     works(zoo)
-    # The death of the host is noticed though a child of it has the same descriptors.
+
+
+def test_an_action_can_start_a_program(zoo):
+    assert zoo.call("run_program", word="bee") == "bee\n"
+
+
+def test_the_death_of_a_host_is_noticed_though_a_child_has_its_descriptors(zoo, tools):
+    zoo.call("fork", what="by a library in C")
     host = zoo.host()
     os.kill(host, signal.SIGKILL)
     tools.eventually(lambda: zoo.host() != host, 3)

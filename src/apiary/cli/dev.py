@@ -24,7 +24,7 @@ DEVELOPER = Caller("developer", ("admin",))
 
 def develop(path: Path, database: str | None, port: int) -> None:
     """Serve the app at `path` until interrupted."""
-    settings = Settings(folder=database_folder(database), port=port)
+    settings = Settings(folder=database_folder(database), database=database, port=port)
     session = Session(path, settings.folder)
     run(settings, session.ready, prepare=session.prepare, trusting=True)
 
@@ -122,6 +122,6 @@ class Session:
             errors.print(Text(f"         {event.problem.get('detail')}", style))
 
     async def _show_traceback(self, event: CallEnded) -> None:
-        found = await self._platform.app(event.app).ask("show", call=id_text(event.call_id))
+        found = await self._platform.ask_log(event.app, "show", call=id_text(event.call_id))
         traceback = str((found["error"] or {}).get("traceback", ""))
         errors.print(Text(self._own(traceback).rstrip(), "red"), soft_wrap=True)

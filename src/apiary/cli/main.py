@@ -81,6 +81,7 @@ def serve(
     """Run a server. The first key of a new platform is APIARY_ADMIN_KEY, or is made and printed once."""
     settings = Settings(
         folder=database_folder(database),
+        database=database,
         address=host,
         port=port,
         admin_key=os.environ.get("APIARY_ADMIN_KEY") or None,
@@ -95,7 +96,7 @@ def serve(
         chosen = platform.settings
         if platform.new_admin_key:
             say(f"the admin key of this new platform, shown once: {platform.new_admin_key}")
-        say(f"serving {chosen.url} (process {os.getpid()}, data in {chosen.folder}/)")
+        say(f"serving {chosen.url} (process {os.getpid()}, {platform.description})")
 
     run(settings, ready)
 
@@ -178,9 +179,15 @@ def backup(
     """Write all databases of a running server into one file."""
     if target.exists():
         raise WrongArguments(f"{target} exists already", hint="name a new file")
-    with Http(url, key, timeout=3600).stream("GET", "/api/v1/backup") as response, target.open("wb") as file:
-        for part in response.iter_bytes():
-            file.write(part)
+    unfinished = target.with_name(f"{target.name}.part")
+    with Http(url, key, timeout=3600).stream("GET", "/api/v1/backup") as response:
+        try:
+            with unfinished.open("wb") as file:
+                for part in response.iter_bytes():
+                    file.write(part)
+            unfinished.rename(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
     show({"file": str(target), "bytes": target.stat().st_size})
 
 

@@ -7,13 +7,11 @@ here too.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from zlib import crc32
@@ -23,6 +21,7 @@ from apiary.engine.backlog import Backlog
 from apiary.engine.deaths import Death, Deaths
 from apiary.engine.durability import Durability
 from apiary.engine.hold import Hold, May
+from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of
 from apiary.engine.protocol import Committed, Engine, Lane
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
@@ -31,32 +30,8 @@ from apiary.runtime.errors import DatabaseUnavailable, Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 
 MAX_QUEUED_IN_BATCH = 16
-SLOW_MICROSECONDS = 5_000
 RECORDS_WAIT_SECONDS = 0.01
 MAX_RECORDS_WAITING = 10_000
-
-Reply = Callable[[Call, Outcome], None]
-
-
-@dataclass(slots=True)
-class Job:
-    """A call, and what to do with its outcome. It may name a function that is gone (no `bound`)."""
-
-    call: Call
-    bound: Bound | None
-    reply: Reply
-    arrived: float = field(default_factory=time.monotonic)
-
-
-@dataclass(slots=True)
-class Recording:
-    """A record that is to be written, and who wants to know whether it was."""
-
-    record: Record
-    written: Callable[[bool], None]
-
-
-Jobs = SimpleQueue[Job | None]
 
 
 class Dispatcher:
@@ -352,54 +327,6 @@ class Dispatcher:
         if len(fresh) < len(jobs):
             self._flush()
         return fresh
-
-
-class Batches:
-    """Takes what waits in a queue, together; a function that was slow last time gets a batch of its own."""
-
-    def __init__(self, source: Jobs, most: int) -> None:
-        self._source = source
-        self._most = most
-        self._slow: set[str] = set()
-        self._held: Job | None = None
-
-    def next(self, wait: float | None) -> list[Job]:
-        """The next batch; empty when the queue was only nudged, or nothing came within `wait` seconds."""
-        batch: list[Job] = []
-        held, self._held = self._held, None
-        try:
-            item = held or self._source.get(timeout=wait)
-            while item is not None:
-                slow = item.call.function in self._slow
-                if slow and batch:
-                    self._held = item
-                    return batch
-                batch.append(item)
-                if slow or len(batch) >= self._most:
-                    return batch
-                item = self._source.get_nowait()
-        except Empty:
-            pass
-        return batch
-
-    def note(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
-        """Remember which functions took long."""
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if outcome.duration > SLOW_MICROSECONDS:
-                self._slow.add(job.call.function)
-            elif self._slow:
-                self._slow.discard(job.call.function)
-
-
-def partition_of(call: Call, bound: Bound | None) -> str | None:
-    """The value of the argument that names the partition, as text; `None` where the function or the call has none."""
-    name = bound.function.options.key if bound else None
-    if name is None:
-        return None
-    try:
-        return json.dumps(json.loads(call.input)[name])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def _uncertain(call: Call) -> Outcome:

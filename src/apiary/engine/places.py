@@ -20,7 +20,7 @@ MODULES = {"sqlite": "apiary.engine.sqlite.places", "postgresql": "apiary.engine
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class Source:
     """A version of an app, for engines that run it themselves: `folders` are its import path."""
 
     module: str
@@ -30,6 +30,9 @@ class Code:
 
 class Log(Protocol):
     """The log of one app, to be read."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
 
     def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The rows of one of the platform's own questions, by the name of its statement."""
@@ -43,7 +46,7 @@ class Places(Protocol):
     def registry(self, convert_rows: Convert) -> Engine:
         """The database of the platform's own records."""
 
-    def make(self, app: str, code: Code) -> dict[str, Any]:
+    def make(self, app: str, source: Source) -> dict[str, Any]:
         """Make room for an app and this version of it; returns, in JSON's types, what `open_engine` needs."""
 
     def log(self, app: str) -> Log:
@@ -58,7 +61,7 @@ class Places(Protocol):
 
 def open_places(url: str | None, folder: Path) -> Places:
     """The places that a server's `--database` names. `folder` is for files of this machine."""
-    places: Places = _module("postgresql" if url and url.startswith(POSTGRESQL) else "sqlite").open_places(url, folder)
+    places: Places = _of(url).open_places(url, folder)
     return places
 
 
@@ -68,12 +71,14 @@ def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: b
     return engine
 
 
-def open_here(url: str | None, app: str, convert_rows: Convert) -> Engine:
-    """The engine of an app that runs in this process alone."""
-    engine: Engine = _module("postgresql" if url and url.startswith(POSTGRESQL) else "sqlite").open_here(
-        url, app, convert_rows
-    )
-    return engine
+def open_here(url: str | None, app: str, convert_rows: Convert) -> tuple[Engine, Log]:
+    """The engine and the log of an app that runs in this process alone."""
+    opened: tuple[Engine, Log] = _of(url).open_here(url, app, convert_rows)
+    return opened
+
+
+def _of(url: str | None) -> Any:
+    return _module("postgresql" if url is not None and url.startswith(POSTGRESQL) else "sqlite")
 
 
 def _module(kind: str) -> Any:

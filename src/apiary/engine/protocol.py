@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from apiary.bundle import Migration
 from apiary.runtime.call import Guard, Program
@@ -92,12 +91,6 @@ class Engine(Protocol):
 
     def queued_call(self, identifier: bytes) -> Queued | None:
         """The call of this id, where it waits in the queue."""
-
-    def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The rows of one of the platform's own questions, by the name of its statement."""
-
-    def backup(self, target: Path) -> None:
-        """Copy the database, consistent, while it is in use."""
 
     def close(self) -> None:
         """Close everything; no call may be running."""

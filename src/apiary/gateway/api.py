@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -31,6 +29,7 @@ from apiary.runtime.errors import Error, Forbidden, InternalError, MethodNotAllo
 
 Handler = Callable[[Request], Awaitable[Response]]
 MAX_REQUIREMENTS_BYTES = 64 * 1024
+PART_BYTES = 256 * 1024
 
 
 class Api:
@@ -169,9 +168,11 @@ class Api:
     async def logged_call(self, request: Request) -> Response:
         """Everything about one call."""
         self._admin(request)
-        for name, hosts in self._platform.apps.items():
+        for name in self._platform.apps:
             try:
-                return JSONResponse({"app": name, **await hosts.ask("show", call=request.path_params["call"])})
+                return JSONResponse(
+                    {"app": name, **await self._platform.ask_log(name, "show", call=request.path_params["call"])}
+                )
             except NotFound as error:
                 missing = error
         raise missing if self._platform.apps else NotFound("there are no apps yet")
@@ -179,13 +180,12 @@ class Api:
     async def backup(self, request: Request) -> Response:
         """All databases in one tar file."""
         self._admin(request)
-        with tempfile.NamedTemporaryFile(dir=self._platform.settings.folder, suffix=".tar", delete=False) as target:
-            path = Path(target.name)
-        await self._platform.backup(path)
-        return FileResponse(path, media_type="application/x-tar", background=BackgroundTask(path.unlink))
+        archive = await self._platform.backup()
+        headers = {"content-length": str(archive.tell())}
+        return StreamingResponse(_parts(archive), media_type="application/x-tar", headers=headers)
 
     async def _calls_of(self, app: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-        found = await self._platform.app(app).ask("calls", **arguments)
+        found = await self._platform.ask_log(app, "calls", **arguments)
         return [{"app": app, **call} for call in found]
 
     def _admin(self, request: Request) -> Caller:
@@ -222,6 +222,13 @@ def _described(hosts: AppHosts) -> dict[str, Any]:
             for host, state in running
         ],
     }
+
+
+def _parts(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while part := file.read(PART_BYTES):
+            yield part
 
 
 def _page(folder: Path, path: str) -> Path | None:

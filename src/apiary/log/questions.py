@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from apiary.engine.protocol import Engine
+from apiary.engine.places import Log
 from apiary.runtime.errors import NotFound
 from apiary.runtime.ids import id_bytes, id_text
 
@@ -14,7 +14,7 @@ MAX_CALLS = 1000
 
 
 def calls(
-    engine: Engine,
+    log: Log,
     *,
     function: str | None = None,
     status: str | None = None,
@@ -24,7 +24,7 @@ def calls(
     limit: int = 50,
 ) -> list[dict[str, Any]]:
     """The calls that fit, the latest first, `limit` of them at most. `before` and `after` are sequence numbers."""
-    rows = engine.ask(
+    rows = log.ask(
         "log_calls",
         {
             "function": function,
@@ -38,7 +38,7 @@ def calls(
     return [_summary(row) for row in rows]
 
 
-def show(engine: Engine, *, call: str) -> dict[str, Any]:
+def show(log: Log, *, call: str) -> dict[str, Any]:
     """Everything about one call: its record, its attempts, and the calls that it put into the queue."""
     try:
         identifier = id_bytes(call)
@@ -46,7 +46,7 @@ def show(engine: Engine, *, call: str) -> dict[str, Any]:
         raise NotFound(
             f"{call!r} is not the id of a call", hint="ids look like 0198f1c2-…: see `apiary log calls`"
         ) from None
-    attempts = engine.ask("log_call", {"id": identifier})
+    attempts = log.ask("log_call", {"id": identifier})
     if not attempts:
         raise NotFound(f"there is no call {call} in the log")
     row = attempts[-1]
@@ -58,10 +58,10 @@ def show(engine: Engine, *, call: str) -> dict[str, Any]:
         "lines": _json(row["lines"]) or [],
         "nested": _json(row["nested"]) or [],
         "earlier_attempts": [_summary(attempt) for attempt in attempts[:-1]],
-        "queued_calls": [_summary(child) for child in engine.ask("log_children", {"id": identifier})],
+        "queued_calls": [_summary(child) for child in log.ask("log_children", {"id": identifier})],
         "waiting_calls": [
             {"id": id_text(child["id"]), "function": child["function"]}
-            for child in engine.ask("log_waiting", {"id": identifier})
+            for child in log.ask("log_waiting", {"id": identifier})
         ],
     }
 

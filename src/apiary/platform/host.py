@@ -26,10 +26,9 @@ from apiary.bundle import Migration, load_app, read_migrations
 from apiary.codec import compile_program, convert_rows
 from apiary.engine.deaths import Death
 from apiary.engine.dispatch import Dispatcher
+from apiary.engine.places import open_engine
 from apiary.engine.protocol import Engine
-from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.engine.watchdog import RECORDER_BYTES, Watchdog
-from apiary.log.questions import QUESTIONS
 from apiary.platform.locks import migrating
 from apiary.platform.manifest import manifest_of
 from apiary.platform.messages import (
@@ -46,7 +45,9 @@ from apiary.platform.messages import (
     frame,
     to_host,
 )
-from apiary.runtime.errors import BundleRefused, Error, InternalError
+from apiary.runtime.call import Program
+from apiary.runtime.declaration import App
+from apiary.runtime.errors import BundleRefused, Error, InternalError, RuleBroken
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
 
@@ -54,6 +55,7 @@ log = logging.getLogger("apiary")
 
 RESERVED = {"apiary", "platform"}
 RECEIVE_BYTES = 1 << 18
+FORKS = {"os.fork", "os.forkpty"}
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
 STACK_BYTES = 1 << 20
@@ -70,12 +72,14 @@ class Host:
         self._out: deque[bytes] = deque()
         self._exhausted = False
         self._start: Start
+        self._app: App
+        self._program: Program
         self._migrations: list[Migration]
         self._engine: Engine
         self._dispatcher: Dispatcher
 
     def load(self, message: Start) -> None:
-        """Load the app, look at its database, and say which migrations that lacks."""
+        """Load the app, and say what it is."""
         self._start = message
         _limit_memory(message.memory_bytes)
         sys.path[:0] = [message.code, *([message.packages] if message.packages else [])]
@@ -84,20 +88,26 @@ class Host:
             raise BundleRefused(f"{app.name!r} is the platform's own name", hint="give the app another one")
         program = compile_program(app, message.version)
         manifest = manifest_of(app, program)
-        self._migrations = read_migrations(app.migrations, SqliteEngine.dialect)
-        path = Path(message.database_folder) / f"{app.name}.db"
-        self._engine = SqliteEngine(path, convert_rows, recording=message.recording)
+        _forbid_forks()
+        self._program = program
+        self._app = app
+        self._send(Loaded(app.name, json.dumps(manifest).encode()))
+
+    def _open(self, place: dict[str, Any]) -> list[str]:
+        """Open the engine at the app's place; returns the migrations that it lacks."""
+        self._engine = open_engine(place, convert_rows, recording=self._start.recording)
+        self._migrations = read_migrations(self._app.migrations, self._engine.dialect)
         pending = self._engine.pending(self._migrations)
         self._dispatcher = Dispatcher(
             self._engine,
-            program,
+            self._program,
             flush=self.flush,
             observe=self._ran,
             broken=_die,
             watchdog=Watchdog(self._recorder),
         )
         _settle_memory()
-        self._send(Loaded(app.name, tuple(pending), json.dumps(manifest).encode()))
+        return pending
 
     def refuse(self, error: BaseException) -> None:
         """Say why the app cannot be loaded."""
@@ -174,6 +184,8 @@ class Host:
         self._send(answer)
 
     def _ask(self, question: str, arguments: dict[str, Any]) -> Any:
+        if question == "open":
+            return self._open(**arguments)
         dispatcher = self._dispatcher
         own: dict[str, Callable[..., Any]] = {
             "migrate": self._migrate,
@@ -183,18 +195,15 @@ class Host:
             "excuse": dispatcher.excuse,
             "run_queue": self._run_queue,
             "leave_queue": lambda: [id_text(identifier) for identifier in dispatcher.backlog.deactivate()],
-            "backup": lambda path: self._engine.backup(Path(path)),
         }
-        if question in own:
-            return own[question](**arguments)
-        return QUESTIONS[question](self._engine, **arguments)
+        return own[question](**arguments)
 
     def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]]) -> None:
         lost = [Death(id_bytes(text), *how) for text, how in deaths.items()]
         self._dispatcher.run_queue(map(id_bytes, except_for), lost)
 
     def _migrate(self) -> list[str]:
-        with migrating(Path(self._start.database_folder)):
+        with migrating(Path(self._start.folder)):
             return self._engine.migrate(self._migrations, self._start.version)
 
 
@@ -233,6 +242,19 @@ def name_of(error: BaseException) -> str:
         return repr(error)
     except Exception:  # noqa: BLE001 - a class of the user
         return type(error).__name__
+
+
+def _forbid_forks() -> None:
+    """Refuse to fork from now on: the child would have the handles of the database, and go on with the call.
+
+    Programs are started all the same (`subprocess`). A library in C that forks by itself is not noticed.
+    """
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in FORKS:
+            raise RuleBroken("a function cannot fork its process", hint="use subprocess, or multiprocessing's `spawn`")
+
+    sys.addaudithook(refuse)
 
 
 def _die() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from apiary.engine.protocol import MAX_DEATHS
 from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
 from apiary.platform.messages import Answer, Invoke, Ran, Start
-from apiary.platform.process import HostProcess, InFlight, gone
+from apiary.platform.process import HostProcess, InFlight, Make, gone
 from apiary.runtime.errors import (
     BundleRefused,
     DeadlineExceeded,
@@ -46,6 +46,7 @@ class AppHosts:
         self,
         app: str,
         prepare: Callable[[str], Awaitable[Start]],
+        make: Make,
         emit: Callable[[Event], None],
         max_waiting: int,
     ) -> None:
@@ -55,6 +56,7 @@ class AppHosts:
         self.draining: set[HostProcess] = set()
         self.migrating: HostProcess | None = None
         self._prepare = prepare
+        self._make = make
         self._emit = emit
         self._max_waiting = max_waiting
         self._waiting: list[InFlight] = []
@@ -96,7 +98,7 @@ class AppHosts:
     async def load(self, version: str) -> HostProcess:
         """Start a host for a version, beside the one that serves; raises what it refuses with."""
         host = HostProcess(version)
-        await host.start(await self._prepare(version))
+        await host.start(await self._prepare(version), self._make)
         return host
 
     async def start(self, version: str) -> HostProcess:

@@ -15,13 +15,13 @@ MAX_FRAME_BYTES = 512 * 1024 * 1024
 
 
 class Start(msgspec.Struct, tag="start", array_like=True):
-    """The first message to a host: what to load, and where its database is."""
+    """The first message to a host: what to load. `folder` is the server's own."""
 
     module: str
     version: str
     code: str
     packages: str | None
-    database_folder: str
+    folder: str
     memory_bytes: int
     recording: bool
 
@@ -52,10 +52,9 @@ class Stop(msgspec.Struct, tag="stop", array_like=True):
 
 
 class Loaded(msgspec.Struct, tag="loaded", array_like=True):
-    """The host has loaded its app; `manifest` is JSON. It takes calls once the `pending` migrations are applied."""
+    """The host has loaded its app; `manifest` is JSON. It waits to be told where the app's database is."""
 
     app: str
-    pending: tuple[str, ...]
     manifest: bytes
 
 

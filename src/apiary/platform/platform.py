@@ -17,8 +17,9 @@ from apiary.bundle import Bundle, unpack
 from apiary.codec import convert_rows
 from apiary.config import ConfigurationError, Settings
 from apiary.embedded import OpenApp
-from apiary.engine.sqlite.engine import SqliteEngine
+from apiary.engine.places import Places, Source, open_places
 from apiary.events import Event, Watcher
+from apiary.log.questions import QUESTIONS
 from apiary.platform import locks, packages
 from apiary.platform.hosts import AppHosts
 from apiary.platform.messages import Start
@@ -28,7 +29,7 @@ from apiary.runtime.errors import BundleRefused, Error, NotAuthenticated, Unknow
 
 log = logging.getLogger("apiary")
 
-REGISTRY_FILE = "_platform.db"
+TEMPORARY = "tmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Platform:
         self.new_admin_key: str | None = None
         self._watchers: list[Watcher] = []
         self._keys: dict[str, Key] = {}
+        self._places: Places
         self._registry: OpenApp
         self._lock: IO[str]
         self._deploying = asyncio.Lock()
@@ -63,9 +65,8 @@ class Platform:
             ) from None
         self._lock = locks.own(folder)
         shutil.rmtree(folder / "code", ignore_errors=True)  # a copy of what the registry has
-        self._registry = await asyncio.to_thread(
-            lambda: OpenApp(registry, SqliteEngine(folder / REGISTRY_FILE, convert_rows), caller="platform")
-        )
+        shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
+        await asyncio.to_thread(self._open)
         self._keys = await self._ask("keys")
         if not self._keys:
             await self._first_key()
@@ -75,10 +76,20 @@ class Platform:
         active: dict[str, str] = await self._ask("active_versions")
         await asyncio.gather(*(self._start_app(app, version) for app, version in active.items()))
 
+    def _open(self) -> None:
+        self._places = open_places(self.settings.database, self.settings.folder)
+        self._registry = OpenApp(registry, self._places.registry(convert_rows), caller="platform")
+
+    @property
+    def description(self) -> str:
+        """Where the data is, for people."""
+        return self._places.description
+
     async def close(self) -> None:
         """Let what is in flight finish, then end the hosts."""
         await asyncio.gather(*(hosts.close() for hosts in self.apps.values()))
         await asyncio.to_thread(self._registry.close)
+        await asyncio.to_thread(self._places.close)
         self._lock.close()
 
     def kill(self) -> None:
@@ -127,7 +138,7 @@ class Platform:
                 locked = await packages.lock(folder)
                 code = Code(app="", version=bundle.version, module=bundle.module, packages=locked)
                 host = HostProcess(bundle.version)
-                await host.start(await self._start_message(code))
+                await host.start(await self._start_message(code), self._make)
                 app = host.manifest["app"]
                 hosts = self.apps.get(app) or self._hosts(app)
                 try:
@@ -160,15 +171,23 @@ class Platform:
         found: list[Version] = await self._ask("versions", app=app)
         return found
 
-    async def backup(self, target: Path) -> None:
-        """Write all databases into one tar file, each consistent in itself, while everything runs."""
-        with tempfile.TemporaryDirectory(dir=self.settings.folder) as folder:
+    async def ask_log(self, app: str, question: str, **arguments: Any) -> Any:
+        """The answer to one of the questions about the log of an app."""
+        self.app(app)
+        return await asyncio.to_thread(lambda: QUESTIONS[question](self._places.log(app), **arguments))
+
+    async def backup(self) -> IO[bytes]:
+        """All databases in one tar archive, each consistent in itself, while everything runs.
+
+        The archive is an open file without a name: whatever happens to its reader, nothing is left behind.
+        """
+        with tempfile.TemporaryDirectory(dir=self._folder(TEMPORARY)) as folder:
             copies = Path(folder)
-            for name, hosts in list(self.apps.items()):
-                await hosts.ask("backup", path=str(copies / f"{name}.db"))
+            for name in list(self.apps):
+                await asyncio.to_thread(self._places.backup, name, copies / f"{name}.db")
             # Last, so that it knows of every deployment that a copy can have met.
-            await asyncio.to_thread(self._registry.engine.backup, copies / REGISTRY_FILE)
-            await asyncio.to_thread(_pack, copies, target)
+            await asyncio.to_thread(self._places.backup, None, copies / "_platform.db")
+            return await asyncio.to_thread(_pack, copies)
 
     def _folder(self, name: str) -> Path:
         folder = self.settings.folder / name
@@ -186,7 +205,7 @@ class Platform:
         self._keys = await self._ask("keys")
 
     async def _keep(self, app: str, bundle: Bundle, locked: str, caller: Caller) -> None:
-        with tempfile.NamedTemporaryFile(dir=self.settings.folder) as staged:
+        with tempfile.NamedTemporaryFile(dir=self._folder(TEMPORARY)) as staged:
             staged.write(bundle.content)
             staged.flush()
             await self._ask(
@@ -247,7 +266,12 @@ class Platform:
             code: Code = await self._ask("code", app=app, version=version, into=str(self._folder("code")))
             return await self._start_message(code)
 
-        return AppHosts(app, prepare, self.emit, self.settings.max_waiting_calls)
+        return AppHosts(app, prepare, self._make, self.emit, self.settings.max_waiting_calls)
+
+    async def _make(self, app: str, start: Start) -> dict[str, Any]:
+        """Make a place for an app and the version that a host has loaded."""
+        folders = tuple(Path(folder) for folder in (start.code, start.packages) if folder is not None)
+        return await asyncio.to_thread(self._places.make, app, Source(start.module, start.version, folders))
 
     async def _start_app(self, app: str, version: str) -> None:
         hosts = self._hosts(app)
@@ -267,7 +291,7 @@ class Platform:
             version=code.version,
             code=str(folder),
             packages=str(site.resolve()) if site else None,
-            database_folder=str(self.settings.folder.resolve()),
+            folder=str(self.settings.folder.resolve()),
             memory_bytes=self.settings.host_memory_bytes,
             recording=self.settings.recording,
         )
@@ -285,7 +309,9 @@ def _unpack(content: bytes, folder: Path) -> None:
         made.rename(folder)
 
 
-def _pack(folder: Path, target: Path) -> None:
-    with tarfile.open(target, "w") as archive:
+def _pack(folder: Path) -> IO[bytes]:
+    target = tempfile.TemporaryFile(dir=folder.parent)  # noqa: SIM115 - its reader closes it
+    with tarfile.open(fileobj=target, mode="w") as archive:
         for file in sorted(folder.iterdir()):
             archive.add(file, file.name)
+    return target

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Set
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
 from mmap import mmap
 from pathlib import Path
@@ -35,6 +35,9 @@ from apiary.platform.messages import (
 )
 from apiary.runtime.errors import BundleRefused, Error, Unavailable, from_problem
 from apiary.runtime.ids import id_text, new_id
+
+Make = Callable[[str, Start], Awaitable[dict[str, Any]]]
+"""Makes a place for an app, of the version that a message starts; returns what its host needs to open it."""
 
 START_SECONDS = 60.0
 MIGRATE_SECONDS = 3600.0
@@ -113,8 +116,8 @@ class HostProcess(asyncio.Protocol):
         """Whether the process is gone."""
         return self._ended.is_set()
 
-    async def start(self, message: Start) -> None:
-        """Start the process and let it load its app; raises what it refuses with."""
+    async def start(self, message: Start, make: Make) -> None:
+        """Start the process, let it load its app, and open the place that `make` makes; raises what it refuses with."""
         ours, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as recorder, theirs:
             recorder.truncate(RECORDER_BYTES)
@@ -143,8 +146,14 @@ class HostProcess(asyncio.Protocol):
         self.manifest = json.loads(answer.manifest)
         functions = self.manifest["functions"].values()
         self._longest = max((function["timeout"] for function in functions if function["kind"] != "action"), default=0)
-        self.pending = answer.pending
         self._loop.create_task(self._check())
+        try:
+            place = await make(answer.app, message)
+            self.pending = tuple(await self.ask("open", within=START_SECONDS, place=place))
+        except Error:
+            self.kill("it cannot open its database")
+            await self._ended.wait()
+            raise
 
     async def migrate(self) -> None:
         """Let it apply the pending migrations, all or none; raises what it refuses with."""

@@ -132,7 +132,7 @@ def versions(tx: Transaction, app: str) -> list[Version]:
         "coalesce(max(a.number) = (select max(number) from activations where app = :app), false) as active, "
         "max(a.activated) as activated "
         "from versions v left join activations a on a.app = v.app and a.version = v.version "
-        "where v.app = :app group by v.version order by max(a.number) desc nulls last, v.created desc",
+        "where v.app = :app group by v.app, v.version order by max(a.number) desc nulls last, v.created desc",
         app=app,
     ).all(Version)
     if not found:

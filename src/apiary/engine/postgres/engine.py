@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -39,17 +40,30 @@ class PostgresEngine:
         self._own = own_statements(target.log)
         self._connection: psycopg.Connection[Any] | None = None
 
+    def pending(self, migrations: Sequence[Migration]) -> list[str]:
+        with self._migrating() as connection:
+            return [migration.name for migration in self._new(connection, migrations)]
+
     def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
-        lock = f"apiary migrate {self._target.schema}"
-        with self._lock, self._target.connect() as connection, connection.transaction():
-            run = psycopg.RawCursor(connection).execute
-            run("select pg_advisory_xact_lock(hashtext($1))", (lock,))
-            new = migrations_to_apply(migrations, dict(run(self._own["applied_migrations"].sql.encode()).fetchall()))
+        with self._migrating() as connection:
+            new = self._new(connection, migrations)
             for migration in new:
                 self._apply(connection, migration)
                 row = (migration.name, migration.checksum, version, now_microseconds())
-                run(self._own["insert_migration"].sql.encode(), row)
+                psycopg.RawCursor(connection).execute(self._own["insert_migration"].sql.encode(), row)
         return [migration.name for migration in new]
+
+    @contextmanager
+    def _migrating(self) -> Iterator[psycopg.Connection[Any]]:
+        """A transaction in which nobody else migrates, not even a backend whose client has died."""
+        with self._lock, self._target.connect() as connection, connection.transaction():
+            lock = (f"apiary migrate {self._target.schema}",)
+            psycopg.RawCursor(connection).execute(self._own["migration_lock"].sql.encode(), lock)
+            yield connection
+
+    def _new(self, connection: psycopg.Connection[Any], migrations: Sequence[Migration]) -> list[Migration]:
+        applied = connection.execute(self._own["applied_migrations"].sql.encode()).fetchall()
+        return migrations_to_apply(migrations, dict(applied))
 
     def _apply(self, connection: psycopg.Connection[Any], migration: Migration) -> None:
         before = connection.execute("select pg_current_xact_id()").fetchone()

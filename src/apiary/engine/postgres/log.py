@@ -23,3 +23,7 @@ class PostgresLog:
     def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         statement = parse(SQL[name].replace("{log}", quoted(self._log)))
         return self._installer.ask(statement.sql, statement.values(parameters))
+
+    def close(self) -> None:
+        """Close the connection of the installer."""
+        self._installer.close()

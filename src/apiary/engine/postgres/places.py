@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apiary.engine.places import Code
+from apiary.engine.places import Source
 from apiary.engine.postgres.connection import Target
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
@@ -26,11 +26,11 @@ class PostgresPlaces:
     def registry(self, convert_rows: Convert) -> PostgresEngine:
         return PostgresEngine(self._installer.registry(), convert_rows)
 
-    def make(self, app: str, code: Code) -> dict[str, Any]:
+    def make(self, app: str, source: Source) -> dict[str, Any]:
         target = self._installer.app(app)
         program = None
         if self._installer.placement.inside:
-            program = self._installer.program(app, target.log, code.module, code.version, code.folders)
+            program = self._installer.program(app, target.log, source.module, source.version, source.folders)
         return {
             "kind": "postgresql",
             "conninfo": target.conninfo,
@@ -63,10 +63,7 @@ def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: b
     return PostgresEngine(target, convert_rows, recording=recording)
 
 
-def open_here(url: str, app: str, convert_rows: Convert) -> PostgresEngine:
-    """The engine of an app whose functions run in this process."""
+def open_here(url: str, app: str, convert_rows: Convert) -> tuple[PostgresEngine, PostgresLog]:
+    """The engine and the log of an app whose functions run in this process."""
     installer = Installer(url)
-    try:
-        return PostgresEngine(installer.app(app), convert_rows)
-    finally:
-        installer.close()
+    return PostgresEngine(installer.app(app), convert_rows), PostgresLog(installer, installer.log_of(app))

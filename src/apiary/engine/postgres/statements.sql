@@ -24,6 +24,10 @@ select {log}.count_attempt($1::uuid, $2::integer);
 -- name: queued
 select * from {log}.queued($1::integer, $2::uuid);
 
+-- One process migrates an app at a time.
+-- name: migration_lock
+select pg_advisory_xact_lock(hashtext($1));
+
 -- name: applied_migrations
 select name, checksum from {log}.migrations;
 

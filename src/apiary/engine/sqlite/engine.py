@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from apiary.runtime.errors import MigrationRefused
 from apiary.runtime.result import Convert
 from apiary.runtime.session import Queued, Record
 from apiary.runtime.transaction import now_microseconds
-
-BACKUP_PAGES_A_STEP = 512
 
 
 class SqliteEngine:
@@ -171,36 +169,12 @@ class SqliteEngine:
         self.sync()
         return [Queued(row[0], row[1], row[2].encode(), *row[3:]) for row in rows]
 
-    def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        with self._lock:
-            cursor = self._connection.cursor()
-            cursor.row_trace = _as_dict
-            rows: Any = cursor.execute(SQL[name], parameters).fetchall()
-        self.sync()
-        return list(rows)
-
-    def backup(self, target: Path) -> None:
-        destination = apsw.Connection(str(target))
-        source = connect(str(self.path), read_only=True)
-        try:
-            with destination.backup("main", source, "main") as backup:
-                while not backup.done:
-                    backup.step(BACKUP_PAGES_A_STEP)
-            self.sync()
-        finally:
-            source.close()
-            destination.close()
-
     def close(self) -> None:
         with self._lock:
             self._connection.close()
             if self._log is not None:
                 os.close(self._log)
                 self._log = None
-
-
-def _as_dict(cursor: apsw.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
-    return {column[0]: value for column, value in zip(cursor.get_description(), row, strict=True)}
 
 
 def _script(connection: apsw.Connection, sql: str) -> None:

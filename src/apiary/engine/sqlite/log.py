@@ -17,35 +17,34 @@ BACKUP_PAGES_A_STEP = 512
 
 
 class SqliteLog:
-    """Reads what is durable: it has the disk take what it read before it tells."""
+    """Reads what is durable: it has the disk take what it read before it tells. Opened when it is first asked."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._lock = threading.Lock()
-        try:
-            self._connection = connect(str(path), read_only=True)
-        except apsw.Error as error:
-            raise translate(error) from error
-        self._file = os.open(f"{path}-wal", os.O_RDONLY)
+        self._connection: apsw.Connection | None = None
 
     def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:
             with self._lock:
+                if self._connection is None:
+                    self._connection = connect(str(self._path), read_only=True)
                 cursor = self._connection.cursor()
                 cursor.row_trace = _as_dict
                 rows: Any = cursor.execute(SQL[name], parameters).fetchall()
-            os.fdatasync(self._file)
+            _wait_for_disk(self._path)
         except (apsw.Error, OSError) as error:
             raise translate(error) from error
         return list(rows)
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
-        os.close(self._file)
+        if self._connection is not None:
+            self._connection.close()
 
 
 def backup(source: Path, target: Path) -> None:
-    """Copy a database, consistent, while it is in use: one snapshot is held until all of it is copied."""
+    """Copy a database while it is in use: one snapshot is held until all of it is copied, and all of it is durable."""
     try:
         read, write = connect(str(source), read_only=True), apsw.Connection(str(target))
     except apsw.Error as error:
@@ -53,14 +52,20 @@ def backup(source: Path, target: Path) -> None:
     try:
         read.execute(SQL["begin_read"])
         read.execute(SQL["load_schema"]).fetchall()
+        _wait_for_disk(source)
         with write.backup("main", read, "main") as copying:
             while not copying.done:
                 copying.step(BACKUP_PAGES_A_STEP)
-    except apsw.Error as error:
+    except (apsw.Error, OSError) as error:
         raise translate(error) from error
     finally:
         read.close()
         write.close()
+
+
+def _wait_for_disk(file: Path) -> None:
+    with open(f"{file}-wal", "rb") as log:
+        os.fdatasync(log.fileno())
 
 
 def _as_dict(cursor: apsw.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apiary.config import database_folder, database_path
-from apiary.engine.places import Code
+from apiary.engine.places import Source
 from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.engine.sqlite.log import SqliteLog, backup
 from apiary.runtime.result import Convert
@@ -26,7 +26,7 @@ class SqlitePlaces:
     def registry(self, convert_rows: Convert) -> SqliteEngine:
         return SqliteEngine(self._folder / REGISTRY_FILE, convert_rows)
 
-    def make(self, app: str, code: Code) -> dict[str, Any]:
+    def make(self, app: str, source: Source) -> dict[str, Any]:
         return {"kind": "sqlite", "path": str(self._file(app))}
 
     def log(self, app: str) -> SqliteLog:
@@ -55,7 +55,7 @@ def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: b
     return SqliteEngine(Path(place["path"]), convert_rows, recording=recording)
 
 
-def open_here(url: str | None, app: str, convert_rows: Convert) -> SqliteEngine:
-    """The engine of the file that the URL names; by default one below the current folder."""
+def open_here(url: str | None, app: str, convert_rows: Convert) -> tuple[SqliteEngine, SqliteLog]:
+    """The engine and the log of the file that the URL names; by default one below the current folder."""
     path = database_path(url, app) if url else database_folder(None) / f"{app}.db"
-    return SqliteEngine(path, convert_rows)
+    return SqliteEngine(path, convert_rows), SqliteLog(path)

@@ -1,8 +1,11 @@
 """An app with functions of every kind, the well-behaved and the harmful, for tests of the service."""
 
 import ctypes
+import multiprocessing
 import os
+import pty
 import re
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -339,14 +342,22 @@ def descriptors(tx: Transaction, what: str) -> int:
 def fork(tx: Transaction, what: str) -> int:
     """Have a child that goes its own way."""
     bump(tx, "fork")
-    child = os.fork()
+    if what == "fork":
+        return os.fork()
+    if what == "pty":
+        return pty.fork()[0]
+    if what == "multiprocessing":
+        multiprocessing.get_context("fork").Process(target=print).start()
+    child = ctypes.PyDLL(None).fork()
     if child == 0:
-        if what == "sleep":
-            time.sleep(3600)
-        if what == "exit":
-            os._exit(0)
-        return -1
+        time.sleep(3600)
     return child
+
+
+@app.action
+def run_program(word: str) -> str:
+    """Run another program."""
+    return subprocess.run(["echo", word], check=True, capture_output=True, text=True, preexec_fn=os.getpid).stdout
 
 
 @app.transaction

@@ -1,0 +1,85 @@
+"""What waits for a lane: calls with their replies, taken in batches."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from apiary.runtime.call import Bound
+from apiary.runtime.session import Call, Outcome, Record
+
+SLOW_MICROSECONDS = 5_000
+
+Reply = Callable[[Call, Outcome], None]
+
+
+@dataclass(slots=True)
+class Job:
+    """A call, and what to do with its outcome. It may name a function that is gone (no `bound`)."""
+
+    call: Call
+    bound: Bound | None
+    reply: Reply
+    arrived: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True)
+class Recording:
+    """A record that is to be written, and who wants to know whether it was."""
+
+    record: Record
+    written: Callable[[bool], None]
+
+
+Jobs = SimpleQueue[Job | None]
+
+
+class Batches:
+    """Takes what waits in a queue, together; a function that was slow last time gets a batch of its own."""
+
+    def __init__(self, source: Jobs, most: int) -> None:
+        self._source = source
+        self._most = most
+        self._slow: set[str] = set()
+        self._held: Job | None = None
+
+    def next(self, wait: float | None) -> list[Job]:
+        """The next batch; empty when the queue was only nudged, or nothing came within `wait` seconds."""
+        batch: list[Job] = []
+        held, self._held = self._held, None
+        try:
+            item = held or self._source.get(timeout=wait)
+            while item is not None:
+                slow = item.call.function in self._slow
+                if slow and batch:
+                    self._held = item
+                    return batch
+                batch.append(item)
+                if slow or len(batch) >= self._most:
+                    return batch
+                item = self._source.get_nowait()
+        except Empty:
+            pass
+        return batch
+
+    def note(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        """Remember which functions took long."""
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if outcome.duration > SLOW_MICROSECONDS:
+                self._slow.add(job.call.function)
+            elif self._slow:
+                self._slow.discard(job.call.function)
+
+
+def partition_of(call: Call, bound: Bound | None) -> str | None:
+    """The value of the argument that names the partition, as text; `None` where the function or the call has none."""
+    name = bound.function.options.key if bound else None
+    if name is None:
+        return None
+    try:
+        return json.dumps(json.loads(call.input)[name])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
