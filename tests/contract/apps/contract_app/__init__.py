@@ -24,7 +24,7 @@ __all__ = ["UTC", "UUID", "Decimal", "Row", "date", "datetime", "math", "timedel
 
 app = App("contract")
 
-TIMEOUT = 0.1
+TIMEOUT = 0.05
 ENDLESS_READ = "with recursive n (x) as (select 1 union all select x % 7 + 1 from n) select count(*) from n"
 ENDLESS_WRITE = f"insert into notes (id) {ENDLESS_READ}"
 
@@ -278,7 +278,7 @@ def asleep(tx: Transaction) -> None:
 
 @app.transaction(timeout=TIMEOUT)
 def nested_without_end(tx: Transaction) -> None:
-    write(tx)
+    write(tx, -10)
     try:
         long_read(tx)
     except Exception:  # noqa: BLE001 - the point
@@ -302,9 +302,9 @@ def stubborn(tx: Transaction) -> str:
 
 @app.transaction(timeout=TIMEOUT)
 def stubborn_in_sql(tx: Transaction) -> str:
-    for statement in (ENDLESS_WRITE, ENDLESS_READ, ENDLESS_WRITE):
+    for id, statement in enumerate((ENDLESS_WRITE, ENDLESS_READ, ENDLESS_WRITE)):
         try:
-            write(tx)
+            write(tx, id)
             tx.execute(statement)
         except BaseException:  # noqa: BLE001 - the point
             pass
@@ -332,11 +332,19 @@ def loop_once(tx: Transaction, id: int) -> int:
     return id
 
 
+@app.transaction(timeout=0.02)
+def straddle(tx: Transaction, id: int, rest: float) -> int:
+    """Ends a little before its deadline, or would end a little after it."""
+    write(tx, id)
+    end = time.perf_counter() + 0.02 + rest
+    while time.perf_counter() < end:
+        tx.execute("select 1")
+    return id
+
+
 @app.transaction
-def careless(tx: Transaction, name: str) -> str:
-    """Goes on after a constraint was broken."""
-    try:
-        tx.execute("insert into counters (name, value) values (:name, 1)", name=name)
-    except ConstraintViolated as error:
-        return str(error.details["constraint"])
-    return "none"
+def innocent(tx: Transaction, id: int) -> int:
+    for _ in range(20):
+        tx.execute("select 1")
+    write(tx, id)
+    return id
