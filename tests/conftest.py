@@ -1,11 +1,18 @@
-"""A real PostgreSQL for the tests that ask for one: a private server, or the one that APIARY_TEST_POSTGRES names."""
+"""What tests share: a real PostgreSQL (a private server, or the one that APIARY_TEST_POSTGRES names), and calls.
+
+Calls are what the platform makes of them below `OpenApp.call`: with ids, keys and roles, and at the same time.
+"""
 
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 import psycopg
@@ -14,9 +21,16 @@ from bench import provision
 from bench.postgres import Postgres
 from psycopg import sql
 
+import apiary
+from apiary import OpenApp
+from apiary.engine.dispatch import Dispatcher
+from apiary.runtime.ids import new_id
+from apiary.runtime.session import Call, Outcome
+
 GIVEN = "APIARY_TEST_POSTGRES"
 SETTINGS = {"wal_level": "logical", "max_connections": "200", "shared_buffers": "128MB"}
 DATABASES = count(1)
+WAIT_SECONDS = 20.0
 
 
 class PostgresServer(Protocol):
@@ -82,6 +96,18 @@ def postgres(request: pytest.FixtureRequest) -> PostgresServer:
 @pytest.fixture
 def postgres_database(postgres: PostgresServer) -> Iterator[str]:
     """The superuser's URL of a database that is new and empty, and dropped afterwards."""
+    with new_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres: PostgresServer) -> Callable[[], AbstractContextManager[str]]:
+    """A function that makes such a database, for those that keep it longer than a test."""
+    return partial(new_database, postgres)
+
+
+@contextmanager
+def new_database(postgres: PostgresServer) -> Iterator[str]:
     database = f"test_{os.getpid()}_{next(DATABASES)}"
     name = sql.Identifier(database)
     with administration(postgres) as connection:  # of the two strategies the faster one: 25 ms
@@ -96,3 +122,78 @@ def administration(postgres: PostgresServer) -> psycopg.Connection:
     if not postgres.running:
         postgres.start()
     return psycopg.connect(postgres.url(), autocommit=True)
+
+
+class Platform:
+    """What the platform does with an open app, below `call`: ids, keys, roles and query strings of its choice."""
+
+    def __init__(self, opened: OpenApp) -> None:
+        self.dispatcher: Dispatcher = opened._dispatcher
+
+    def submit(self, function: str, arguments: str | bytes = b"{}", **options: Any) -> "Pending":
+        body = arguments.encode() if isinstance(arguments, str) else arguments
+        roles = frozenset(options.pop("roles", {"admin"}))
+        call = Call(options.pop("id", None) or new_id(), function, body, "tester", roles, **options)
+        pending = Pending(call)
+        self.dispatcher.submit(call, pending.reply)
+        return pending
+
+    def run(self, function: str, arguments: str | bytes = b"{}", **options: Any) -> Outcome:
+        return self.submit(function, arguments, **options).outcome()
+
+
+class Pending:
+    """A call that was submitted."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._arrived = threading.Event()
+        self._outcome: Outcome | None = None
+
+    def reply(self, call: Call, outcome: Outcome) -> None:
+        assert self._outcome is None, "answered twice"
+        self._outcome = outcome
+        self._arrived.set()
+
+    def outcome(self) -> Outcome:
+        assert self._arrived.wait(WAIT_SECONDS), f"{self.call.function} was not answered"
+        assert self._outcome is not None
+        return self._outcome
+
+
+@pytest.fixture(scope="session")
+def platform() -> Callable[[OpenApp], Platform]:
+    """A function that gives the platform's way into an open app."""
+    return Platform
+
+
+@pytest.fixture(scope="session")
+def together() -> Callable[..., list[Any]]:
+    """Run a function once for each item, all in threads of their own at the same time; results in order."""
+
+    def run(function: Callable[[Any], Any], items: Any) -> list[Any]:
+        given = list(items)
+        barrier = threading.Barrier(len(given))
+
+        def one(item: Any) -> Any:
+            barrier.wait(WAIT_SECONDS)
+            try:
+                return function(item)
+            except apiary.Error as error:
+                return error
+
+        with ThreadPoolExecutor(len(given)) as pool:
+            return list(pool.map(one, given, timeout=WAIT_SECONDS))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def promptly() -> Callable[[Callable[[], Any]], Any]:
+    """Run something that must not hang, in a thread; raises what it raises."""
+
+    def run(function: Callable[[], Any]) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(function).result(WAIT_SECONDS)
+
+    return run

@@ -7,9 +7,12 @@ from typing import Protocol
 
 from apiary.engine.protocol import LAST_ATTEMPT, Committed
 from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, stopped
-from apiary.runtime.errors import DatabaseUnavailable, Duplicate, Error, Stopped
+from apiary.runtime.errors import DatabaseUnavailable, Duplicate, Error, Stopped, WrongArguments
 from apiary.runtime.session import Call, Outcome, Queued, Record, Session
 from apiary.runtime.transaction import Notes, now_microseconds
+
+
+MAX_KEY_BYTES = 2000
 
 
 class BatchSession(Session, Protocol):
@@ -75,8 +78,11 @@ class Batch:
         started = now_microseconds()
         try:
             if call.key is not None or call.attempt > 1:
+                _check_key(call.key)
                 self._look_up(call)
             outcome = perform(self._program, call, session, self._guard)
+        except WrongArguments as error:
+            return Outcome(error=problem_of(call, error), cause=error)
         except Duplicate:
             outcome = self._recorded(call)
         except Stopped:
@@ -103,6 +109,16 @@ class Batch:
             return recorded_outcome(record, call, self._program.functions.get(call.function))
         except Error as error:
             return Outcome(error=problem_of(call, error), cause=error)
+
+
+def _check_key(key: str | None) -> None:
+    """`WrongArguments` for an idempotency key that not every database could keep."""
+    try:
+        fits = key is None or ("\0" not in key and len(key.encode()) <= MAX_KEY_BYTES)
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise WrongArguments(f"an idempotency key is text without NUL, of at most {MAX_KEY_BYTES} bytes in UTF-8")
 
 
 def uncommitted(program: Program, call: Call, error: Error) -> tuple[Outcome, Record]:

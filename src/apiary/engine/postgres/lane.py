@@ -50,8 +50,8 @@ class PostgresLane:
             settled = [outcomes.get(id(call), lost.outcome) for call in calls]
             return Committed(settled, done.queued, done.lost, durable=True)
         except Error as error:
-            first = error
-        parts = [self._alone(call, first) for call in calls] + [self._written(record) for record in records]
+            first, shared = error, len(calls) + len(records) > 1
+        parts = [self._alone(call, first, shared) for call in calls] + [self._written(record) for record in records]
         return Committed(
             [outcome for part in parts for outcome in part.outcomes],
             [queued for part in parts for queued in part.queued],
@@ -79,16 +79,17 @@ class PostgresLane:
         """Run and commit once; an `Error` says that nothing of it was kept, or that this is not known."""
         raise NotImplementedError
 
-    def _alone(self, call: Call, error: Error) -> Committed:
+    def _alone(self, call: Call, error: Error, shared: bool) -> Committed:
         """Run a call by itself, again and again where other calls or the connection were to blame.
 
-        Its attempts are counted, so that each looks first whether one before it has committed.
+        `shared`: the error was that of a batch, so perhaps another call's. Attempts are counted where one of them may
+        have committed, so that the next looks first.
         """
         seconds = self._program.find(call.function).function.options.timeout if self._known(call) else 1.0
         deadline = time.monotonic() + seconds
         failed = 0
         while True:
-            if isinstance(error, ConstraintViolated):
+            if isinstance(error, ConstraintViolated) and not shared:
                 outcome, record = uncommitted(self._program, call, error)
                 written = not self._written(record).lost
                 return Committed([outcome if written else gave_up(call, error)], durable=True)
@@ -97,7 +98,9 @@ class PostgresLane:
                 return Committed([gave_up(call, error)], durable=True)
             time.sleep(wait or 0.0)
             failed += 1
-            call = replace(call, attempt=call.attempt + 1)
+            shared = False
+            if wait is not None:
+                call = replace(call, attempt=call.attempt + 1)
             try:
                 return self._attempt((call,), ())
             except Error as again:

@@ -15,8 +15,8 @@ from apiary.runtime.errors import (
 
 CONSTRAINTS = {
     apsw.SQLITE_CONSTRAINT_UNIQUE: "unique",
-    apsw.SQLITE_CONSTRAINT_PRIMARYKEY: "primary key",
-    apsw.SQLITE_CONSTRAINT_ROWID: "primary key",
+    apsw.SQLITE_CONSTRAINT_PRIMARYKEY: "unique",
+    apsw.SQLITE_CONSTRAINT_ROWID: "unique",
     apsw.SQLITE_CONSTRAINT_FOREIGNKEY: "foreign key",
     apsw.SQLITE_CONSTRAINT_NOTNULL: "not null",
     apsw.SQLITE_CONSTRAINT_CHECK: "check",

@@ -124,10 +124,22 @@ class SqliteSession:
         for row in given:
             if row.keys() != statement.names:
                 raise _wrong_names(sql, statement.names, row)
+        self._step(SQL["savepoint_many"])
+        try:
+            changed = self._each(sql, given)
+        except BaseException:
+            if self.connection.in_transaction:
+                self._step(SQL["undo_many"])
+                self._step(SQL["release_many"])
+            raise
+        self._step(SQL["release_many"])
+        return changed
+
+    def _each(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> int:
         changed = 0
         run, changes = self._run, self.connection.changes
         try:
-            for row in given:
+            for row in rows:
                 run(sql, row).fetchall()
                 changed += changes()
         except (apsw.Error, OverflowError, UnicodeEncodeError) as error:

@@ -75,6 +75,16 @@ release apiary_nested;
 -- name: undo_nested
 rollback to apiary_nested;
 
+-- A statement that runs once for each of many rows is undone as one.
+-- name: savepoint_many
+savepoint apiary_many;
+
+-- name: release_many
+release apiary_many;
+
+-- name: undo_many
+rollback to apiary_many;
+
 -- Preparing a statement trusts the schema that the connection knows; running one makes it look, and load it again.
 -- name: load_schema
 select 1 from sqlite_schema limit 0;

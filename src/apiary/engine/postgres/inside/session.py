@@ -66,10 +66,8 @@ class InsideSession(PostgresSession):
         return Result(shape, rows, len(rows), self._convert_rows)
 
     def _run_many(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> int:
-        changed = 0
-        for values in rows:
-            changed += self._run(statement, values).rowcount
-        return changed
+        with plpy.subtransaction():
+            return sum(self._run(statement, values).rowcount for values in rows)
 
     def _prepare(self, statement: Statement) -> Plan:
         """Let the server infer the types of the parameters, and prepare with those."""
