@@ -24,15 +24,27 @@ from apiary.runtime.transaction import now_microseconds
 MIGRATION_LOCK_SECONDS = 10
 
 
+WRITERS = 4
+READERS = 2
+
+
 class PostgresEngine:
     """One app in PostgreSQL. `recording=False` leaves out the records (and so exactly-once), to measure their cost."""
 
     dialect = "postgresql"
-    writers = 4
-    readers = 2
     max_batch = 16
 
-    def __init__(self, target: Target, convert_rows: Convert, *, recording: bool = True) -> None:
+    def __init__(
+        self,
+        target: Target,
+        convert_rows: Convert,
+        *,
+        recording: bool = True,
+        writers: int = WRITERS,
+        readers: int = READERS,
+    ) -> None:
+        self.writers = writers
+        self.readers = readers
         self._target = target
         self._convert_rows = convert_rows
         self._recording = recording

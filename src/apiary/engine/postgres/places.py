@@ -24,7 +24,7 @@ class PostgresPlaces:
         self.description = f"data in {self._installer.description}; functions run {where}"
 
     def registry(self, convert_rows: Convert) -> PostgresEngine:
-        return PostgresEngine(self._installer.registry(), convert_rows)
+        return PostgresEngine(self._installer.registry(), convert_rows, writers=1, readers=1)
 
     def make(self, app: str, source: Source) -> dict[str, Any]:
         target = self._installer.app(app)
