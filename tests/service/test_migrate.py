@@ -1,8 +1,11 @@
 """Deploys that migrate for long: no request fails, whatever is killed meanwhile, and schema and code stay together."""
 
+import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -244,6 +247,17 @@ def test_no_request_fails_while_a_deploy_migrates_for_seconds(grow):
     assert load.slowest_read < 1.5
     assert grow.state() == ("new", True)
     assert grow.registered() == [True, False]
+
+
+def test_a_long_migration_is_told_by_the_server_and_to_who_deploys(grow, tools):
+    app = tools.write_app(grow.folder, files("new", long_migration(3)))
+    command = [sys.executable, "-m", "apiary", "deploy", str(app), "--url", grow.server.url, "--key", tools.KEY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    version = json.loads(done.stdout)["version"]
+    applies = f"grow {version} applies 002-bigger.sql; calls that write wait until that is done"
+    assert f"{applies} (" in done.stderr
+    assert applies in grow.server.text()
+    assert f"grow {version} serves; applied: 002-bigger.sql" in grow.server.text()
 
 
 def test_no_request_fails_where_a_long_migration_is_refused(grow):

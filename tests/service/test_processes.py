@@ -3,16 +3,18 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from apiary.bundle import make_bundle, unpack
+from apiary.events import Event, Migrating
 from apiary.platform import process
 from apiary.platform.hosts import AppHosts
 from apiary.platform.messages import Invoke, Start
 from apiary.platform.process import HostProcess
-from apiary.runtime.errors import BundleRefused
+from apiary.runtime.errors import BundleRefused, Unavailable
 from apiary.runtime.ids import new_id
 
 APP = """
@@ -32,6 +34,7 @@ def slow(tx: Transaction, seconds: float) -> int:
 def quick(tx: Transaction) -> int:
     return 2
 """
+ENDLESS = "insert into t with recursive n (x) as (select 1 union all select x + 1 from n) select count(*) from n;"
 
 
 @pytest.fixture
@@ -48,11 +51,11 @@ def invoke(function: str, arguments: bytes = b"{}") -> Invoke:
     return Invoke(new_id(), function, arguments, "tester", ("admin",))
 
 
-def hosts_of(start: Start) -> AppHosts:
+def hosts_of(start: Start, emit: Callable[[Event], None] = lambda event: None) -> AppHosts:
     async def prepare(version: str) -> Start:
         return start
 
-    return AppHosts("one", prepare, lambda event: None, 100)
+    return AppHosts("one", prepare, emit, 100)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
@@ -72,8 +75,7 @@ def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
 
 def test_a_migration_that_hangs_is_given_up(monkeypatch, start, tools):
     monkeypatch.setattr(process, "MIGRATE_SECONDS", 0.5)
-    endless = "insert into t with recursive n (x) as (select 1 union all select x + 1 from n) select count(*) from n;"
-    tools.write_app(Path(start.code), {"migrations/002-endless.sql": endless})
+    tools.write_app(Path(start.code), {"migrations/002-endless.sql": ENDLESS})
 
     async def migrate() -> None:
         hosts = hosts_of(start)
@@ -81,6 +83,34 @@ def test_a_migration_that_hangs_is_given_up(monkeypatch, start, tools):
             await hosts.take_over(await hosts.load("v"), lambda host: asyncio.sleep(0))
         assert hosts.active is hosts.migrating is None
         await hosts.close()
+
+    asyncio.run(migrate())
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+def test_a_server_that_stops_waits_for_no_migration(start, how):
+    """And nobody knows then whether it was applied: it is no `BundleRefused`."""
+
+    async def migrate() -> None:
+        migrating = asyncio.Event()
+        hosts = hosts_of(start, lambda event: migrating.set() if isinstance(event, Migrating) else None)
+        await hosts.switch(await hosts.start("v"))
+        Path(start.code, "migrations/002-endless.sql").write_text(ENDLESS)
+        new = await hosts.load("v")
+        taking = asyncio.ensure_future(hosts.take_over(new, lambda host: asyncio.sleep(0)))
+        await asyncio.wait_for(migrating.wait(), 20)
+        quick = hosts.call(invoke("quick"))
+        if how == "cancel":
+            taking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(taking, 20)
+            assert (await asyncio.wait_for(quick, 20)).output == b"2"
+        await asyncio.wait_for(hosts.close(), 20)
+        if how == "close":
+            with pytest.raises(Unavailable, match="the server is stopping"):
+                await asyncio.wait_for(taking, 20)
+            assert (await asyncio.wait_for(quick, 20)).output == b"2" or b"stopping" in quick.result().error
+        assert new.ended
 
     asyncio.run(migrate())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -26,7 +27,7 @@ from apiary.gateway.openapi import document
 from apiary.gateway.wire import Disconnected, problem_body, problem_headers, read_body
 from apiary.platform.hosts import AppHosts
 from apiary.platform.platform import Caller, Platform
-from apiary.platform.process import resident_bytes
+from apiary.platform.process import HostProcess, resident_bytes
 from apiary.runtime.errors import Error, Forbidden, InternalError, MethodNotAllowed, NotFound, WrongArguments
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -211,6 +212,7 @@ def _described(hosts: AppHosts) -> dict[str, Any]:
         "app": hosts.app,
         "version": hosts.version,
         "functions": {name: function["kind"] for name, function in hosts.manifest.get("functions", {}).items()},
+        "migrating": _migrating(hosts.migrating),
         "hosts": [
             {
                 "version": host.version,
@@ -222,6 +224,13 @@ def _described(hosts: AppHosts) -> dict[str, Any]:
             for host, state in running
         ],
     }
+
+
+def _migrating(host: HostProcess | None) -> dict[str, Any] | None:
+    if host is None or host.migrating_since is None:
+        return None
+    seconds = time.monotonic() - host.migrating_since
+    return {"version": host.version, "migrations": host.pending, "seconds": seconds}
 
 
 def _page(folder: Path, path: str) -> Path | None:
