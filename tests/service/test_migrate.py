@@ -283,6 +283,17 @@ def test_a_transaction_that_runs_when_the_deploy_begins_ends_on_its_version(grow
     assert grow.state() == ("new", True)
 
 
+def test_a_transaction_of_a_version_before_the_last_ends_before_the_migration(grow, tools):
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(grow.call, "put_after", key="slow", seconds=3)
+        tools.eventually(lambda: grow.server.hosts("grow")[0]["in_flight"] == 1)
+        assert grow.deploy(files("middle")).status_code == 201
+        assert {host["state"] for host in grow.server.hosts("grow")} == {"serving", "draining"}
+        assert grow.deploy(files("new", BIGGER)).status_code == 201
+        assert slow.result() == "old"
+    assert grow.state() == ("new", True)
+
+
 def test_calls_that_waited_together_are_not_refused_for_waiting_for_each_other(grow):
     """Together they take seconds, each may wait for half a second."""
     keys = [f"crowd-{number}" for number in range(200)]

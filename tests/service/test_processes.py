@@ -11,10 +11,10 @@ import pytest
 from apiary.bundle import make_bundle, unpack
 from apiary.events import Event, Migrating
 from apiary.platform import process
-from apiary.platform.hosts import AppHosts
+from apiary.platform.hosts import AppHosts, MigrationUnknown
 from apiary.platform.messages import Invoke, Start
 from apiary.platform.process import HostProcess
-from apiary.runtime.errors import BundleRefused, Unavailable
+from apiary.runtime.errors import BundleRefused
 from apiary.runtime.ids import new_id
 
 APP = """
@@ -67,7 +67,7 @@ def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
         host = HostProcess("v")
         with pytest.raises(BundleRefused, match="load"):
             await host.start(start)
-        await asyncio.wait_for(host._ended.wait(), 5)
+        await asyncio.wait_for(host.wait_for_end(), 5)
         return host.pid
 
     assert not os.path.exists(f"/proc/{asyncio.run(begin())}")
@@ -89,8 +89,6 @@ def test_a_migration_that_hangs_is_given_up(monkeypatch, start, tools):
 
 @pytest.mark.parametrize("how", ["close", "cancel"])
 def test_a_server_that_stops_waits_for_no_migration(start, how):
-    """And nobody knows then whether it was applied: it is no `BundleRefused`."""
-
     async def migrate() -> None:
         migrating = asyncio.Event()
         hosts = hosts_of(start, lambda event: migrating.set() if isinstance(event, Migrating) else None)
@@ -107,7 +105,7 @@ def test_a_server_that_stops_waits_for_no_migration(start, how):
             assert (await asyncio.wait_for(quick, 20)).output == b"2"
         await asyncio.wait_for(hosts.close(), 20)
         if how == "close":
-            with pytest.raises(Unavailable, match="the server is stopping"):
+            with pytest.raises(MigrationUnknown, match="the server is stopping"):
                 await asyncio.wait_for(taking, 20)
             assert (await asyncio.wait_for(quick, 20)).output == b"2" or b"stopping" in quick.result().error
         assert new.ended
@@ -124,7 +122,7 @@ def test_a_host_that_died_after_its_commit_had_migrated(start):
         assert host.pending == ("001-t.sql",)
         await host.migrate()
         host.kill("of the test")
-        await host._ended.wait()
+        await host.wait_for_end()
         other = await hosts._after_death(host)
         assert other.migrated == host.pending
         assert other.pending == ()
@@ -192,7 +190,7 @@ def test_a_host_that_is_silent_holds_no_deploy_up(monkeypatch, start, tools, mom
         assert await asyncio.wait_for(taking, 20) == ("002-more.sql",)
         assert (await asyncio.wait_for(quick, 20)).output == b"2"
         assert hosts.active is new
-        await asyncio.wait_for(asyncio.gather(old._ended.wait(), *hosts._tasks), 20)
+        await asyncio.wait_for(asyncio.gather(old.wait_for_end(), *hosts._tasks), 20)
         await hosts.close()
 
     asyncio.run(call())

@@ -20,7 +20,7 @@ from apiary.embedded import OpenApp
 from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.events import Event, Watcher
 from apiary.platform import locks, packages
-from apiary.platform.hosts import AppHosts
+from apiary.platform.hosts import AppHosts, MigrationUnknown
 from apiary.platform.messages import Start
 from apiary.platform.process import HostProcess
 from apiary.platform.registry import Code, Deployment, Key, Version, digest_of, registry
@@ -215,7 +215,9 @@ class Platform:
                 raise
         try:
             return await hosts.take_over(host, activate)
-        except BundleRefused:
+        except MigrationUnknown:
+            raise
+        except Error:
             with suppress(Error):
                 await self._ask("forget", app=hosts.app)
             raise

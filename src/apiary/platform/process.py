@@ -222,6 +222,10 @@ class HostProcess(asyncio.Protocol):
         if self._ended.is_set():
             on_end(self)
 
+    async def wait_for_end(self) -> None:
+        """Wait until the process is gone."""
+        await self._ended.wait()
+
     def stuck(self) -> dict[bytes, float]:
         """The calls that its threads were running, none of which can have committed: when each was to end."""
         return dict(read_slots(self._recorder))
