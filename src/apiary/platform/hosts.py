@@ -32,7 +32,15 @@ MAX_SHARED_DEATHS = 6
 MAX_ATTEMPTS = 10
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 1.0
+EXCUSE_FACTOR = 4.0
+"""Of the length of a hold. What has come in that time is caught up with by then, where a fifth of the time was free."""
 MAX_EXCUSE_SECONDS = 60.0
+
+
+class MigrationUnknown(Unavailable):
+    """A deploy was cut off, and whether it had migrated is not known; the server finds out when it starts again."""
+
+    hint = "deploy again, or restart the server"
 
 
 class AppHosts:
@@ -115,10 +123,11 @@ class AppHosts:
     async def take_over(self, host: HostProcess, activate: Callable[[HostProcess], Awaitable[None]]) -> tuple[str, ...]:
         """Let a host that was loaded migrate and, after `activate`, serve; returns the migrations that it applied.
 
-        Where that fails, the version before serves on. `BundleRefused`: for certain, no migration was applied.
+        Where that fails, the version before serves on. `MigrationUnknown` where the migrations may have been applied.
         """
         try:
             if host.pending:
+                await asyncio.gather(*(old.wait_for_end() for old in self.draining))
                 await self._hold()
                 host = await self._migrated(host)
             await activate(host)
@@ -137,7 +146,8 @@ class AppHosts:
             old = self._serve(host)
             self._let_go()
             if old is None:
-                await self._run_queue(host)
+                with suppress(Error):  # it is gone, and whoever takes its place runs the queue
+                    await self._run_queue(host)
             else:
                 self.draining.add(old)
                 await self._hand_over(old, host)
@@ -217,7 +227,7 @@ class AppHosts:
     async def _excuse(self, host: HostProcess) -> None:
         """The calls that waited come all at once. To wait for each other is not their fault either."""
         with suppress(Error):
-            await host.excuse(min(time.monotonic() - self._held_since, MAX_EXCUSE_SECONDS))
+            await host.excuse(min(EXCUSE_FACTOR * (time.monotonic() - self._held_since), MAX_EXCUSE_SECONDS))
 
     def _let_go(self) -> None:
         held, self._held = self._held, None
@@ -244,11 +254,11 @@ class AppHosts:
         """Find out whether a host had migrated that died in the middle, by loading another one."""
         why = f"the host ended while it migrated: {host.reason}"
         if self._closed:
-            raise Unavailable(why)
+            raise MigrationUnknown(why)
         try:
             other = await self.load(host.version)
         except Error as error:
-            raise Unavailable(f"{why}; and another one does not load: {error.message}") from error
+            raise MigrationUnknown(f"{why}; and another one does not load: {error.message}") from error
         if other.pending:
             await other.stop()
             raise BundleRefused(why, hint="nothing of this deploy was kept; deploy again")
@@ -274,7 +284,7 @@ class AppHosts:
     async def _drain(self, old: HostProcess) -> None:
         await old.stop()
         self.draining.discard(old)
-        if self.active is not None and not self._closed:
+        if self.active is not None and self._held is None and not self._closed:
             with suppress(Error):
                 await self._run_queue(self.active)
 
