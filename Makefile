@@ -13,7 +13,7 @@ UPGRADE ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types bench lock clean
+.PHONY: help demo test lint types bench lock clean programs
 
 help: ## List the commands.
 	@grep -E '^[a-z]+:.* ## ' Makefile | sed -E 's/^([a-z]+):.* ## (.*)/  make \1\t\2/' | expand -t 16
@@ -21,8 +21,12 @@ help: ## List the commands.
 demo: $(VENV)/.installed-run ## Start a server, deploy examples/shop to it and go shopping over HTTP.
 	@$(BIN)/python examples/shop/tour.py
 
-test: lint types ## Run everything that has to pass: style, types, layers, all tests.
+test: programs lint types ## Run everything that has to pass: style, types, layers, all tests.
 	$(BIN)/python -m pytest
+
+# Looked for each time, because packages come and go without make.
+programs: $(VENV)/.installed-test $(VENV)/.installed-bench
+	@$(BIN)/python -m bench.provision wrk chromium chromedriver $(if $(APIARY_TEST_POSTGRES),,postgresql)
 
 lint: $(VENV)/.installed-test ## Check style, formatting and layers.
 	$(BIN)/ruff check

@@ -63,7 +63,8 @@ def statements(app: str) -> ModuleType:
 def prepare(database: apsw.Connection, workload: Workload, sql: ModuleType) -> None:
     database.execute(PRAGMAS)
     for migration in sorted((APPS / workload.app / "migrations").glob("*.sql")):
-        database.execute(migration.read_text())
+        if not migration.match("*.postgresql.sql"):
+            database.execute(migration.read_text())
     for load in workload.load:
         with database:
             for text in LOADING[load.function](sql):

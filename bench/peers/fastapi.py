@@ -19,6 +19,14 @@ DATA = Path(__file__).parent / "fastapi_data"
 ROOT = Path(__file__).parent.parent.parent
 WORKER_CANDIDATES = (1, 2)
 POOL_SIZE = 10  # asyncpg's default, for each worker
+DATABASE = "bench"
+SETTINGS = {
+    "shared_buffers": "256MB",
+    "effective_cache_size": "1GB",
+    "max_wal_size": "2GB",
+    "max_connections": "100",
+    "random_page_cost": "1.1",
+}
 
 
 class FastAPIPostgres:
@@ -31,7 +39,8 @@ class FastAPIPostgres:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fastapi-", dir=folder))
         self.log = folder / f"{self.folder.name}.log"
-        self.postgres = Postgres(folder)
+        folder.chmod(folder.stat().st_mode | 0o011)  # the database's user walks through to its own folder
+        self.postgres = Postgres(folder, folder / f"{self.folder.name}-postgres.log", SETTINGS)
         self.port = free_port()
         self.workers = WORKER_CANDIDATES[0]
         self.trials: dict[int, float] = {}
@@ -39,7 +48,8 @@ class FastAPIPostgres:
 
     def set_up(self, workload: Workload) -> None:
         self.postgres.start()
-        self.postgres.psql("bench", (DATA / f"{workload.app}.sql").read_text())
+        self.postgres.psql("postgres", f"create database {DATABASE}")
+        self.postgres.psql(DATABASE, (DATA / f"{workload.app}.sql").read_text())
         self.launch()
         self.wait()
 
@@ -57,7 +67,7 @@ class FastAPIPostgres:
             self.wait()
 
     def launch(self) -> None:
-        environment = {"BENCH_DSN": self.postgres.dsn, "BENCH_POOL_SIZE": str(POOL_SIZE)}
+        environment = {"BENCH_DSN": self.postgres.url(DATABASE), "BENCH_POOL_SIZE": str(POOL_SIZE)}
         self.server = Server([sys.executable, "-m", "uvicorn", *self.options()], self.log, environment, ROOT)
 
     def options(self) -> list[str]:
@@ -74,10 +84,9 @@ class FastAPIPostgres:
             self.server.stop()
 
     def processes(self) -> Mapping[str, list[int]]:
-        database = self.postgres.server
         return {
             "service": tree(self.server.pid) if self.server is not None else [],
-            "postgres": tree(database.pid) if database is not None else [],
+            "postgres": self.postgres.pids(),
         }
 
     def settings(self) -> Mapping[str, str]:
@@ -92,5 +101,5 @@ class FastAPIPostgres:
 
     def tear_down(self) -> None:
         self.halt()
-        self.postgres.stop()
+        self.postgres.remove()
         shutil.rmtree(self.folder, ignore_errors=True)

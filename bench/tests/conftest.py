@@ -1,30 +1,15 @@
-"""Fixtures of the harness's own tests, and the marker of those that need a peer's database server.
+"""Fixtures of the harness's own tests."""
 
-`pytest bench -m bench_peer` runs the marked ones; they install PostgreSQL when it is missing.
-"""
-
-import shutil
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bench import provision
 from bench.process import Server, free_port, wait_for_port
 
 ROOT = Path(__file__).parent.parent.parent
-MARKER = "bench_peer"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"{MARKER}: needs a peer's servers (PostgreSQL); run with -m {MARKER}")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if MARKER in config.getoption("markexpr"):
-        return
-    for item in items:
-        if item.get_closest_marker(MARKER):
-            item.add_marker(pytest.mark.skip(reason=f"needs PostgreSQL; run with -m {MARKER}"))
 
 
 @pytest.fixture
@@ -39,10 +24,15 @@ def responder(tmp_path: Path) -> Iterator[int]:
         server.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wrk() -> str:
-    """The path of wrk; the test is skipped where it is not installed (a bench run installs it)."""
-    path = shutil.which("wrk")
-    if path is None:
-        pytest.skip("wrk is not installed")
-    return path
+    """The path of wrk."""
+    return provision.wrk()
+
+
+@pytest.fixture(scope="session")
+def local_postgres() -> Path:
+    """The folder of PostgreSQL's programs; nothing is installed where the tests were given a server elsewhere."""
+    if os.environ.get("APIARY_TEST_POSTGRES") and provision.newest_postgres() is None:
+        pytest.skip("APIARY_TEST_POSTGRES is set, and PostgreSQL is not installed here")
+    return provision.postgres_bin()

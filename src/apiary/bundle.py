@@ -9,18 +9,19 @@ import os
 import re
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from apiary.runtime.call import user_traceback
 from apiary.runtime.declaration import App
-from apiary.runtime.errors import BundleRefused, Error, PayloadTooLarge
+from apiary.runtime.errors import BundleRefused, Error, MigrationRefused, PayloadTooLarge
 
 MAX_BUNDLE_BYTES = 32 * 1024 * 1024
 SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "tests", "dist", "build"}
 SKIPPED_FILES = (".pyc", ".pyo", ".db", ".db-wal", ".db-shm")
 REQUIREMENTS = "requirements.txt"
+DIALECTS = {"sqlite", "postgresql"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +140,18 @@ def load_from(path: Path) -> App:
     return app
 
 
-def read_migrations(folder: Path) -> list[Migration]:
-    """The migrations in a folder, in the order of their numbers: `001-name.sql`, `002-…`."""
+def read_migrations(folder: Path, dialect: str) -> list[Migration]:
+    """The migrations in a folder, in the order of their numbers: `001-name.sql`, `002-…`.
+
+    `001-name.sqlite.sql` and `001-name.postgresql.sql` are for one kind of database each; the others leave them out.
+    """
     if not folder.is_dir():
         return []
     found: dict[int, Migration] = {}
     for file in sorted(folder.glob("*.sql")):
         number = migration_number(file.name)
+        if file.suffixes[-2:-1] and file.suffixes[-2][1:] in DIALECTS - {dialect}:
+            continue
         if number in found:
             raise BundleRefused(f"two migrations have the number {number}: {found[number].name}, {file.name}")
         try:
@@ -162,6 +168,24 @@ def migration_number(name: str) -> int:
     if number is None:
         raise BundleRefused(f"the migration {name} has no number", hint="name it like 001-create-items.sql")
     return int(number[0])
+
+
+def migrations_to_apply(migrations: Sequence[Migration], applied: Mapping[str, str]) -> list[Migration]:
+    """Those that are new, in order; `MigrationRefused` where one was changed, or comes before one that was applied."""
+    for migration in migrations:
+        if applied.get(migration.name, migration.checksum) != migration.checksum:
+            raise MigrationRefused(
+                f"the migration {migration.name} was changed after it had been applied",
+                hint="put it back as it was, and write the change as a new migration",
+            )
+    new = [migration for migration in migrations if migration.name not in applied]
+    last = max(applied, key=migration_number, default="")
+    if new and last and migration_number(new[0].name) <= migration_number(last):
+        raise MigrationRefused(
+            f"the migration {new[0].name} does not come after {last}, which is applied already",
+            hint="give it a higher number",
+        )
+    return new
 
 
 def _files(folder: Path, module: str) -> Iterator[tuple[str, Path]]:

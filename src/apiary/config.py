@@ -10,6 +10,7 @@ from apiary.runtime.errors import DeclarationError
 
 DEFAULT_FOLDER = ".apiary"
 SQLITE = "sqlite:///"
+POSTGRESQL = ("postgresql://", "postgres://")
 
 
 class ConfigurationError(DeclarationError):

@@ -9,10 +9,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from apiary.bundle import load_app, load_from, read_migrations
 from apiary.codec import FunctionCodec, compile_program, convert_rows
-from apiary.config import database_folder, database_path
 from apiary.engine.dispatch import Dispatcher
+from apiary.engine.places import open_here
 from apiary.engine.protocol import Engine
-from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.runtime.declaration import App, Function
 from apiary.runtime.errors import DeadlineExceeded, Error, InternalError, RuleBroken, from_problem
 from apiary.runtime.ids import new_id
@@ -33,7 +32,7 @@ class OpenApp:
         self.engine = engine
         self._caller = caller
         self.program = compile_program(app, LOCAL_VERSION)
-        engine.migrate(read_migrations(app.migrations), LOCAL_VERSION)
+        engine.migrate(read_migrations(app.migrations, engine.dialect), LOCAL_VERSION)
         self._dispatcher = Dispatcher(engine, self.program)
         self._dispatcher.backlog.activate()
 
@@ -87,14 +86,14 @@ class OpenApp:
 def open(app: App | str | Path, database: str | None = None) -> OpenApp:
     """Open an app in this process.
 
-    `app`: an `App`, the name of a module that makes one, or a path. `database`: `sqlite:///shop.db`; by default
-    `.apiary/NAME.db` below the current folder.
+    `app`: an `App`, the name of a module that makes one, or a path. `database`: `sqlite:///shop.db`, by default
+    `.apiary/NAME.db` below the current folder; or `postgresql://…`, where the app gets a schema and a role. Functions
+    run in this process, whatever the database.
     """
     if not isinstance(app, App):
         path = Path(app)
         app = load_from(path) if path.exists() else load_app(str(app))
-    path = database_path(database, app.name) if database else database_folder(None) / f"{app.name}.db"
-    return OpenApp(app, SqliteEngine(path, convert_rows))
+    return OpenApp(app, open_here(database, app.name, convert_rows))
 
 
 def _raised(outcome: Outcome) -> Error:

@@ -29,6 +29,15 @@ class CallRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Migrating:
+    """A new version of an app begins to migrate; calls that write wait until it has ended."""
+
+    app: str
+    version: str
+    migrations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Activated:
     """A version of an app began to serve. `migrations` are those that were applied for it."""
 
@@ -48,5 +57,5 @@ class HostDied:
     calls: int
 
 
-Event = CallEnded | CallRefused | Activated | HostDied
+Event = CallEnded | CallRefused | Migrating | Activated | HostDied
 Watcher = Callable[[Event], None]

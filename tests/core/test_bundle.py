@@ -228,11 +228,11 @@ def test_a_module_that_fails_shows_its_own_traceback(tmp_path, monkeypatch):
 def test_migrations_are_read_in_the_order_of_their_numbers(tmp_path):
     for name in ("10-ten.sql", "9-nine.sql", "001.sql", "2_two.sql", "notes.txt"):
         (tmp_path / name).write_text("select 1;\r\n", newline="")
-    found = read_migrations(tmp_path)
+    found = read_migrations(tmp_path, "sqlite")
     assert [migration.name for migration in found] == ["001.sql", "2_two.sql", "9-nine.sql", "10-ten.sql"]
     assert found[0].sql == "select 1;\n"
     assert len({migration.checksum for migration in found}) == 1
-    assert read_migrations(tmp_path / "missing") == []
+    assert read_migrations(tmp_path / "missing", "sqlite") == []
 
 
 @pytest.mark.parametrize(
@@ -247,4 +247,4 @@ def test_migrations_that_cannot_be_ordered_or_read_are_refused(tmp_path, files, 
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BundleRefused, match=message):
-        read_migrations(tmp_path)
+        read_migrations(tmp_path, "sqlite")

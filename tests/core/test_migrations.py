@@ -175,6 +175,25 @@ def test_a_database_that_is_locked_says_so(tmp_path, monkeypatch):
     second.close()
 
 
+def test_what_is_pending_is_told_while_another_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("apiary.engine.sqlite.session.BUSY_MILLISECONDS", 10)
+    first = SqliteEngine(tmp_path / "app.db", convert_rows)
+    first.migrate(files(m1="create table a (x)"), "v1")
+    first._connection.execute("begin immediate")
+    second = SqliteEngine(tmp_path / "app.db", convert_rows)
+    assert second.pending(files(m1="create table a (x)", m2="not yet read", m3="create table c (x)")) == [
+        "2.sql",
+        "3.sql",
+    ]
+    assert second.pending(files(m1="create table a (x)")) == second.pending([]) == []
+    assert second.migrate(files(m1="create table a (x)"), "v2") == []
+    with pytest.raises(MigrationRefused, match=r"1\.sql was changed"):
+        second.pending(files(m1="create table a (x, y)"))
+    first._connection.execute("rollback")
+    first.close()
+    second.close()
+
+
 def test_functions_see_a_schema_that_another_migrated(make_app, engine_app):
     app = make_app("create table t (x integer); insert into t values (1)")
 

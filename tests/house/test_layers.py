@@ -5,6 +5,7 @@ import sys
 # Libraries that one part of the package has to itself: what they offer is put in our words there.
 HOMES = {
     "apsw": "src/apiary/engine",
+    "psycopg": "src/apiary/engine",
     "rich": "src/apiary/cli",
     "typer": "src/apiary/cli",
 }

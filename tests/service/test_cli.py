@@ -402,7 +402,7 @@ def test_dev_follows_the_files(tools, tmp_path, how):
         (folder / "migrations" / "002-more.sql").write_text("create table more (a);")
         change(good)
         tools.eventually(lambda: dev.call("garden", "add_note", text="four").json() < 100)
-        dev.shown("002-more.sql")
+        dev.shown("applied 002-more.sql")
         deploys = len(re.findall(r"garden \w{12} serves", dev.text()))
         for number in range(20):
             dev.call("garden", "add_note", text=str(number))

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import os
 import tarfile
 import threading
 import zipfile
@@ -320,25 +319,3 @@ def test_a_restarted_server_serves_the_active_versions(new_server, write, tools)
     assert server.call("version", app="kept") == "first"
     assert server.call("count", app="kept") == 2
     assert len(list((server.data / "code").iterdir())) == 1
-
-
-def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
-    """In process, since the limit is a minute."""
-    import asyncio
-
-    from apiary.platform import process
-    from apiary.platform.messages import Start
-    from apiary.runtime.errors import BundleRefused
-
-    monkeypatch.setattr(process, "START_SECONDS", 0.5)
-    folder = tools.write_app(tmp_path / "code", {"hangs.py": "import time\ntime.sleep(3600)\n"})
-    start = Start("hangs", "v", str(folder), None, str(tmp_path), 0, True)
-
-    async def begin() -> int:
-        host = process.HostProcess("v")
-        with pytest.raises(BundleRefused, match="load"):
-            await host.start(start)
-        await asyncio.wait_for(host._ended.wait(), 5)
-        return host.pid
-
-    assert not os.path.exists(f"/proc/{asyncio.run(begin())}")

@@ -2,7 +2,7 @@
 
 LOAD = """
     insert into counters (key, value)
-    with recursive numbers (n) as (select :first union all select n + 1 from numbers where n < :last)
+    with recursive numbers (n) as (select cast(:first as integer) union all select n + 1 from numbers where n < :last)
     select n, 0 from numbers
 """
 READ = "select value from counters where key = :key"

@@ -2,9 +2,10 @@
 
 LOAD_ITEMS = """
     insert into items (item_id, name, description, cost, inventory)
-    with recursive numbers (n) as (select :first union all select n + 1 from numbers where n < :last)
+    with recursive numbers (n) as (select cast(:first as integer) union all select n + 1 from numbers where n < :last)
     select n,
-           char(97 + n % 26) || char(97 + n / 26 % 26) ||
+           substr('abcdefghijklmnopqrstuvwxyz', 1 + n % 26, 1) ||
+               substr('abcdefghijklmnopqrstuvwxyz', 1 + n / 26 % 26, 1) ||
                case n % 3 when 0 then ' Candle Holder ' when 1 then ' Hairdryer ' else ' Watch ' end || n,
            'Item ' || n || ' of the catalogue, made to last, and delivered to your door in a plain box.',
            100 + n * 37 % 9900,
@@ -14,7 +15,7 @@ LOAD_ITEMS = """
 LOAD_CARTS = """
     insert into cart (user_id, item_id, quantity, cost)
     with recursive
-        users (u) as (select :first union all select u + 1 from users where u < :last),
+        users (u) as (select cast(:first as integer) union all select u + 1 from users where u < :last),
         lines (l) as (select 1 union all select l + 1 from lines where l < 5)
     select u, item_id, 1 + (u + l) % 3, items.cost
     from users cross join lines join items on item_id = (u * 7919 + l * 31337) % 100000 + 1

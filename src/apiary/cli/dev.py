@@ -13,7 +13,7 @@ from watchfiles import Change, awatch
 from apiary.bundle import locate, make_bundle
 from apiary.cli.output import errors, explain, milliseconds, say
 from apiary.config import Settings, database_folder
-from apiary.events import Activated, CallEnded, Event, HostDied
+from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
 from apiary.gateway.server import run
 from apiary.platform.platform import Caller, Platform
 from apiary.runtime.errors import BundleRefused, Error
@@ -93,6 +93,9 @@ class Session:
         now = datetime.now().astimezone().strftime("%H:%M:%S")
         if isinstance(event, CallEnded):
             self._show_call(event, now)
+        elif isinstance(event, Migrating):
+            names = ", ".join(event.migrations)
+            errors.print(Text(f"{now} {event.app} {event.version} applies {names}", "dim"))
         elif isinstance(event, Activated):
             errors.print(Text(f"{now} {event.app} {event.version} serves", "bold"))
             for name in event.migrations:

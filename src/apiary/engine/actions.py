@@ -55,6 +55,7 @@ class ActionRunner:
         }
         self._lock = threading.Lock()
         self._running: dict[str | bytes, list[tuple[Call, Reply]]] = {}
+        self._begun: set[str | bytes] = set()
         self._closed = False
 
     def submit(self, call: Call, bound: Bound, reply: Reply) -> None:
@@ -70,14 +71,16 @@ class ActionRunner:
             reply(call, _not_run(call))
 
     def close(self) -> None:
-        """Take no more, and wait for those that run: each has its timeout. Those that wait are not run."""
+        """Take no more, and wait for those that run: each has its timeout. Those that wait are not run.
+
+        One that has run is answered when its record is written.
+        """
         with self._lock:
             self._closed = True
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
         with self._lock:
-            left = [item for waiting in self._running.values() for item in waiting]
-            self._running.clear()
+            left = [item for identity in self._running.keys() - self._begun for item in self._running.pop(identity)]
         for call, reply in left:
             reply(call, _not_run(call))
 
@@ -91,8 +94,12 @@ class ActionRunner:
         return True
 
     def _run(self, call: Call, bound: Bound, identity: str | bytes, arrived: float) -> None:
+        with self._lock:
+            self._begun.add(identity)
+
         def settle(outcome: Outcome) -> None:
             with self._lock:
+                self._begun.discard(identity)
                 waiting = self._running.pop(identity, [])
             for _, reply in waiting[:1]:
                 reply(call, outcome)

@@ -1,11 +1,13 @@
 """The dispatcher: takes calls from anywhere, gives each to a lane that may run it, answers when it is durable.
 
-One thread writes, a few read, a pool runs actions. Calls that wait at the same moment travel together, so that they
-share a commit or a snapshot. The queue of calls that transactions left for later is run here too.
+As many threads write as the engine has lanes for, a few read, a pool runs actions. Calls that wait at the same moment
+travel together, so that they share a commit or a snapshot. The queue of calls that transactions left for later is run
+here too.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import deque
@@ -14,11 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
+from zlib import crc32
 
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
 from apiary.engine.deaths import Death, Deaths
 from apiary.engine.durability import Durability
+from apiary.engine.hold import Hold, May
 from apiary.engine.protocol import Committed, Engine, Lane
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
@@ -26,9 +30,7 @@ from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import DatabaseUnavailable, Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 
-MAX_BATCH = 128
 MAX_QUEUED_IN_BATCH = 16
-READERS = 2
 SLOW_MICROSECONDS = 5_000
 RECORDS_WAIT_SECONDS = 0.01
 MAX_RECORDS_WAITING = 10_000
@@ -54,6 +56,9 @@ class Recording:
     written: Callable[[bool], None]
 
 
+Jobs = SimpleQueue[Job | None]
+
+
 class Dispatcher:
     """Runs the calls of one program on one engine.
 
@@ -77,30 +82,36 @@ class Dispatcher:
         self._observe = observe
         self._broken = broken
         self._watchdog = watchdog or Watchdog()
-        self._to_write: SimpleQueue[Job | Recording | None] = SimpleQueue()
+        self._to_write: list[Jobs] = [SimpleQueue() for _ in range(engine.writers)]
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
         self._records: deque[Record] = deque()
+        self._recordings: deque[Recording] = deque()
         self._nudged = False
+        self._hold = Hold()
+        self._give_back: Callable[[Call], None] = lambda call: None
+        self._excused_until = 0.0
         self._closing = False
         self._readers_ended = False
         self._closed = False
-        self.backlog = Backlog(engine.queued, lambda: self._to_write.put(None))
-        self._actions = ActionRunner(engine, program, self._write_down, self._watchdog.noting)
-        self._deaths = Deaths(engine, program, self._write_down, self._observe)
+        self.backlog = Backlog(engine.queued, self._nudge_writers)
+        self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
+        self._deaths = Deaths(engine, program, self._record, self._observe)
         self._durability = Durability(engine.sync, broken)
-        self._threads = [self._start(self._write, engine.writer)]
-        self._threads += [self._start(self._read, engine.reader) for _ in range(READERS)]
+        self._writers = [self._start(partial(self._write, queue), engine.writer) for queue in self._to_write]
+        self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
 
     def submit(self, call: Call, reply: Reply) -> None:
         """Run a call. `reply` gets its outcome, from another thread, once that is durable."""
         bound = self.program.functions.get(call.function)
         kind = bound.function.kind if bound else None
-        if bound is not None and kind is Kind.ACTION:
+        if kind is Kind.ACTION and self._hold.may is not May.ALL:
+            self._return(call)
+        elif bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(Job(call, bound, reply))
         else:
-            self._to_write.put(Job(call, bound, reply))
+            self._lane_of(call, bound).put(Job(call, bound, reply))
         if self._closed:
             self._refuse_rest()
 
@@ -109,24 +120,66 @@ class Dispatcher:
         self._deaths.count(list(deaths))
         self.backlog.activate(except_for)
 
+    def hold(self, give_back: Callable[[Call], None]) -> None:
+        """Let the batches that run end, and run nothing more but queries; returns when nothing is written any more.
+
+        The calls that wait, and those that come, are handed to `give_back`, from another thread: they have not run.
+        The queue is left. Records of what has run elsewhere (actions, queries) wait.
+        """
+        self.backlog.deactivate()
+        self._give_back = give_back
+        self._hold.change(May.NOTHING)
+
+    def resume(self) -> None:
+        """End a hold. The queue is not run before it is activated again."""
+        self._hold.change(May.ALL)
+        self._nudge_writers()
+
+    def retire(self) -> None:
+        """End a hold for records only: calls are given back for good, because another process runs them now."""
+        self._hold.change(May.RECORDS)
+        self._nudge_writers()
+
+    def excuse(self, seconds: float) -> None:
+        """Refuse nobody for having waited, for so long: calls come in a crowd that had to wait elsewhere."""
+        self._excused_until = time.monotonic() + seconds
+
     def close(self) -> None:
         """Finish what was submitted, then end the threads. What is submitted later is refused."""
+        if self._hold.may is May.NOTHING:
+            self.retire()
         self.backlog.close()
         self._actions.close()
         self._closing = True
         self._to_read.put(None)
-        for thread in self._threads[1:]:
+        for thread in self._readers:
             thread.join()
         self._readers_ended = True
-        self._to_write.put(None)
-        self._threads[0].join()
+        self._nudge_writers()
+        for thread in self._writers:
+            thread.join()
         self._durability.close()
         self._watchdog.close()
         self._closed = True
         self._refuse_rest()
 
+    def _lane_of(self, call: Call, bound: Bound | None) -> Jobs:
+        """Calls that would collide (one idempotency key, one value of the function's key) meet in one lane."""
+        queues = self._to_write
+        if len(queues) == 1:
+            return queues[0]
+        partition = call.key or partition_of(call, bound)
+        if partition is not None:
+            return queues[crc32(partition.encode()) % len(queues)]
+        return min(queues, key=Jobs.qsize)
+
+    def _nudge_writers(self) -> None:
+        for queue in self._to_write:
+            queue.put(None)
+
     def _refuse_rest(self) -> None:
-        for queue in (self._to_read, self._to_write):
+        queues: list[Jobs | SimpleQueue[Job | None]] = [self._to_read, *self._to_write]
+        for queue in queues:
             with suppress(Empty):
                 while True:
                     item = queue.get_nowait()
@@ -143,7 +196,7 @@ class Dispatcher:
         guard = self._watchdog.guard()
         lane = open_lane(self.program, guard)
         guard.interrupt = lane.interrupt
-        name = f"apiary-{loop.__name__.strip('_')}"
+        name = f"apiary-{open_lane.__name__}"
         thread = threading.Thread(target=self._guarded, args=(loop, lane), name=name, daemon=True)
         thread.start()
         return thread
@@ -156,9 +209,6 @@ class Dispatcher:
             self._broken()
             raise
 
-    def _write_down(self, record: Record, written: Callable[[bool], None]) -> None:
-        self._to_write.put(Recording(record, written))
-
     def _flushed(self, reply: Reply) -> Reply:
         def answer(call: Call, outcome: Outcome) -> None:
             reply(call, outcome)
@@ -166,24 +216,42 @@ class Dispatcher:
 
         return answer
 
-    def _write(self, lane: Lane) -> None:
-        batches = Batches(self._to_write)
+    def _write(self, queue: Jobs, lane: Lane) -> None:
+        """Run what comes to one of the lanes that write. The first also writes the records of what ran elsewhere."""
+        batches = Batches(queue, self.engine.max_batch)
+        first = queue is self._to_write[0]
+        busy = self._hold.lane()
         while True:
-            wait = RECORDS_WAIT_SECONDS if self._records else None
-            items = batches.next(0.0 if self._readers_ended else wait)
-            jobs = [item for item in items if isinstance(item, Job)]
-            recordings = [item for item in items if isinstance(item, Recording)]
-            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, MAX_BATCH - len(jobs)))
-            self._nudged = False
-            records = [self._records.popleft() for _ in range(len(self._records))]
-            if jobs or records or recordings:
-                self._commit(lane, batches, jobs, recordings, records)
-            elif self._readers_ended and not items:
+            soon = first and self._records and self._hold.may is not May.NOTHING
+            jobs = batches.next(0.0 if self._readers_ended else RECORDS_WAIT_SECONDS if soon else None)
+            with busy:
+                idle = not self._write_batch(queue, lane, batches, jobs, self._hold.may)
+            if idle and self._readers_ended and queue.empty():
                 lane.close()
                 return
 
+    def _write_batch(self, queue: Jobs, lane: Lane, batches: Batches, jobs: list[Job], may: May) -> bool:
+        """Write what may be written, with these jobs; returns whether there was anything to do."""
+        returned, jobs = ([], jobs) if may is May.ALL else (jobs, [])
+        for job in returned:
+            self._return(job.call)
+        if may is May.NOTHING:
+            return True
+        if may is May.ALL:
+            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, self.engine.max_batch - len(jobs)))
+        records: list[Record] = []
+        recordings: list[Recording] = []
+        if queue is self._to_write[0]:
+            self._nudged = False
+            records += [self._records.popleft() for _ in range(len(self._records))]
+            recordings += [self._recordings.popleft() for _ in range(len(self._recordings))]
+        if jobs or records or recordings:
+            self._commit(queue, lane, batches, jobs, recordings, records)
+        return bool(returned or jobs or records or recordings)
+
     def _commit(
         self,
+        queue: Jobs,
         lane: Lane,
         batches: Batches,
         jobs: list[Job],
@@ -194,8 +262,16 @@ class Dispatcher:
         records += [recording.record for recording in recordings]
         done = lane.run([job.call for job in jobs], records)
         batches.note(jobs, done.outcomes)
-        answer = partial(self._answer, lane, jobs, done, recordings)
-        self._durability.settle(answer, here=self._to_write.empty())
+        self._settle(lane, jobs, done, recordings, here=queue.empty())
+
+    def _settle(
+        self, lane: Lane, jobs: list[Job], done: Committed, recordings: Sequence[Recording], *, here: bool
+    ) -> None:
+        """Answer at once what is durable already, and the rest when it is."""
+        if done.durable:
+            self._answer(lane, jobs, done, recordings, True)
+        else:
+            self._durability.settle(partial(self._answer, lane, jobs, done, recordings), here=here)
 
     def _answer(
         self, lane: Lane, jobs: list[Job], done: Committed, recordings: Sequence[Recording], durable: bool
@@ -213,9 +289,9 @@ class Dispatcher:
             lane.confirm(done)
 
     def _read(self, lane: Lane) -> None:
-        batches = Batches(self._to_read)
+        batches = Batches(self._to_read, self.engine.max_batch)
         while True:
-            jobs = self._fresh([job for job in batches.next(None) if isinstance(job, Job)])
+            jobs = self._fresh(batches.next(None))
             if self._closing:
                 self._to_read.put(None)
             if not jobs:
@@ -225,19 +301,28 @@ class Dispatcher:
                 continue
             done = lane.run([job.call for job in jobs])
             batches.note(jobs, done.outcomes)
-            if done.durable:
-                self._answer(lane, jobs, done, (), True)
-            else:
-                answer = partial(self._answer, lane, jobs, done, ())
-                self._durability.settle(answer, here=self._to_read.empty())
+            self._settle(lane, jobs, done, (), here=self._to_read.empty())
             self._keep(lane.take_records())
 
     def _keep(self, records: list[Record]) -> None:
         """Hand records of queries to the writer, which writes them with its next commit, or after a short wait."""
         self._records.extend(records[: MAX_RECORDS_WAITING - len(self._records)])
-        if records and not self._nudged:
+        if records:
+            self._nudge_once()
+
+    def _record(self, record: Record, written: Callable[[bool], None]) -> None:
+        """Have the record of an action written; `written` is told whether it was."""
+        self._recordings.append(Recording(record, written))
+        self._nudge_once()
+
+    def _nudge_once(self) -> None:
+        if not self._nudged:
             self._nudged = True
-            self._to_write.put(None)
+            self._to_write[0].put(None)
+
+    def _return(self, call: Call) -> None:
+        self._give_back(call)
+        self._flush()
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []
@@ -258,7 +343,8 @@ class Dispatcher:
         now = time.monotonic()
         fresh = []
         for job in jobs:
-            if job.bound is None or job.call.queued or now - job.arrived < job.bound.function.options.timeout:
+            waited = now - max(job.arrived, self._excused_until)
+            if job.bound is None or job.call.queued or waited < job.bound.function.options.timeout:
                 fresh.append(job)
                 continue
             error = Overloaded(f"{job.call.function} waited {now - job.arrived:.1f} s and was not run; send it again")
@@ -271,24 +357,25 @@ class Dispatcher:
 class Batches:
     """Takes what waits in a queue, together; a function that was slow last time gets a batch of its own."""
 
-    def __init__(self, source: SimpleQueue[Job | Recording | None] | SimpleQueue[Job | None]) -> None:
+    def __init__(self, source: Jobs, most: int) -> None:
         self._source = source
+        self._most = most
         self._slow: set[str] = set()
-        self._held: Job | Recording | None = None
+        self._held: Job | None = None
 
-    def next(self, wait: float | None) -> list[Job | Recording]:
+    def next(self, wait: float | None) -> list[Job]:
         """The next batch; empty when the queue was only nudged, or nothing came within `wait` seconds."""
-        batch: list[Job | Recording] = []
+        batch: list[Job] = []
         held, self._held = self._held, None
         try:
-            item: Job | Recording | None = held or self._source.get(timeout=wait)
+            item = held or self._source.get(timeout=wait)
             while item is not None:
-                slow = isinstance(item, Job) and item.call.function in self._slow
+                slow = item.call.function in self._slow
                 if slow and batch:
                     self._held = item
                     return batch
                 batch.append(item)
-                if slow or len(batch) >= MAX_BATCH:
+                if slow or len(batch) >= self._most:
                     return batch
                 item = self._source.get_nowait()
         except Empty:
@@ -302,6 +389,17 @@ class Batches:
                 self._slow.add(job.call.function)
             elif self._slow:
                 self._slow.discard(job.call.function)
+
+
+def partition_of(call: Call, bound: Bound | None) -> str | None:
+    """The value of the argument that names the partition, as text; `None` where the function or the call has none."""
+    name = bound.function.options.key if bound else None
+    if name is None:
+        return None
+    try:
+        return json.dumps(json.loads(call.input)[name])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _uncertain(call: Call) -> Outcome:

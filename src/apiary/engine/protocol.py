@@ -55,7 +55,22 @@ class Lane(Protocol):
 
 
 class Engine(Protocol):
-    """A database of one app."""
+    """A database of one app.
+
+    `dialect` names its kind of SQL; `writers` and `readers` say how many lanes of each kind it is used best with,
+    `max_batch` how many calls at once.
+    """
+
+    dialect: str
+    writers: int
+    readers: int
+    max_batch: int
+
+    def pending(self, migrations: Sequence[Migration]) -> list[str]:
+        """The names of those that are not applied yet; `MigrationRefused` where one was changed or comes too late.
+
+        Does not wait for another process that writes.
+        """
 
     def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
         """Apply what is new, all or nothing; returns the names. `MigrationRefused` where that cannot be."""

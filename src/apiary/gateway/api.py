@@ -204,6 +204,7 @@ class Api:
 
 def _described(hosts: AppHosts) -> dict[str, Any]:
     running = [(host, "serving") for host in (hosts.active,) if host] + [(host, "draining") for host in hosts.draining]
+    running += [(host, "migrating") for host in (hosts.migrating,) if host]
     return {
         "app": hosts.app,
         "version": hosts.version,

@@ -94,7 +94,7 @@ class Metrics(Collector):
             deaths.add_metric([app], self._deaths.get(app, 0))
             activations.add_metric([app], self._activations.get(app, 0))
             running = [host for host in (hosts.active, *hosts.draining) if host is not None]
-            in_flight.add_metric([app], sum(len(host.in_flight) for host in running))
+            in_flight.add_metric([app], hosts.waiting + sum(len(host.in_flight) for host in running))
             for host in running:
                 memory.add_metric([app, host.version, str(host.pid)], resident_bytes(host.pid))
         yield from (deaths, activations, in_flight, memory)

@@ -17,11 +17,12 @@ import sys
 import threading
 import traceback
 from collections import deque
+from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from apiary.bundle import load_app, read_migrations
+from apiary.bundle import Migration, load_app, read_migrations
 from apiary.codec import compile_program, convert_rows
 from apiary.engine.deaths import Death
 from apiary.engine.dispatch import Dispatcher
@@ -29,8 +30,22 @@ from apiary.engine.protocol import Engine
 from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.engine.watchdog import RECORDER_BYTES, Watchdog
 from apiary.log.questions import QUESTIONS
+from apiary.platform.locks import migrating
 from apiary.platform.manifest import manifest_of
-from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, to_host
+from apiary.platform.messages import (
+    Answer,
+    Ask,
+    Frames,
+    Invoke,
+    Loaded,
+    Ran,
+    Refused,
+    Returned,
+    Start,
+    Stop,
+    frame,
+    to_host,
+)
 from apiary.runtime.errors import BundleRefused, Error, InternalError, RuleBroken
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
@@ -55,11 +70,14 @@ class Host:
         self._lock = threading.Lock()
         self._out: deque[bytes] = deque()
         self._exhausted = False
+        self._start: Start
+        self._migrations: list[Migration]
         self._engine: Engine
         self._dispatcher: Dispatcher
 
-    def start(self, message: Start) -> None:
-        """Load the app, bring its database up to date, and say that it is ready."""
+    def load(self, message: Start) -> None:
+        """Load the app, look at its database, and say which migrations that lacks."""
+        self._start = message
         _limit_memory(message.memory_bytes)
         sys.path[:0] = [message.code, *([message.packages] if message.packages else [])]
         app = load_app(message.module)
@@ -67,11 +85,11 @@ class Host:
             raise BundleRefused(f"{app.name!r} is the platform's own name", hint="give the app another one")
         program = compile_program(app, message.version)
         manifest = manifest_of(app, program)
-        migrations = read_migrations(app.migrations)
+        self._migrations = read_migrations(app.migrations, SqliteEngine.dialect)
         _forbid_forks()
         path = Path(message.database_folder) / f"{app.name}.db"
         self._engine = SqliteEngine(path, convert_rows, recording=message.recording)
-        migrated = self._engine.migrate(migrations, message.version)
+        pending = self._engine.pending(self._migrations)
         self._dispatcher = Dispatcher(
             self._engine,
             program,
@@ -81,7 +99,7 @@ class Host:
             watchdog=Watchdog(self._recorder),
         )
         _settle_memory()
-        self._send(Ready(app.name, tuple(migrated), json.dumps(manifest).encode()))
+        self._send(Loaded(app.name, tuple(pending), json.dumps(manifest).encode()))
 
     def refuse(self, error: BaseException) -> None:
         """Say why the app cannot be loaded."""
@@ -116,7 +134,7 @@ class Host:
             log.error("a function ran out of memory; the host is replaced")
             os._exit(os.EX_TEMPFAIL)
 
-    def _send(self, message: Ready | Refused | Answer | Ran) -> None:
+    def _send(self, message: Loaded | Refused | Answer | Ran) -> None:
         self._out.append(frame(message))
         self.flush()
 
@@ -139,6 +157,9 @@ class Host:
         error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
         self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
 
+    def _give_back(self, call: Call) -> None:
+        self._out.append(frame(Returned(call.id)))
+
     def _ran(self, call: Call, outcome: Outcome) -> None:
         error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
         self._send(Ran(call.id, call.function, error, outcome.duration))
@@ -155,18 +176,28 @@ class Host:
         self._send(answer)
 
     def _ask(self, question: str, arguments: dict[str, Any]) -> Any:
-        if question == "run_queue":
-            self._dispatcher.run_queue(
-                [id_bytes(text) for text in arguments["except_for"]],
-                [Death(id_bytes(text), *how) for text, how in arguments["deaths"].items()],
-            )
-            return None
-        if question == "leave_queue":
-            return [id_text(identifier) for identifier in self._dispatcher.backlog.deactivate()]
-        if question == "backup":
-            self._engine.backup(Path(arguments["path"]))
-            return None
+        dispatcher = self._dispatcher
+        own: dict[str, Callable[..., Any]] = {
+            "migrate": self._migrate,
+            "hold": lambda: dispatcher.hold(self._give_back),
+            "resume": dispatcher.resume,
+            "retire": dispatcher.retire,
+            "excuse": dispatcher.excuse,
+            "run_queue": self._run_queue,
+            "leave_queue": lambda: [id_text(identifier) for identifier in dispatcher.backlog.deactivate()],
+            "backup": lambda path: self._engine.backup(Path(path)),
+        }
+        if question in own:
+            return own[question](**arguments)
         return QUESTIONS[question](self._engine, **arguments)
+
+    def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]]) -> None:
+        lost = [Death(id_bytes(text), *how) for text, how in deaths.items()]
+        self._dispatcher.run_queue(map(id_bytes, except_for), lost)
+
+    def _migrate(self) -> list[str]:
+        with migrating(Path(self._start.database_folder)):
+            return self._engine.migrate(self._migrations, self._start.version)
 
 
 def main() -> None:
@@ -190,7 +221,7 @@ def main() -> None:
     try:
         if not isinstance(start, Start):
             raise InternalError("the first message must be Start")
-        host.start(start)
+        host.load(start)
     except BaseException as error:  # noqa: BLE001 - a user's module may raise anything, SystemExit included
         host.refuse(error)
         os._exit(1)

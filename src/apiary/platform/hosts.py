@@ -11,10 +11,18 @@ from contextlib import suppress
 from typing import Any
 
 from apiary.engine.protocol import MAX_DEATHS
-from apiary.events import Activated, CallEnded, Event, HostDied
-from apiary.platform.messages import Answer, Ask, Invoke, Ran, Start
+from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
+from apiary.platform.messages import Answer, Invoke, Ran, Start
 from apiary.platform.process import HostProcess, InFlight, gone
-from apiary.runtime.errors import DeadlineExceeded, Error, HostCrashed, Overloaded, from_problem
+from apiary.runtime.errors import (
+    BundleRefused,
+    DeadlineExceeded,
+    Error,
+    HostCrashed,
+    Overloaded,
+    Unavailable,
+    from_problem,
+)
 from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
@@ -24,10 +32,15 @@ MAX_SHARED_DEATHS = 6
 MAX_ATTEMPTS = 10
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 1.0
+MAX_EXCUSE_SECONDS = 60.0
 
 
 class AppHosts:
-    """The hosts of one app: one that serves, and those of older versions that finish what they began."""
+    """The hosts of one app: one that serves, and those of older versions that finish what they began.
+
+    While a new one migrates, the one that serves is held: it answers queries, and gives back the calls that write.
+    These wait here, and are sent to whichever of the two serves afterwards.
+    """
 
     def __init__(
         self,
@@ -40,10 +53,13 @@ class AppHosts:
         self.version: str | None = None
         self.active: HostProcess | None = None
         self.draining: set[HostProcess] = set()
+        self.migrating: HostProcess | None = None
         self._prepare = prepare
         self._emit = emit
         self._max_waiting = max_waiting
         self._waiting: list[InFlight] = []
+        self._held: list[InFlight] | None = None
+        self._held_since = 0.0
         self._suspects: list[InFlight] = []
         self._deaths: dict[str, tuple[str, bool]] = {}
         self._changing = asyncio.Lock()
@@ -57,10 +73,15 @@ class AppHosts:
         """The manifest of the version that serves."""
         return self.active.manifest if self.active else {}
 
+    @property
+    def waiting(self) -> int:
+        """How many calls no host has at the moment."""
+        return len(self._waiting) + len(self._held or ())
+
     def call(self, message: Invoke) -> asyncio.Future[Answer]:
         """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait."""
         active = self.active
-        if len(self._waiting) + (len(active.in_flight) if active else 0) >= self._max_waiting:
+        if self.waiting + (len(active.in_flight) if active else 0) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} calls of {self.app} are waiting already; send it again later")
         flight = InFlight(message, asyncio.get_running_loop().create_future())
         self._send(flight)
@@ -72,20 +93,47 @@ class AppHosts:
             raise gone(f"the app {self.app} has no running host at the moment")
         return await self.active.ask(question, **arguments)
 
-    async def start(self, version: str) -> HostProcess:
+    async def load(self, version: str) -> HostProcess:
         """Start a host for a version, beside the one that serves; raises what it refuses with."""
         host = HostProcess(version)
         await host.start(await self._prepare(version))
         return host
 
+    async def start(self, version: str) -> HostProcess:
+        """Start a host for the version that serves, where there is none; raises what it refuses with."""
+        host = await self.load(version)
+        if host.pending:
+            try:
+                await host.migrate()
+            except Error:
+                await host.stop()
+                raise
+        return host
+
+    async def take_over(self, host: HostProcess, activate: Callable[[HostProcess], Awaitable[None]]) -> tuple[str, ...]:
+        """Let a host that was loaded migrate and, after `activate`, serve; returns the migrations that it applied.
+
+        Where that fails, the version before serves on. `BundleRefused`: for certain, no migration was applied.
+        """
+        try:
+            if host.pending:
+                await self._hold()
+                host = await self._migrated(host)
+            await activate(host)
+        except BaseException:
+            await self._resume()
+            await host.stop()
+            raise
+        await self.switch(host)
+        return host.migrated
+
     async def switch(self, host: HostProcess) -> None:
         """Let `host` serve from now on. The host before it finishes what is in flight, then ends."""
         async with self._changing:
-            host.on_ran = self._ran
-            old, self.active, self.version = self.active, host, host.version
-            self._last_start = time.monotonic()
-            host.watch_end(self._ended)
-            self._release()
+            if self._held is not None:
+                await self._excuse(host)
+            old = self._serve(host)
+            self._let_go()
             if old is None:
                 await self._run_queue(host)
             else:
@@ -101,10 +149,12 @@ class AppHosts:
     async def close(self) -> None:
         """Let all hosts finish, and end them."""
         self._closed = True
+        if self.migrating is not None:
+            self.migrating.kill("the server is stopping")
         hosts = [*self.draining, *([self.active] if self.active else [])]
         await asyncio.gather(*(host.stop() for host in hosts))
-        for flight in [*self._waiting, *self._suspects]:
-            _fail(flight, gone("the server is stopping"))
+        for flight in [*self._waiting, *self._suspects, *(self._held or ())]:
+            flight.fail(gone("the server is stopping"))
 
     def kill(self) -> None:
         """End all hosts at once."""
@@ -118,19 +168,101 @@ class AppHosts:
         else:
             self.active.send(flight)
 
-    def _release(self) -> None:
+    def _serve(self, host: HostProcess) -> HostProcess | None:
+        """Send calls to this host from now on; returns the one before it."""
+        host.on_ran, host.on_returned = self._ran, self._returned
+        old, self.active, self.version = self.active, host, host.version
+        self._last_start = time.monotonic()
+        host.watch_end(self._ended)
         waiting, self._waiting = self._waiting, []
-        for flight in waiting:
-            if not flight.answer.cancelled():
+        self._send_all(waiting)
+        return old
+
+    def _send_all(self, flights: list[InFlight]) -> None:
+        for flight in flights:
+            if self._closed:
+                flight.fail(gone("the server is stopping"))
+            elif not flight.answer.done():
                 self._send(flight)
+
+    def _returned(self, flight: InFlight) -> None:
+        """A host may not run this call: another one does, after the hold if there is one."""
+        if self._held is None:
+            self._send_all([flight])
+        else:
+            self._held.append(flight)
+
+    async def _hold(self) -> None:
+        """Let nothing be written from now on; returns when that is so."""
+        async with self._changing:
+            self._held, self._held_since = [], time.monotonic()
+            if self.active is not None:
+                with suppress(Error):  # it is gone, and whoever takes its place is held too
+                    await self.active.hold()
+
+    async def _resume(self) -> None:
+        """End the hold, if there is one, without a new host."""
+        async with self._changing:
+            if self._held is None:
+                return
+            if self.active is not None:
+                with suppress(Error):  # it is gone, and will be replaced
+                    await self.active.release("resume")
+                    await self._excuse(self.active)
+                    await self._run_queue(self.active)
+            self._let_go()
+
+    async def _excuse(self, host: HostProcess) -> None:
+        """The calls that waited come all at once. To wait for each other is not their fault either."""
+        with suppress(Error):
+            await host.excuse(min(time.monotonic() - self._held_since, MAX_EXCUSE_SECONDS))
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        self._send_all(held or [])
+
+    async def _migrated(self, host: HostProcess) -> HostProcess:
+        """Let a host migrate; returns it, or another one like it where it died after it had migrated."""
+        self.migrating = host
+        self._emit(Migrating(self.app, host.version, host.pending))
+        try:
+            await host.migrate()
+        except Error:
+            if not host.ended:
+                raise
+            return await self._after_death(host)
+        except BaseException:
+            host.kill("the deploy was given up")
+            raise
+        finally:
+            self.migrating = None
+        return host
+
+    async def _after_death(self, host: HostProcess) -> HostProcess:
+        """Find out whether a host had migrated that died in the middle, by loading another one."""
+        why = f"the host ended while it migrated: {host.reason}"
+        if self._closed:
+            raise Unavailable(why)
+        try:
+            other = await self.load(host.version)
+        except Error as error:
+            raise Unavailable(f"{why}; and another one does not load: {error.message}") from error
+        if other.pending:
+            await other.stop()
+            raise BundleRefused(why, hint="nothing of this deploy was kept; deploy again")
+        other.migrated = host.pending
+        return other
 
     async def _hand_over(self, old: HostProcess, new: HostProcess) -> None:
         """The old host runs no more of the queue; the new one runs all but what the old one is still busy with."""
         try:
+            if old.held:
+                await old.release("retire")
             busy = await old.ask("leave_queue")
         except Error:
             busy = []
-        await self._run_queue(new, busy)
+        with suppress(Error):  # it is gone, and whoever takes its place runs the queue
+            await self._run_queue(new, busy)
 
     async def _run_queue(self, host: HostProcess, except_for: Sequence[str] = ()) -> None:
         """Let a host run the queue; it records, too, which calls of the queue were lost with a host before."""
@@ -173,14 +305,13 @@ class AppHosts:
         function was running beyond its deadline was the reason, and has not committed.
         """
         message = flight.message
-        if flight.answer.done():
+        if flight.answer.done() or not isinstance(message, Invoke):
             return
-        if isinstance(message, Ask) or self._closed:
-            _fail(flight, gone("the host of the app went away"))
+        if self._closed:
+            flight.fail(gone("the host of the app went away"))
             return
         if any(running.call == message.id and time.monotonic() > running.deadline for running in host.running()):
-            problem = DeadlineExceeded(f"{message.function} did not end in time; its process was ended")
-            _fail(flight, problem)
+            flight.fail(DeadlineExceeded(f"{message.function} did not end in time; its process was ended"))
             return
         flight.crashes += message.id in suspects
         most = MAX_DEATHS if suspects == {message.id} else MAX_SHARED_DEATHS
@@ -189,7 +320,7 @@ class AppHosts:
                 f"the host died {message.attempt} times with {message.function}; the last time {host.reason}",
                 hint="look at the log for whether it took effect; with an idempotency key it can be sent again",
             )
-            _fail(flight, crashed)
+            flight.fail(crashed)
             return
         message.attempt += 1
         if flight.crashes >= MAX_DEATHS - 1 and flight not in self._suspects:
@@ -218,16 +349,24 @@ class AppHosts:
                 host = await self.start(version)
             except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
                 for flight in self._waiting:
-                    _fail(flight, gone(f"the app {self.app} cannot be started: {error}"))
+                    flight.fail(gone(f"the app {self.app} cannot be started: {error}"))
                 self._waiting.clear()
                 continue
             with suppress(Error):
                 await self._take_place(host)
 
     async def _take_place(self, host: HostProcess) -> None:
-        """Serve with a host that was started again, unless a deploy was faster."""
-        if self.active is None:
-            await self.switch(host)
+        """Serve with a host that was started again, unless a deploy was faster; held, as the one before it was."""
+        async with self._changing:
+            free = self.active is None and not self._closed
+            if free and self._held is not None:
+                await host.hold()
+            if free:
+                self._serve(host)
+            if free and self._held is None:
+                await self._run_queue(host)
+        if free:
+            self._emit(Activated(self.app, host.version, host.migrated))
         else:
             await host.stop()
 
@@ -235,9 +374,3 @@ class AppHosts:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _fail(flight: InFlight, error: Error) -> None:
-    if not flight.answer.done():
-        problem = {**error.problem(), "call_id": id_text(flight.message.id)}
-        flight.answer.set_result(Answer(flight.message.id, b"", json.dumps(problem).encode()))

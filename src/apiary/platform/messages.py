@@ -40,7 +40,7 @@ class Invoke(msgspec.Struct, tag="call", array_like=True):
 
 
 class Ask(msgspec.Struct, tag="ask", array_like=True):
-    """A question of the platform: about the log, for a backup, to run the queue or to stop running it."""
+    """A question of the platform: about the log, for a backup, to migrate, who runs the queue, who may write."""
 
     id: bytes
     question: str
@@ -51,11 +51,11 @@ class Stop(msgspec.Struct, tag="stop", array_like=True):
     """Finish what runs, and exit."""
 
 
-class Ready(msgspec.Struct, tag="ready", array_like=True):
-    """The host has loaded its app; `manifest` is JSON."""
+class Loaded(msgspec.Struct, tag="loaded", array_like=True):
+    """The host has loaded its app; `manifest` is JSON. It takes calls once the `pending` migrations are applied."""
 
     app: str
-    migrated: tuple[str, ...]
+    pending: tuple[str, ...]
     manifest: bytes
 
 
@@ -75,6 +75,12 @@ class Answer(msgspec.Struct, tag="answer", array_like=True):
     duration: int = 0
 
 
+class Returned(msgspec.Struct, tag="returned", array_like=True):
+    """A call that the host may not run, because it is held or another one serves; it has not run."""
+
+    id: bytes
+
+
 class Ran(msgspec.Struct, tag="ran", array_like=True):
     """A call of the queue came to its end."""
 
@@ -85,7 +91,7 @@ class Ran(msgspec.Struct, tag="ran", array_like=True):
 
 
 ToHost = Start | Invoke | Ask | Stop
-FromHost = Ready | Refused | Answer | Ran
+FromHost = Loaded | Refused | Answer | Returned | Ran
 
 encoder = msgspec.msgpack.Encoder()
 to_host = msgspec.msgpack.Decoder(ToHost)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 import secrets
 import shutil
 import tarfile
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,11 +19,11 @@ from apiary.config import ConfigurationError, Settings
 from apiary.embedded import OpenApp
 from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.events import Event, Watcher
-from apiary.platform import packages
+from apiary.platform import locks, packages
 from apiary.platform.hosts import AppHosts
 from apiary.platform.messages import Start
 from apiary.platform.process import HostProcess
-from apiary.platform.registry import Code, Key, Version, digest_of, registry
+from apiary.platform.registry import Code, Deployment, Key, Version, digest_of, registry
 from apiary.runtime.errors import BundleRefused, Error, NotAuthenticated, UnknownApp
 
 log = logging.getLogger("apiary")
@@ -63,7 +62,7 @@ class Platform:
             raise ConfigurationError(
                 f"the folder {folder} cannot be made: {error.strerror}", hint="name another one: --database"
             ) from None
-        self._lock = _lock(folder)
+        self._lock = locks.own(folder)
         shutil.rmtree(folder / "code", ignore_errors=True)  # a copy of what the registry has
         shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
         self._registry = await asyncio.to_thread(
@@ -72,6 +71,9 @@ class Platform:
         self._keys = await self._ask("keys")
         if not self._keys:
             await self._first_key()
+        begun: dict[str, Deployment] = await self._ask("begun")
+        for deployment in begun.values():
+            await self._settle(deployment)
         active: dict[str, str] = await self._ask("active_versions")
         await asyncio.gather(*(self._start_app(app, version) for app, version in active.items()))
 
@@ -135,13 +137,13 @@ class Platform:
                 except BaseException:
                     await host.stop()
                     raise
+                migrated = await self._take_over(hosts, host, caller)
             except BaseException:
                 if not known:
                     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
                 raise
             self.apps[app] = hosts
-            await hosts.switch(host)
-            return app, bundle.version, host.migrated
+            return app, bundle.version, migrated
 
     async def rollback(self, app: str, version: str | None, caller: Caller) -> str:
         """Let an older version serve again: the given one, or the one before the present. Returns its name."""
@@ -152,13 +154,7 @@ class Platform:
             code: Code = await self._ask("code", app=app, version=version, into=str(self._folder("code")))
             if code.version == hosts.version:
                 return code.version
-            host = await hosts.start(code.version)
-            try:
-                await self._ask("activate", app=app, version=code.version, activated_by=caller.name)
-            except BaseException:
-                await host.stop()
-                raise
-            await hosts.switch(host)
+            await self._take_over(hosts, await hosts.load(code.version), caller)
             return code.version
 
     async def versions(self, app: str) -> list[Version]:
@@ -173,9 +169,10 @@ class Platform:
         """
         with tempfile.TemporaryDirectory(dir=self._folder(TEMPORARY)) as folder:
             copies = Path(folder)
-            await asyncio.to_thread(self._registry.engine.backup, copies / REGISTRY_FILE)
-            for name, hosts in self.apps.items():
+            for name, hosts in list(self.apps.items()):
                 await hosts.ask("backup", path=str(copies / f"{name}.db"))
+            # Last, so that it knows of every deployment that a copy can have met.
+            await asyncio.to_thread(self._registry.engine.backup, copies / REGISTRY_FILE)
             return await asyncio.to_thread(_pack, copies)
 
     def _folder(self, name: str) -> Path:
@@ -206,7 +203,49 @@ class Platform:
                 staged=staged.name,
                 created_by=caller.name,
             )
-        await self._ask("activate", app=app, version=bundle.version, activated_by=caller.name)
+
+    async def _take_over(self, hosts: AppHosts, host: HostProcess, caller: Caller) -> tuple[str, ...]:
+        """Let a host that was loaded migrate, be activated and serve; returns the migrations that it applied."""
+        names = {"app": host.manifest["app"], "version": host.version}
+
+        async def activate(host: HostProcess) -> None:
+            try:
+                await self._ask("activate", **names, activated_by=caller.name)
+            except Error as error:
+                if not host.migrated:
+                    raise
+                # The schema is that of this version by now. The next start finds that out, and activates it.
+                log.error("%s %s serves, but its activation cannot be written: %s", *names.values(), error.message)
+
+        if host.pending:
+            try:
+                await self._ask("begin", **names, begun_by=caller.name)
+            except BaseException:
+                await host.stop()
+                raise
+        try:
+            return await hosts.take_over(host, activate)
+        except BundleRefused:
+            with suppress(Error):
+                await self._ask("forget", app=hosts.app)
+            raise
+
+    async def _settle(self, deployment: Deployment) -> None:
+        """Complete a deployment in which a server died after the migrations, forget one in which it died before."""
+        app, version = deployment.app, deployment.version
+        await asyncio.to_thread(locks.wait_for_migration, self.settings.folder)
+        try:
+            host = await self._hosts(app).load(version)
+        except Error as error:
+            log.error("%s %s was being deployed, and does not load: %s", app, version, error.message)
+            return
+        if host.pending:
+            log.warning("the deployment of %s %s had not migrated when the server ended: forgotten", app, version)
+            await self._ask("forget", app=app)
+        else:
+            log.warning("the deployment of %s %s had migrated when the server ended: completed", app, version)
+            await self._ask("activate", app=app, version=version, activated_by=deployment.begun_by)
+        await host.stop()
 
     def _hosts(self, app: str) -> AppHosts:
         async def prepare(version: str) -> Start:
@@ -237,23 +276,6 @@ class Platform:
             memory_bytes=self.settings.host_memory_bytes,
             recording=self.settings.recording,
         )
-
-
-def _lock(folder: Path) -> IO[str]:
-    """One server a folder: the databases have one owner."""
-    file = (folder / "server.lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        raise ConfigurationError(
-            f"another server (process {file.read().strip() or 'unknown'}) is using {folder}",
-            hint="stop it first, or name another folder: --database sqlite:///FOLDER",
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
 
 
 def _unpack(content: bytes, folder: Path) -> None:

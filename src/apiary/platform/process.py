@@ -12,18 +12,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from mmap import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from apiary.engine.watchdog import RECORDER_BYTES, Running, read_pulse, read_slots
-from apiary.platform.messages import Answer, Ask, Frames, Invoke, Ran, Ready, Refused, Start, Stop, frame, from_host
-from apiary.runtime.errors import BundleRefused, Unavailable, from_problem
-from apiary.runtime.ids import new_id
+from apiary.platform.messages import (
+    Answer,
+    Ask,
+    Frames,
+    Invoke,
+    Loaded,
+    Ran,
+    Refused,
+    Returned,
+    Start,
+    Stop,
+    frame,
+    from_host,
+)
+from apiary.runtime.errors import BundleRefused, Error, Unavailable, from_problem
+from apiary.runtime.ids import id_text, new_id
 
 START_SECONDS = 60.0
+MIGRATE_SECONDS = 3600.0
+HOLD_SECONDS = 60.0
+"""Beyond the longest timeout of the functions that write: what runs when a hold begins may end."""
 STOP_SECONDS = 75.0
 CHECK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
@@ -32,36 +48,54 @@ SILENT_SECONDS = 10.0
 ASK_SECONDS = 600.0
 MEMORY_TOLERANCE = 1.25
 PAGE_BYTES = resource.getpagesize()
+NEVER = float("inf")
 
 
 @dataclass(slots=True, eq=False)
 class InFlight:
-    """A call that was sent and has no answer yet. `crashes` counts the hosts that died while they ran it."""
+    """A call that was sent and has no answer yet. `crashes` counts the hosts that died while they ran it.
+
+    `within` is how many seconds the answer may take, where that does not follow from its function.
+    """
 
     message: Invoke | Ask
     answer: asyncio.Future[Answer]
     crashes: int = 0
     sent: float = field(default_factory=time.monotonic)
+    within: float | None = None
+
+    def fail(self, error: Error) -> None:
+        """Answer it with an error, unless it has its answer."""
+        if not self.answer.done():
+            problem = {**error.problem(), "call_id": id_text(self.message.id)}
+            self.answer.set_result(Answer(self.message.id, b"", json.dumps(problem).encode()))
 
 
 class HostProcess(asyncio.Protocol):
     """A running host. Answers complete the futures of `in_flight`.
 
-    `on_ran` is called for each call that its queue ran.
+    `on_ran` is called for each call that its queue ran, `on_returned` for each that it gives back. While it is
+    `held`, it gives back all calls but queries.
     """
 
     def __init__(self, version: str) -> None:
         self.version = version
         self.on_ran: Callable[[Ran], None] = lambda message: None
+        self.on_returned: Callable[[InFlight], None] = lambda flight: None
         self.in_flight: dict[bytes, InFlight] = {}
         self.manifest: dict[str, Any] = {}
+        self.pending: tuple[str, ...] = ()
         self.migrated: tuple[str, ...] = ()
+        self.migrating_since: float | None = None
+        self.held = False
         self.stopping = False
         self.reason = "it ended"
         self._frames = Frames()
         self._out: list[bytes] = []
         self._loop = asyncio.get_running_loop()
-        self._started: asyncio.Future[Ready | Refused] = self._loop.create_future()
+        self._longest = 0.0
+        self._excused_until = 0.0
+        self._started: asyncio.Future[Loaded | Refused] = self._loop.create_future()
         self._ended = asyncio.Event()
         self._on_end: Callable[[HostProcess], None] = lambda host: None
         self._transport: asyncio.Transport
@@ -73,6 +107,11 @@ class HostProcess(asyncio.Protocol):
     def pid(self) -> int:
         """The id of the process."""
         return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._ended.is_set()
 
     async def start(self, message: Start) -> None:
         """Start the process and let it load its app; raises what it refuses with."""
@@ -102,8 +141,34 @@ class HostProcess(asyncio.Protocol):
             await self._ended.wait()
             raise from_problem(json.loads(answer.problem))
         self.manifest = json.loads(answer.manifest)
-        self.migrated = answer.migrated
+        functions = self.manifest["functions"].values()
+        self._longest = max((function["timeout"] for function in functions if function["kind"] != "action"), default=0)
+        self.pending = answer.pending
         self._loop.create_task(self._check())
+
+    async def migrate(self) -> None:
+        """Let it apply the pending migrations, all or none; raises what it refuses with."""
+        self.migrating_since = time.monotonic()
+        try:
+            self.migrated = tuple(await self.ask("migrate", within=MIGRATE_SECONDS))
+        finally:
+            self.migrating_since = None
+
+    async def hold(self) -> None:
+        """Let it end what it writes, and give back from then on all calls but queries."""
+        self.held = True
+        await self._insist("hold", HOLD_SECONDS + self._longest)
+
+    async def release(self, how: Literal["resume", "retire"]) -> None:
+        """End a hold: `resume` runs all calls again, `retire` writes records of what has run, and gives back calls."""
+        await self._insist(how, PATIENCE_SECONDS)
+        self.held = False
+        self._excused_until = time.monotonic()
+
+    async def excuse(self, seconds: float) -> None:
+        """For so long, calls are not blamed for waiting, nor the host for not answering: they come in a crowd."""
+        self._excused_until = time.monotonic() + seconds
+        await self.ask("excuse", within=PATIENCE_SECONDS + seconds, seconds=seconds)
 
     def send(self, flight: InFlight) -> None:
         """Send a call; what is sent in one turn of the event loop leaves together."""
@@ -113,14 +178,25 @@ class HostProcess(asyncio.Protocol):
             self._loop.call_soon(self._write_out)
         self._out.append(frame(flight.message))
 
-    async def ask(self, question: str, **arguments: Any) -> Any:
-        """Ask the host something about its app; raises the problem that it answers with."""
-        flight = InFlight(Ask(new_id(), question, arguments), self._loop.create_future())
+    async def ask(self, question: str, *, within: float = ASK_SECONDS, **arguments: Any) -> Any:
+        """Ask the host something about its app; raises the problem that it answers with, or that it is gone."""
+        if self.ended:
+            raise gone("the host of the app went away")
+        flight = InFlight(Ask(new_id(), question, arguments), self._loop.create_future(), within=within)
         self.send(flight)
         answer = await flight.answer
         if answer.error is not None:
             raise from_problem(json.loads(answer.error))
         return json.loads(answer.output)
+
+    async def _insist(self, question: str, within: float) -> None:
+        """Ask for what must be done: a host that cannot do it is killed."""
+        try:
+            await self.ask(question, within=within)
+        except Error as error:
+            if not self.ended:
+                self.kill(f"it could not {question}: {error.message}")
+            raise
 
     async def stop(self) -> None:
         """Let it answer what is in flight, then let it finish its queue jobs and exit."""
@@ -155,7 +231,7 @@ class HostProcess(asyncio.Protocol):
         """The calls that should have ended before, or been answered."""
         now = time.monotonic()
         late = {running.call for running in self.running() if now > running.deadline}
-        return late | {call for call, flight in self.in_flight.items() if now > flight.sent + self._patience(flight)}
+        return late | {call for call, flight in self.in_flight.items() if now > self._due(flight)}
 
     def suspects(self) -> set[bytes]:
         """The calls that can have ended it: those that are late, if any are, else those that its threads ran.
@@ -181,6 +257,10 @@ class HostProcess(asyncio.Protocol):
                 flight = self.in_flight.pop(message.id, None)
                 if flight is not None and not flight.answer.done():
                     flight.answer.set_result(message)
+            elif isinstance(message, Returned):
+                flight = self.in_flight.pop(message.id, None)
+                if flight is not None:
+                    self.on_returned(flight)
             elif isinstance(message, Ran):
                 self.on_ran(message)
             elif not self._started.done():
@@ -202,6 +282,10 @@ class HostProcess(asyncio.Protocol):
             problem = BundleRefused(f"the host ended while it loaded the app: {self.reason}").problem()
             self._started.set_result(Refused(json.dumps(problem).encode()))
         self._ended.set()
+        for flight in list(self.in_flight.values()):
+            if isinstance(flight.message, Ask):
+                del self.in_flight[flight.message.id]
+                flight.fail(gone("the host of the app went away"))
         self._on_end(self)
 
     def _write_out(self) -> None:
@@ -211,11 +295,12 @@ class HostProcess(asyncio.Protocol):
         self._transport.write(b"".join(out))
 
     async def _check(self) -> None:
-        """Kill a host that runs a call beyond its deadline (code that blocks in C), is too large, or stands still.
+        """Kill a host with a fault, as long as it runs.
 
         Silence is measured in turns that this loop had while the host had none: where the whole machine stands still,
         nobody is to blame.
         """
+        before: Set[bytes] = set()
         pulse, silent = 0.0, 0.0
         while not self._ended.is_set():
             await asyncio.sleep(CHECK_SECONDS)
@@ -223,27 +308,48 @@ class HostProcess(asyncio.Protocol):
             if self._process.poll() is not None:
                 self._transport.abort()  # a child of the process may hold the other end of the socket
                 return
-            if resident_bytes(self.pid) > MEMORY_TOLERANCE * self._memory_bytes > 0:
-                self.kill(f"it used more than {self._memory_bytes // 2**20} MiB")
-                return
-            if any(now > running.deadline + GRACE_SECONDS for running in self.running()):
-                self.kill("a function ran beyond its timeout and could not be stopped")
-                return
-            if any(now > flight.sent + self._patience(flight) for flight in self.in_flight.values()):
-                self.kill("it did not answer a call in time")
-                return
+            running = {call: deadline for call, deadline, _ in self.running()}
+            if running.keys() & before:
+                self._excused_until = max(self._excused_until, now)
+            before = running.keys()
             last, pulse = pulse, read_pulse(self._recorder)
             silent = silent + CHECK_SECONDS if pulse == last > 0 else 0.0
-            if silent > SILENT_SECONDS and not self.running() and not self.stopping:
-                self.kill("it stood still")
+            fault = self._fault(now, running)
+            if fault is None and silent > SILENT_SECONDS and not running and not self.stopping:
+                fault = "it stood still"
+            if fault is not None:
+                self.kill(fault)
                 return
 
-    def _patience(self, flight: InFlight) -> float:
-        """How long an answer may take: a call waits for at most its timeout, then runs for at most as long."""
-        if isinstance(flight.message, Ask):
-            return ASK_SECONDS
+    def _fault(self, now: float, running: dict[bytes, float]) -> str | None:
+        """Why it has to be killed: too much memory, a call beyond its deadline (code that blocks in C), silence."""
+        if resident_bytes(self.pid) > MEMORY_TOLERANCE * self._memory_bytes > 0:
+            return f"it used more than {self._memory_bytes // 2**20} MiB"
+        if any(now > deadline + GRACE_SECONDS for deadline in running.values()):
+            return "a function ran beyond its timeout and could not be stopped"
+        for flight in self.in_flight.values():
+            if now > self._due(flight):
+                what = flight.message.question if isinstance(flight.message, Ask) else "a call"
+                return f"it did not answer {what} in time"
+        return None
+
+    def _due(self, flight: InFlight) -> float:
+        """When an answer must be there: a call waits for at most its timeout, then runs for at most as long.
+
+        Waiting for a call that runs for long does not count. A held host owes queries only: other calls wait for the
+        end of what it runs, actions for their record.
+        """
+        if flight.within is not None:
+            return flight.sent + flight.within
         declared = self._declared(flight)
-        return PATIENCE_SECONDS + 2 * float(declared["timeout"] if declared else 0.0)
+        if self.held and not self._only_reads(flight):
+            return NEVER
+        patience = PATIENCE_SECONDS + 2 * float(declared["timeout"] if declared else 0.0)
+        return max(flight.sent, self._excused_until) + patience
+
+    def _only_reads(self, flight: InFlight) -> bool:
+        message, declared = flight.message, self._declared(flight)
+        return isinstance(message, Invoke) and message.key is None and bool(declared and declared["kind"] == "query")
 
     def _declared(self, flight: InFlight) -> dict[str, Any] | None:
         message = flight.message

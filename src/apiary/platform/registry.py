@@ -27,6 +27,14 @@ class Version(BaseModel):
     activated: datetime | None
 
 
+class Deployment(BaseModel):
+    """A deployment that has begun to migrate, and is not activated yet."""
+
+    app: str
+    version: str
+    begun_by: str
+
+
 class Code(BaseModel):
     """What a host must know to load a version. `packages` is the locked list of its requirements."""
 
@@ -62,8 +70,41 @@ def add_version(
 
 
 @registry.transaction
+def begin(tx: Transaction, app: str, version: str, begun_by: str) -> None:
+    """Note that a version is about to migrate, so that a server which dies before its activation can be found out."""
+    tx.execute(
+        "insert into deployments (app, version, begun, begun_by) values (:app, :version, :now, :by) on conflict (app) "
+        "do update set version = excluded.version, begun = excluded.begun, begun_by = excluded.begun_by",
+        app=app,
+        version=version,
+        now=tx.now,
+        by=begun_by,
+    )
+
+
+@registry.transaction
+def forget(tx: Transaction, app: str) -> None:
+    """Forget the deployment of an app that had begun and has not migrated, and its version, if that never served."""
+    version = tx.execute("delete from deployments where app = :app returning version", app=app).scalar()
+    tx.execute(
+        "delete from versions where app = :app and version = :version "
+        "and not exists (select 1 from activations a where a.app = :app and a.version = :version)",
+        app=app,
+        version=version,
+    )
+
+
+@registry.query
+def begun(tx: Transaction) -> dict[str, Deployment]:
+    """The deployments that have begun to migrate and are not activated, by the name of the app."""
+    found = tx.execute("select app, version, begun_by from deployments").all(Deployment)
+    return {deployment.app: deployment for deployment in found}
+
+
+@registry.transaction
 def activate(tx: Transaction, app: str, version: str, activated_by: str) -> None:
-    """Let a version serve from now on."""
+    """Let a version serve from now on. A deployment of the app that had begun is over by that."""
+    tx.execute("delete from deployments where app = :app", app=app)
     tx.execute(
         "insert into activations (app, version, activated, activated_by) values (:app, :version, :now, :by)",
         app=app,

@@ -11,11 +11,11 @@ from typing import Any
 
 import apsw
 
-from apiary.bundle import Migration, migration_number
+from apiary.bundle import Migration, migrations_to_apply
 from apiary.engine.sqlite.errors import translate
-from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane, find
+from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane
 from apiary.engine.sqlite.rules import PRAGMAS_OF_MIGRATIONS, violation
-from apiary.engine.sqlite.session import SQL, SqliteSession, connect
+from apiary.engine.sqlite.session import SQL, SqliteSession, connect, find
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.errors import MigrationRefused
 from apiary.runtime.result import Convert
@@ -27,6 +27,11 @@ BACKUP_PAGES_A_STEP = 512
 
 class SqliteEngine:
     """One app's SQLite file. `recording=False` leaves out the records (and so exactly-once), to measure their cost."""
+
+    dialect = "sqlite"
+    writers = 1
+    readers = 2
+    max_batch = 128
 
     def __init__(self, path: Path, convert_rows: Convert, *, recording: bool = True) -> None:
         self.path = path
@@ -44,10 +49,15 @@ class SqliteEngine:
         self._log: int | None = os.open(f"{path}-wal", os.O_RDONLY)
 
     def _install(self) -> None:
-        """Create the system tables, or bring those of an older release up to date, in one transaction."""
+        """Create the system tables, or bring those of an older release up to date, in one transaction.
+
+        Where nothing is to be done, nothing is locked: another process may be writing for long.
+        """
         run = self._connection.execute
         folder = files("apiary.engine.sqlite").joinpath("schema")
         schemas = sorted((entry.name, entry.read_text(encoding="utf-8")) for entry in folder.iterdir())
+        if run(SQL["has_schema_table"]).get and run(SQL["schema_number"]).get >= len(schemas):
+            return
         run(SQL["begin_write"])
         run(SQL["create_schema_table"])
         installed: Any = run(SQL["schema_number"]).fetchall()[0][0]
@@ -57,7 +67,16 @@ class SqliteEngine:
                 run(SQL["insert_schema"], (number, name))
         run(SQL["commit"])
 
+    def pending(self, migrations: Sequence[Migration]) -> list[str]:
+        try:
+            with self._lock:
+                return [migration.name for migration in self._new(migrations)]
+        except apsw.Error as error:
+            raise translate(error) from error
+
     def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
+        if not self.pending(migrations):
+            return []
         with self._lock:
             run = self._connection.execute
             try:
@@ -65,9 +84,7 @@ class SqliteEngine:
             except apsw.Error as error:
                 raise translate(error) from error
             try:
-                rows: Any = run(SQL["applied_migrations"]).fetchall()
-                applied = dict(rows)
-                new = _to_apply(migrations, applied)
+                new = self._new(migrations)
                 for migration in new:
                     self._apply(migration, version)
                 broken = run("pragma foreign_key_check").fetchall() if new else []
@@ -81,6 +98,10 @@ class SqliteEngine:
                     raise translate(error) from error
                 raise
             return [migration.name for migration in new]
+
+    def _new(self, migrations: Sequence[Migration]) -> list[Migration]:
+        rows: Any = self._connection.execute(SQL["applied_migrations"]).fetchall()
+        return migrations_to_apply(migrations, dict(rows))
 
     def _apply(self, migration: Migration, version: str) -> None:
         broken: list[str] = []
@@ -176,24 +197,6 @@ class SqliteEngine:
             if self._log is not None:
                 os.close(self._log)
                 self._log = None
-
-
-def _to_apply(migrations: Sequence[Migration], applied: dict[str, str]) -> list[Migration]:
-    """Those that are new, in order; `MigrationRefused` where one was changed, or comes before one that was applied."""
-    for migration in migrations:
-        if applied.get(migration.name, migration.checksum) != migration.checksum:
-            raise MigrationRefused(
-                f"the migration {migration.name} was changed after it had been applied",
-                hint="put it back as it was, and write the change as a new migration",
-            )
-    new = [migration for migration in migrations if migration.name not in applied]
-    last = max(applied, key=migration_number, default="")
-    if new and last and migration_number(new[0].name) <= migration_number(last):
-        raise MigrationRefused(
-            f"the migration {new[0].name} does not come after {last}, which is applied already",
-            hint="give it a higher number",
-        )
-    return new
 
 
 def _as_dict(cursor: apsw.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:

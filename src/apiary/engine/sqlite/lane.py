@@ -9,25 +9,16 @@ from typing import Any
 
 import apsw
 
-from apiary.engine.protocol import LAST_ATTEMPT, Committed
+from apiary.engine.batch import Batch, BatchLost, gave_up, uncommitted
+from apiary.engine.protocol import Committed
 from apiary.engine.sqlite.errors import translate
-from apiary.engine.sqlite.session import SQL, SqliteSession, row_record
-from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, stopped
-from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Duplicate, Error, Stopped
+from apiary.engine.sqlite.session import SqliteSession
+from apiary.runtime.call import Guard, Program, perform, stopped
+from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, Stopped
 from apiary.runtime.session import Call, Outcome, Part, Record
 from apiary.runtime.transaction import Notes, now_microseconds
 
 TURN_SECONDS = 0.003
-
-
-class _BatchLost(Exception):
-    """A call was stopped in a way that ended the whole transaction (SQLite does so for an interrupted write)."""
-
-    def __init__(self, call: Call, outcome: Outcome, record: Record) -> None:
-        super().__init__(call.function)
-        self.call = call
-        self.outcome = outcome
-        self.record = record
 
 
 class Turn:
@@ -55,7 +46,7 @@ class WritingLane:
     def __init__(self, session: SqliteSession, program: Program, guard: Guard, turn: Turn) -> None:
         self._session = session
         self._program = program
-        self._guard = guard
+        self._batch = Batch(session, program, guard)
         self._turn = turn
 
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
@@ -67,7 +58,7 @@ class WritingLane:
             return Committed([_gave_up(call, error) for call in calls], lost=records)
         try:
             return self._together(calls, records)
-        except _BatchLost as lost:
+        except BatchLost as lost:
             self._abandon()
             others = [call for call in calls if call is not lost.call]
             done = self.run(others, [*records, lost.record])
@@ -86,70 +77,20 @@ class WritingLane:
         )
 
     def _together(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
-        session = self._session
         with self._turn:
-            duplicates = [record for record in records if not self._keep(record)]
-            outcomes = [self._one(call) for call in calls]
-        session.platform("commit")
-        return Committed(outcomes, session.enqueued, duplicates)
-
-    def _keep(self, record: Record) -> bool:
-        """Write the record of something that ran elsewhere (an action, a query), unless there is one already."""
-        try:
-            self._session.record(record)
-        except Duplicate:
-            return False
-        if record.queued and record.status == "stopped" and record.attempt < LAST_ATTEMPT:
-            self._session.platform("count_attempt", (record.attempt, record.id))
-        elif record.queued:
-            self._session.platform("dequeue", (record.id,))
-        return True
-
-    def _one(self, call: Call) -> Outcome:
-        session = self._session
-        started = now_microseconds()
-        try:
-            if call.key is not None or call.attempt > 1:
-                self._look_up(call)
-            outcome = perform(self._program, call, session, self._guard)
-        except Duplicate:
-            outcome = self._recorded(call)
-        except Stopped:
-            outcome, record = stopped(self._program, call, Notes(started))
-            if not session.connection.in_transaction:
-                raise _BatchLost(call, outcome, record) from None
-            self._keep(record)
-            return outcome
-        if call.queued:
-            session.platform("dequeue", (call.id,))
-        return outcome
-
-    def _look_up(self, call: Call) -> None:
-        """A call that may be a repetition is not run to find out: what it would do now is not what it did then."""
-        if find(self._session.connection, call.id, call.key) is not None:
-            raise Duplicate
-
-    def _recorded(self, call: Call) -> Outcome:
-        """The outcome of the earlier run of this call, which may be part of the same batch."""
-        record = find(self._session.connection, call.id, call.key)
-        if record is None:
-            raise DatabaseUnavailable("the record of this call went away while it ran; send it again")
-        try:
-            return recorded_outcome(record, call, self._program.functions.get(call.function))
-        except Error as error:
-            return Outcome(error=problem_of(call, error), cause=error)
+            done = self._batch.run(calls, records)
+        self._session.platform("commit")
+        return done
 
     def _alone(self, calls: Sequence[Call], records: Sequence[Record], error: Exception) -> Committed:
         """What one call comes to that cannot commit. Where its own changes are the reason, that is its outcome."""
         known = error if isinstance(error, Error) else translate(error)
         if not calls or not isinstance(known, ConstraintViolated):
             return Committed([_gave_up(call, error) for call in calls], lost=records)
-        problem = problem_of(calls[0], known)
-        bound = self._program.find(calls[0].function)
-        record = failure(self._program, bound, calls[0], Notes(now_microseconds()), problem, known)
+        outcome, record = uncommitted(self._program, calls[0], known)
         if self.run((), (record,)).lost:
             return Committed([_gave_up(calls[0], DatabaseUnavailable("the failure could not be recorded"))])
-        return Committed([Outcome(error=problem, cause=known)])
+        return Committed([outcome])
 
     def _abandon(self) -> None:
         """Roll back. An error of that is no news: SQLite has ended the transaction all the same."""
@@ -240,17 +181,5 @@ class ReadingLane:
         self._session.connection.close()
 
 
-def find(connection: apsw.Connection, identifier: bytes | None, key: str | None) -> Record | None:
-    """The record of a call by its id or, failing that, by its idempotency key."""
-    for name, value in (("find_call", identifier), ("find_key", key)):
-        rows = connection.execute(SQL[name], (value,)).fetchall() if value is not None else []
-        if rows:
-            return row_record(rows[0])
-    return None
-
-
 def _gave_up(call: Call, error: Exception) -> Outcome:
-    known = error if isinstance(error, Error) else translate(error)
-    if not known.retryable:
-        known = DatabaseUnavailable(f"the call could not be committed: {known.message}", hint=known.hint)
-    return Outcome(error=problem_of(call, known), cause=error)
+    return gave_up(call, error if isinstance(error, Error) else translate(error))

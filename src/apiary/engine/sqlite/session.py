@@ -171,6 +171,19 @@ class SqliteSession:
         except apsw.Error as error:
             raise translate(error) from error
 
+    def find(self, identifier: bytes | None, key: str | None) -> Record | None:
+        return find(self.connection, identifier, key)
+
+    def dequeue(self, identifier: bytes) -> None:
+        self.platform("dequeue", (identifier,))
+
+    def count_attempt(self, identifier: bytes, attempt: int) -> None:
+        self.platform("count_attempt", (attempt, identifier))
+
+    @property
+    def lost(self) -> bool:
+        return not self.connection.in_transaction
+
     def _failed(self, error: Exception, sql: str) -> Error:
         """Translate an error; some errors end the transaction, after which nothing may run in this call any more."""
         translated = translate(error, sql)
@@ -253,6 +266,15 @@ class _AnyNames(dict[str, None]):
 
     def __missing__(self, name: str) -> None:
         return None
+
+
+def find(connection: apsw.Connection, identifier: bytes | None, key: str | None) -> Record | None:
+    """The record of a call by its id or, failing that, by its idempotency key."""
+    for name, value in (("find_call", identifier), ("find_key", key)):
+        rows = connection.execute(SQL[name], (value,)).fetchall() if value is not None else []
+        if rows:
+            return row_record(rows[0])
+    return None
 
 
 def record_row(record: Record) -> tuple[Any, ...]:

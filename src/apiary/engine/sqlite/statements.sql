@@ -43,6 +43,9 @@ select name, checksum from apiary_migrations;
 -- name: insert_migration
 insert into apiary_migrations (name, checksum, version, applied) values (?, ?, ?, ?);
 
+-- name: has_schema_table
+select count(*) from sqlite_schema where name = 'apiary_schema';
+
 -- The number of system schema files applied here; the table is the first thing that is made.
 -- name: create_schema_table
 create table if not exists apiary_schema (number integer primary key, name text not null);

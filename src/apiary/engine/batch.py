@@ -1,0 +1,119 @@
+"""Runs a batch of transactions in one open transaction, each in its savepoint: what is the same on every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from apiary.engine.protocol import LAST_ATTEMPT, Committed
+from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, stopped
+from apiary.runtime.errors import DatabaseUnavailable, Duplicate, Error, Stopped
+from apiary.runtime.session import Call, Outcome, Queued, Record, Session
+from apiary.runtime.transaction import Notes, now_microseconds
+
+
+class BatchSession(Session, Protocol):
+    """A session in which many calls run, one after another."""
+
+    enqueued: list[Queued]
+
+    @property
+    def lost(self) -> bool:
+        """Whether the transaction has ended before its time, and with it all that the batch did."""
+
+    def find(self, identifier: bytes | None, key: str | None) -> Record | None:
+        """The record of a call by its id or, failing that, by its idempotency key."""
+
+    def dequeue(self, identifier: bytes) -> None:
+        """Take a call out of the queue."""
+
+    def count_attempt(self, identifier: bytes, attempt: int) -> None:
+        """Write down that a call of the queue was tried so many times."""
+
+
+class BatchLost(Exception):
+    """A call was stopped in a way that ended the whole transaction (SQLite does so for an interrupted write)."""
+
+    def __init__(self, call: Call, outcome: Outcome, record: Record) -> None:
+        super().__init__(call.function)
+        self.call = call
+        self.outcome = outcome
+        self.record = record
+
+
+class Batch:
+    """The calls of one program in the transactions of one session."""
+
+    def __init__(self, session: BatchSession, program: Program, guard: Guard) -> None:
+        self._session = session
+        self._program = program
+        self._guard = guard
+
+    def run(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
+        """Write `records`, then run the calls. The transaction is still open; an exception says that it must end.
+
+        What is `lost` of the records is what had a record already.
+        """
+        duplicates = [record for record in records if not self._keep(record)]
+        outcomes = [self._one(call) for call in calls]
+        return Committed(outcomes, self._session.enqueued, duplicates)
+
+    def _keep(self, record: Record) -> bool:
+        """Write the record of something that ran elsewhere (an action, a query), unless there is one already."""
+        try:
+            self._session.record(record)
+        except Duplicate:
+            return False
+        if record.queued and record.status == "stopped" and record.attempt < LAST_ATTEMPT:
+            self._session.count_attempt(record.id, record.attempt)
+        elif record.queued:
+            self._session.dequeue(record.id)
+        return True
+
+    def _one(self, call: Call) -> Outcome:
+        session = self._session
+        started = now_microseconds()
+        try:
+            if call.key is not None or call.attempt > 1:
+                self._look_up(call)
+            outcome = perform(self._program, call, session, self._guard)
+        except Duplicate:
+            outcome = self._recorded(call)
+        except Stopped:
+            outcome, record = stopped(self._program, call, Notes(started))
+            if session.lost:
+                raise BatchLost(call, outcome, record) from None
+            self._keep(record)
+            return outcome
+        if call.queued:
+            session.dequeue(call.id)
+        return outcome
+
+    def _look_up(self, call: Call) -> None:
+        """A call that may be a repetition is not run to find out: what it would do now is not what it did then."""
+        if self._session.find(call.id, call.key) is not None:
+            raise Duplicate
+
+    def _recorded(self, call: Call) -> Outcome:
+        """The outcome of the earlier run of this call, which may be part of the same batch."""
+        record = self._session.find(call.id, call.key)
+        if record is None:
+            raise DatabaseUnavailable("the record of this call went away while it ran; send it again")
+        try:
+            return recorded_outcome(record, call, self._program.functions.get(call.function))
+        except Error as error:
+            return Outcome(error=problem_of(call, error), cause=error)
+
+
+def uncommitted(program: Program, call: Call, error: Error) -> tuple[Outcome, Record]:
+    """What a call comes to whose own changes cannot be committed (a constraint that is checked at the end)."""
+    problem = problem_of(call, error)
+    record = failure(program, program.find(call.function), call, Notes(now_microseconds()), problem, error)
+    return Outcome(error=problem, cause=error), record
+
+
+def gave_up(call: Call, error: Error) -> Outcome:
+    """The outcome of a call that could not be committed; it may be sent again."""
+    if not error.retryable:
+        error = DatabaseUnavailable(f"the call could not be committed: {error.message}", hint=error.hint)
+    return Outcome(error=problem_of(call, error), cause=error)

@@ -1,0 +1,80 @@
+"""Where the apps of a platform live, by the URL of its database: files of SQLite, or schemas of one PostgreSQL.
+
+The server prepares a place for each app and asks its log; what `Places.make` returns goes to the host, which opens
+the engine there. An engine is imported when a URL names it, because its driver is heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from apiary.config import POSTGRESQL
+from apiary.engine.protocol import Engine
+from apiary.runtime.result import Convert
+
+MODULES = {"sqlite": "apiary.engine.sqlite.places", "postgresql": "apiary.engine.postgres.places"}
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A version of an app, for engines that run it themselves: `folders` are its import path."""
+
+    module: str
+    version: str
+    folders: tuple[Path, ...]
+
+
+class Log(Protocol):
+    """The log of one app, to be read."""
+
+    def ask(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of one of the platform's own questions, by the name of its statement."""
+
+
+class Places(Protocol):
+    """Where the apps of one platform live. `description` says it to people."""
+
+    description: str
+
+    def registry(self, convert_rows: Convert) -> Engine:
+        """The database of the platform's own records."""
+
+    def make(self, app: str, code: Code) -> dict[str, Any]:
+        """Make room for an app and this version of it; returns, in JSON's types, what `open_engine` needs."""
+
+    def log(self, app: str) -> Log:
+        """The log of an app that has a place."""
+
+    def backup(self, app: str | None, target: Path) -> None:
+        """Copy the database of an app (or the registry's), consistent, while it is in use."""
+
+    def close(self) -> None:
+        """Close all connections."""
+
+
+def open_places(url: str | None, folder: Path) -> Places:
+    """The places that a server's `--database` names. `folder` is for files of this machine."""
+    places: Places = _module("postgresql" if url and url.startswith(POSTGRESQL) else "sqlite").open_places(url, folder)
+    return places
+
+
+def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> Engine:
+    """The engine of an app at a place that was made for it."""
+    engine: Engine = _module(place["kind"]).open_engine(place, convert_rows, recording=recording)
+    return engine
+
+
+def open_here(url: str | None, app: str, convert_rows: Convert) -> Engine:
+    """The engine of an app that runs in this process alone."""
+    engine: Engine = _module("postgresql" if url and url.startswith(POSTGRESQL) else "sqlite").open_here(
+        url, app, convert_rows
+    )
+    return engine
+
+
+def _module(kind: str) -> Any:
+    return import_module(MODULES[kind])

@@ -1,0 +1,1 @@
+"""PostgreSQL: functions run inside its backends, or in the host beside it."""

@@ -1,0 +1,159 @@
+"""The transaction of a connection as the runtime's `Session`, over a pipeline.
+
+What has no answer of interest (begin, savepoints, records) travels with the next statement that has one, so that a call
+of N statements waits N times for the server, and once for its commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import pq
+
+from apiary.engine.postgres.beside.pipeline import FAILED, Pipeline
+from apiary.engine.postgres.errors import ConnectionLost, Repeated
+from apiary.engine.postgres.session import DEALLOCATE, PREPARE, PostgresSession
+from apiary.engine.postgres.statement import Statement
+from apiary.engine.postgres.values import as_array, as_json, parameter
+from apiary.runtime.errors import Error
+from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
+from apiary.runtime.session import Part
+
+SAVEPOINTS: dict[Part, str] = {"call": "apiary_call", "nested": "apiary_nested"}
+STATEMENT = "apiary_statement"
+OUR_INDEXES = (b"calls_id", b"calls_key")
+STALE_PLAN = b"RevalidateCachedQuery"
+"""The function of the server that finds that a prepared statement would now give other columns."""
+
+
+class BesideSession(PostgresSession):
+    """The transaction that is open on one connection."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        log: str,
+        convert_rows: Convert,
+        *,
+        recording: bool,
+        read_only: bool,
+    ) -> None:
+        super().__init__(log, recording=recording, read_only=read_only)
+        self._log = log.encode()
+        self._convert_rows = convert_rows
+        self._pipeline = Pipeline(connection)
+        self._shapes: dict[tuple[str, ...], Shape] = {}
+        self._arrays: dict[str, list[bool]] = {}
+
+    @property
+    def lost(self) -> bool:
+        """A call was stopped in the middle of what it said to the server."""
+        return self._pipeline.torn
+
+    def begin(self) -> None:
+        super().begin()
+        self._send(f"begin isolation level serializable read {'only' if self._read_only else 'write'}")
+
+    def commit(self) -> None:
+        """End the transaction; durable when this returns."""
+        self._send("commit")
+        self._sync()
+
+    def rollback(self) -> None:
+        """Leave the transaction, whatever its state; `ConnectionLost` where that is not possible."""
+        self.ended_by = None
+        self._send("rollback")
+        for _ in range(2):  # what was sent before may have failed, and have taken the first with it
+            if all(result.status != pq.ExecStatus.PIPELINE_ABORTED for result in self._pipeline.sync()):
+                return
+            self._send("rollback")
+
+    def _run(self, statement: Statement, values: Sequence[Any]) -> Result:
+        if any(type(value) is list for value in values):
+            values = self._lists(statement, values)
+        self._send(f"savepoint {STATEMENT}")
+        place = self._send(statement.sql, values)
+        result = self._undone_alone(statement.sql)[place]
+        if not result.nfields:
+            return Result(NO_COLUMNS, [], result.command_tuples or 0, self._convert_rows)
+        names = tuple((result.fname(column) or b"").decode() for column in range(result.nfields))
+        shape = self._shapes.get(names)
+        if shape is None:
+            shape = self._shapes[names] = Shape(names)
+        return Result(shape, self._pipeline.rows(result), result.ntuples, self._convert_rows)
+
+    def _run_many(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> int:
+        """All rows in one round trip, in one savepoint."""
+        if any(type(value) is list for values in rows for value in values):
+            rows = [self._lists(statement, values) for values in rows]
+        self._send(f"savepoint {STATEMENT}")
+        places = [self._send(statement.sql, values) for values in rows]
+        results = self._undone_alone(statement.sql)
+        return sum(results[place].command_tuples or 0 for place in places)
+
+    def _platform(self, name: str, values: Sequence[Any]) -> Sequence[Any]:
+        if name == "find":
+            return super()._platform(name, values)
+        self._send(self._own[name].sql, [parameter(value) for value in values])
+        return ()
+
+    def _enter(self, part: Part) -> None:
+        self._send(f"savepoint {SAVEPOINTS[part]}")
+
+    def _leave(self, part: Part, *, keep: bool) -> None:
+        if not keep:
+            self._send(f"rollback to {SAVEPOINTS[part]}")
+        self._send(f"release {SAVEPOINTS[part]}")
+
+    def _undone_alone(self, sql: str) -> list[pq.abc.PGresult]:
+        """Wait for what was sent since the last savepoint; where it fails, that alone is undone."""
+        self._send(f"release {STATEMENT}")
+        try:
+            return self._sync(sql)
+        except Error:
+            if self.ended_by is None:
+                self._send(f"rollback to {STATEMENT}")
+                self._send(f"release {STATEMENT}")
+            raise
+
+    def _send(self, sql: str, values: Sequence[Any] = ()) -> int:
+        self._check_transaction()
+        if self._pipeline.torn:
+            raise ConnectionLost("the call was stopped while it spoke to the database")
+        return self._pipeline.send(sql, values)
+
+    def _sync(self, sql: str = "") -> list[pq.abc.PGresult]:
+        results = self._pipeline.sync()
+        failed = next((result for result in results if result.status == FAILED), None)
+        if failed is not None:
+            raise self._error(failed, sql)
+        return results
+
+    def _error(self, failed: pq.abc.PGresult, sql: str) -> Error:
+        field = failed.error_field
+        ours = field(pq.DiagnosticField.SCHEMA_NAME) == self._log
+        if ours and field(pq.DiagnosticField.CONSTRAINT_NAME) in OUR_INDEXES:
+            self.ended_by = Repeated("the call has a record already")
+            return self.ended_by
+        if field(pq.DiagnosticField.SOURCE_FUNCTION) == STALE_PLAN:
+            self.ended_by = ConnectionLost("the tables changed while the connection was in use")
+            return self.ended_by
+        state = (field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        return self._failed(state, (field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(), sql)
+
+    def _lists(self, statement: Statement, values: Sequence[Any]) -> list[Any]:
+        """Write lists as what their parameter is: an array, else JSON."""
+        arrays = self._arrays.get(statement.sql)
+        if arrays is None:
+            self._send(f"savepoint {STATEMENT}")
+            self._send(PREPARE + statement.sql)
+            place = self._send(self._own["parameter_types"].sql)
+            self._send(DEALLOCATE)
+            types = self._pipeline.rows(self._undone_alone(statement.sql)[place])[0]
+            arrays = self._arrays[statement.sql] = [name.endswith("[]") for name in types[0]]
+        return [
+            (as_array(value) if array else as_json(value)) if type(value) is list else value
+            for value, array in zip(values, arrays, strict=True)
+        ]

@@ -1,0 +1,78 @@
+-- Statements of the installer, which alone may make roles, schemas and functions in Python.
+
+-- One installer at a time in a database.
+-- name: lock
+select pg_advisory_xact_lock(hashtext('apiary install'));
+
+-- name: is_superuser
+select rolsuper from pg_roles where rolname = current_user;
+
+-- name: has_python
+select exists (select from pg_available_extensions where name = 'plpython3u');
+
+-- name: create_python
+create extension if not exists plpython3u;
+
+-- Which Python a backend has, and whether it has the timers that deadlines need.
+-- name: make_probe
+create or replace function pg_temp.apiary_probe() returns text language plpython3u as $$
+import ctypes, platform, sys
+ctypes.CDLL(None).timer_create
+return "%d.%d %s %s" % (*sys.version_info[:2], sys.platform, platform.machine())
+$$;
+
+-- name: probe
+select pg_temp.apiary_probe();
+
+-- name: create_platform_schema
+create schema if not exists apiary;
+
+-- The number of system schema files applied to a schema; the table is the first thing that is made there.
+-- name: create_schema_table
+create table if not exists {schema}.schema (number integer primary key, name text not null);
+
+-- name: schema_number
+select coalesce(max(number), 0) from {schema}.schema;
+
+-- name: insert_schema
+insert into {schema}.schema (number, name) values ($1, $2);
+
+-- name: has_archive
+select exists (select from apiary.archives where hash = $1);
+
+-- name: insert_archive
+insert into apiary.archives (hash, content) values ($1, $2) on conflict do nothing;
+
+-- name: insert_program
+insert into apiary.programs (hash, app, module, version, log, archives) values ($1, $2, $3, $4, $5, $6)
+on conflict do nothing;
+
+-- name: secret
+select value from apiary.secrets where name = 'roles';
+
+-- name: has_role
+select exists (select from pg_roles where rolname = $1);
+
+-- name: create_role
+create role {role} login nosuperuser nocreatedb nocreaterole noinherit password {password};
+
+-- name: alter_role
+alter role {role} login nosuperuser nocreatedb nocreaterole noinherit password {password};
+
+-- name: grant_role
+grant {role} to current_user;
+
+-- name: grant_connect
+grant connect on database {database} to {role};
+
+-- name: schema_owner
+select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.nspname = $1;
+
+-- name: create_app_schema
+create schema if not exists {schema} authorization {role};
+
+-- name: create_log_schema
+create schema if not exists {log};
+
+-- name: grant_run
+grant execute on function apiary.run to {role};

@@ -1,0 +1,72 @@
+"""The apps of a platform as schemas of one database of PostgreSQL, each with a role of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from apiary.engine.places import Code
+from apiary.engine.postgres.connection import Target
+from apiary.engine.postgres.engine import PostgresEngine
+from apiary.engine.postgres.install import Installer
+from apiary.engine.postgres.log import PostgresLog
+from apiary.runtime.errors import WrongArguments
+from apiary.runtime.result import Convert
+
+
+class PostgresPlaces:
+    """One database."""
+
+    def __init__(self, url: str) -> None:
+        self._installer = Installer(url)
+        where = "inside the database" if self._installer.placement.inside else "beside the database"
+        self.description = f"data in {self._installer.description}; functions run {where}"
+
+    def registry(self, convert_rows: Convert) -> PostgresEngine:
+        return PostgresEngine(self._installer.registry(), convert_rows)
+
+    def make(self, app: str, code: Code) -> dict[str, Any]:
+        target = self._installer.app(app)
+        program = None
+        if self._installer.placement.inside:
+            program = self._installer.program(app, target.log, code.module, code.version, code.folders)
+        return {
+            "kind": "postgresql",
+            "conninfo": target.conninfo,
+            "schema": target.schema,
+            "log": target.log,
+            "program": program,
+        }
+
+    def log(self, app: str) -> PostgresLog:
+        return PostgresLog(self._installer, self._installer.log_of(app))
+
+    def backup(self, app: str | None, target: Path) -> None:
+        raise WrongArguments(
+            "a platform on PostgreSQL is backed up with the tools of PostgreSQL",
+            hint="pg_dump, pg_basebackup or a continuous archive; see docs/production.md",
+        )
+
+    def close(self) -> None:
+        self._installer.close()
+
+
+def open_places(url: str, folder: Path) -> PostgresPlaces:
+    """The database that the URL names."""
+    return PostgresPlaces(url)
+
+
+def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> PostgresEngine:
+    """The engine of one app, reached as its role."""
+    target = Target(place["conninfo"], place["schema"], place["log"], place["program"])
+    return PostgresEngine(target, convert_rows, recording=recording)
+
+
+def open_here(url: str, app: str, convert_rows: Convert) -> PostgresEngine:
+    """The engine of an app whose functions run in this process."""
+    installer = Installer(url)
+    try:
+        return PostgresEngine(installer.app(app), convert_rows)
+    finally:
+        installer.close()

@@ -1,0 +1,36 @@
+-- Statements of the PostgreSQL engine itself; those of the users' functions come from their functions.
+-- {log} is the schema of the app's own log and queue, which belongs to the platform.
+
+-- name: insert_call
+insert into {log}.calls (id, function, kind, version, caller, attempt, started, duration, status, input, output,
+                         error, lines, nested, parent, key)
+values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::bigint, $8::bigint, $9::text, $10::text,
+        $11::text, $12::text, $13::text, $14::text, $15::uuid, $16::text);
+
+-- The role of the app may write to its log and not read it, but a call must find its own earlier outcome.
+-- name: find
+select * from {log}.find($1::uuid, $2::text);
+
+-- name: enqueue
+insert into {log}.queue (id, function, input, caller, parent, due)
+values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint);
+
+-- name: dequeue
+select {log}.dequeue($1::uuid);
+
+-- name: count_attempt
+select {log}.count_attempt($1::uuid, $2::integer);
+
+-- name: queued
+select * from {log}.queued($1::integer, $2::uuid);
+
+-- name: applied_migrations
+select name, checksum from {log}.migrations;
+
+-- name: insert_migration
+insert into {log}.migrations (name, checksum, version, applied) values ($1, $2, $3, $4);
+
+-- The types that the server found for the parameters of the statement that is prepared under this name.
+-- name: parameter_types
+select parameter_types::text[] as names, parameter_types::oid[]::bigint[] as oids
+from pg_catalog.pg_prepared_statements where name = 'apiary_statement';

@@ -1,0 +1,168 @@
+"""Hosts as the server sees them, in the process of the test, so that limits of a minute can be made short."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from apiary.bundle import make_bundle, unpack
+from apiary.platform import process
+from apiary.platform.hosts import AppHosts
+from apiary.platform.messages import Invoke, Start
+from apiary.platform.process import HostProcess
+from apiary.runtime.errors import BundleRefused
+from apiary.runtime.ids import new_id
+
+APP = """
+import time
+from apiary import App, Transaction
+
+app = App("one")
+
+
+@app.transaction(timeout=20)
+def slow(tx: Transaction, seconds: float) -> int:
+    time.sleep(seconds)
+    return 1
+
+
+@app.transaction(timeout=0.1)
+def quick(tx: Transaction) -> int:
+    return 2
+"""
+
+
+@pytest.fixture
+def start(tmp_path, tools) -> Start:
+    """What a host is told that loads the app."""
+    app = tools.write_app(tmp_path / "app", {"one.py": APP, "migrations/001-t.sql": "create table t (x integer);"})
+    bundle = make_bundle(app)
+    code = tmp_path / "code"
+    unpack(bundle.content, code)
+    return Start("one", "v", str(code), None, str(tmp_path), 0, True)
+
+
+def invoke(function: str, arguments: bytes = b"{}") -> Invoke:
+    return Invoke(new_id(), function, arguments, "tester", ("admin",))
+
+
+def hosts_of(start: Start) -> AppHosts:
+    async def prepare(version: str) -> Start:
+        return start
+
+    return AppHosts("one", prepare, lambda event: None, 100)
+
+
+def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
+    monkeypatch.setattr(process, "START_SECONDS", 0.5)
+    folder = tools.write_app(tmp_path / "code", {"hangs.py": "import time\ntime.sleep(3600)\n"})
+    start = Start("hangs", "v", str(folder), None, str(tmp_path), 0, True)
+
+    async def begin() -> int:
+        host = HostProcess("v")
+        with pytest.raises(BundleRefused, match="load"):
+            await host.start(start)
+        await asyncio.wait_for(host._ended.wait(), 5)
+        return host.pid
+
+    assert not os.path.exists(f"/proc/{asyncio.run(begin())}")
+
+
+def test_a_migration_that_hangs_is_given_up(monkeypatch, start, tools):
+    monkeypatch.setattr(process, "MIGRATE_SECONDS", 0.5)
+    endless = "insert into t with recursive n (x) as (select 1 union all select x + 1 from n) select count(*) from n;"
+    tools.write_app(Path(start.code), {"migrations/002-endless.sql": endless})
+
+    async def migrate() -> None:
+        hosts = hosts_of(start)
+        with pytest.raises(BundleRefused, match="migrate"):
+            await hosts.take_over(await hosts.load("v"), lambda host: asyncio.sleep(0))
+        assert hosts.active is hosts.migrating is None
+        await hosts.close()
+
+    asyncio.run(migrate())
+
+
+def test_a_host_that_died_after_its_commit_had_migrated(start):
+    """The answer can be lost when the migrations are not."""
+
+    async def migrate() -> None:
+        hosts = hosts_of(start)
+        host = await hosts.load("v")
+        assert host.pending == ("001-t.sql",)
+        await host.migrate()
+        host.kill("of the test")
+        await host._ended.wait()
+        other = await hosts._after_death(host)
+        assert other.migrated == host.pending
+        assert other.pending == ()
+        await other.stop()
+
+    asyncio.run(migrate())
+
+
+def test_a_host_is_not_silent_as_long_as_it_runs_what_it_may(monkeypatch, start):
+    """A call that waits behind another one, for longer than itself may, is no reason to kill both."""
+    monkeypatch.setattr(process, "PATIENCE_SECONDS", 0.6)
+
+    async def call() -> None:
+        hosts = hosts_of(start)
+        await hosts.switch(await hosts.start("v"))
+        host = hosts.active
+        slow = hosts.call(invoke("slow", b'{"seconds": 2}'))
+        quick = hosts.call(invoke("quick"))
+        assert (await asyncio.wait_for(slow, 20)).output == b"1"
+        await asyncio.wait_for(quick, 20)
+        assert hosts.active is host
+        assert not host.ended
+        await hosts.close()
+
+    asyncio.run(call())
+
+
+def test_a_host_that_is_silent_is_replaced(monkeypatch, start):
+    monkeypatch.setattr(process, "PATIENCE_SECONDS", 0.6)
+
+    async def call() -> None:
+        hosts = hosts_of(start)
+        await hosts.switch(await hosts.start("v"))
+        stopped = hosts.active
+        os.kill(stopped.pid, signal.SIGSTOP)
+        quick = hosts.call(invoke("quick"))
+        assert (await asyncio.wait_for(quick, 20)).output == b"2"
+        assert stopped.ended
+        await hosts.close()
+
+    asyncio.run(call())
+
+
+@pytest.mark.parametrize("moment", ["before the hold", "in the hold"])
+def test_a_host_that_is_silent_holds_no_deploy_up(monkeypatch, start, tools, moment):
+    for limit in ("PATIENCE_SECONDS", "HOLD_SECONDS"):
+        monkeypatch.setattr(process, limit, 0.6)
+
+    async def call() -> None:
+        hosts = hosts_of(start)
+        await hosts.switch(await hosts.start("v"))
+        old = hosts.active
+        old._longest = 0.0
+        tools.write_app(Path(start.code), {"migrations/002-more.sql": "create table more (x integer);"})
+        new = await hosts.load("v")
+
+        async def activate(host: HostProcess) -> None:
+            if moment == "in the hold":
+                os.kill(old.pid, signal.SIGSTOP)
+
+        if moment == "before the hold":
+            os.kill(old.pid, signal.SIGSTOP)
+        taking = asyncio.ensure_future(hosts.take_over(new, activate))
+        quick = hosts.call(invoke("quick"))
+        assert await asyncio.wait_for(taking, 20) == ("002-more.sql",)
+        assert (await asyncio.wait_for(quick, 20)).output == b"2"
+        assert hosts.active is new
+        await asyncio.wait_for(asyncio.gather(old._ended.wait(), *hosts._tasks), 20)
+        await hosts.close()
+
+    asyncio.run(call())
