@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ def manifest_of(app: App, program: Program) -> dict[str, Any]:
                 "timeout": bound.function.options.timeout,
                 "input": cast(FunctionCodec, bound.codec).input_schema(),
                 "output": cast(FunctionCodec, bound.codec).output_schema(),
+                "signature": asdict(cast(FunctionCodec, bound.codec).signature()),
             }
             for name, bound in program.functions.items()
         },

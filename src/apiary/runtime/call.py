@@ -187,12 +187,17 @@ def _body(
 def stopped(program: Program, call: Call, notes: Notes) -> tuple[Outcome, Record]:
     """What a call comes to that ran out of time: nothing kept, a record without its key, so that it may run again."""
     bound = program.find(call.function)
-    cause = DeadlineExceeded(
-        f"{call.function} ran longer than its timeout of {bound.function.options.timeout:g} s and was stopped",
-        hint="nothing was committed; make it shorter, or declare a longer timeout",
-    )
+    cause = out_of_time(bound)
     problem = problem_of(call, cause)
     return Outcome(error=problem, cause=cause), failure(program, bound, call, notes, problem, cause)
+
+
+def out_of_time(bound: Bound) -> DeadlineExceeded:
+    """The error of a call of this function that was stopped."""
+    return DeadlineExceeded(
+        f"{bound.function.name} ran longer than its timeout of {bound.function.options.timeout:g} s and was stopped",
+        hint="nothing was committed; make it shorter, or declare a longer timeout",
+    )
 
 
 def failure(

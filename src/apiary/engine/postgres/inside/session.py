@@ -40,10 +40,12 @@ class Plan:
 class InsideSession(PostgresSession):
     """The transaction in which this backend runs now."""
 
-    def __init__(self, log: str, convert_rows: Convert, *, recording: bool, read_only: bool) -> None:
+    def __init__(
+        self, log: str, convert_rows: Convert, plans: dict[str, Plan], *, recording: bool, read_only: bool
+    ) -> None:
         super().__init__(log, recording=recording, read_only=read_only)
         self._convert_rows = convert_rows
-        self._plans: dict[str, Plan] = {}
+        self._plans = plans
         self._open: list[tuple[Part, Any]] = []
 
     def _run(self, statement: Statement, values: Sequence[Any]) -> Result:
