@@ -194,3 +194,29 @@ def test_a_host_that_is_silent_holds_no_deploy_up(monkeypatch, start, tools, mom
         await hosts.close()
 
     asyncio.run(call())
+
+
+def test_a_host_that_dies_as_soon_as_it_serves_is_replaced_by_one_other(start, tools):
+    async def replace() -> int:
+        started: list[str] = []
+        hosts = hosts_of(start)
+        prepare, serve = hosts._prepare, hosts._serve
+
+        async def counted(version: str) -> Start:
+            started.append(version)
+            return await prepare(version)
+
+        def serve_and_die(host: HostProcess) -> HostProcess | None:
+            if len(started) < 4:
+                host.kill("the test wants it")
+            return serve(host)
+
+        hosts._prepare, hosts._serve = counted, serve_and_die
+        hosts.version = "v"
+        hosts.keep_trying("v")
+        await asyncio.to_thread(tools.eventually, lambda: len(started) >= 4 and hosts.active, 20)
+        assert (await hosts.call(invoke("quick"))).output == b"2"
+        await hosts.close()
+        return len(started)
+
+    assert asyncio.run(replace()) == 4
