@@ -11,7 +11,6 @@ from apiary.runtime.errors import DatabaseUnavailable, Duplicate, Error, Stopped
 from apiary.runtime.session import Call, Outcome, Queued, Record, Session
 from apiary.runtime.transaction import Notes, now_microseconds
 
-
 MAX_KEY_BYTES = 2000
 
 
