@@ -72,9 +72,10 @@ class Contract:
         return str((self.outcome(function, **arguments).error or {"code": "ok"})["code"])
 
     def run(self, body: Callable[..., Any], /, kind: str = "transaction", **arguments: Any) -> Any:
-        """Run a function of a test (`def`, no `lambda`) inside a call, where it sees the names of the app's module.
+        """Run a function of a test inside a call. It gets the transaction, the module of the app, and `arguments`.
 
-        What it returns is something that Python can write and read again.
+        Its source is sent, so it is a `def` and uses no names of the test but those that the module has too. What it
+        returns is something that Python can write and read again.
         """
         function = "evaluate" if kind == "transaction" else "evaluate_query"
         source = textwrap.dedent(inspect.getsource(body))
@@ -103,7 +104,11 @@ class Contract:
         found = [dict(zip(RECORDED, row, strict=True)) for row in rows]
         for record in found:
             for name in ("id", "parent"):
-                record[name] = id_text(bytes(record[name])) if isinstance(record[name], bytes) else record[name] and str(record[name])
+                record[name] = (
+                    id_text(bytes(record[name]))
+                    if isinstance(record[name], bytes)
+                    else record[name] and str(record[name])
+                )
             for name in ("input", "output", "error", "lines", "nested"):
                 record[name] = record[name] and json.loads(record[name])
             for note in (*(record["lines"] or ()), *(record["nested"] or ())):
@@ -128,7 +133,7 @@ def numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     return [
         *map(plain, callers),
-        *sorted(({**plain(record), "id": "queued"} for record in queued), key=lambda record: json.dumps(record)),
+        *sorted(({**plain(record), "id": "queued"} for record in queued), key=json.dumps),
     ]
 
 
@@ -149,7 +154,7 @@ def contract_app() -> App:
 
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory, new_postgres_database: Any) -> Iterator[Callable[[str], Any]]:
-    """For each engine, by its name: a function that opens it, one that looks into its database, and where its log is."""
+    """For each engine, by name: a function that opens it, one that looks into its database, and where its log is."""
     made: dict[str, Any] = {}
     with ExitStack() as stack:
 

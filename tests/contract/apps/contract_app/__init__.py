@@ -20,7 +20,18 @@ from typing_extensions import TypedDict
 
 from apiary import App, ConstraintViolated, Error, Rejected, Row, Transaction
 
-__all__ = ["UTC", "UUID", "Decimal", "Row", "date", "datetime", "math", "timedelta", "timezone"]  # for what is sent
+__all__ = [  # for what tests send
+    "UTC",
+    "UUID",
+    "ConstraintViolated",
+    "Decimal",
+    "Row",
+    "date",
+    "datetime",
+    "math",
+    "timedelta",
+    "timezone",
+]
 
 app = App("contract")
 
@@ -70,7 +81,7 @@ def attempt(function: Callable[[], Any]) -> Any:
 def evaluated(tx: Transaction, source: str, name: str, arguments: str) -> str:
     names = dict(globals())
     exec(compile(source, "<sent>", "exec"), names)
-    return repr(names[name](tx, **eval(arguments, names)))
+    return repr(names[name](tx, sys.modules[__name__], **eval(arguments, names)))
 
 
 @app.transaction
