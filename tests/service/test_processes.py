@@ -51,11 +51,15 @@ def invoke(function: str, arguments: bytes = b"{}") -> Invoke:
     return Invoke(new_id(), function, arguments, "tester", ("admin",))
 
 
+async def make(app: str, start: Start) -> dict[str, str]:
+    return {"kind": "sqlite", "path": f"{start.folder}/{app}.db"}
+
+
 def hosts_of(start: Start, emit: Callable[[Event], None] = lambda event: None) -> AppHosts:
     async def prepare(version: str) -> Start:
         return start
 
-    return AppHosts("one", prepare, emit, 100)
+    return AppHosts("one", prepare, make, emit, 100)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
@@ -66,7 +70,7 @@ def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
     async def begin() -> int:
         host = HostProcess("v")
         with pytest.raises(BundleRefused, match="load"):
-            await host.start(start)
+            await host.start(start, make)
         await asyncio.wait_for(host.wait_for_end(), 5)
         return host.pid
 

@@ -98,12 +98,6 @@ class AppHosts:
         self._send(flight)
         return flight.answer
 
-    async def ask(self, question: str, **arguments: Any) -> Any:
-        """Ask the host that serves."""
-        if self.active is None:
-            raise gone(f"the app {self.app} has no running host at the moment")
-        return await self.active.ask(question, **arguments)
-
     async def load(self, version: str) -> HostProcess:
         """Start a host for a version, beside the one that serves; raises what it refuses with."""
         host = HostProcess(version)
