@@ -7,9 +7,9 @@ wait together share a batch and run in their order; tests of what happens betwee
 import inspect
 import json
 import re
+import sys
 import textwrap
 import time
-import zoneinfo
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -78,8 +78,12 @@ class Contract:
         returns is something that Python can write and read again.
         """
         function = "evaluate" if kind == "transaction" else "evaluate_query"
+        return eval(self.call(function, **self.sent(body, **arguments)), sys.modules[PACKAGE].VALUES)
+
+    def sent(self, body: Callable[..., Any], /, **arguments: Any) -> dict[str, Any]:
+        """The arguments of the call that runs a function of a test."""
         source = textwrap.dedent(inspect.getsource(body))
-        return written(self.call(function, source, body.__name__, repr(arguments)))
+        return {"source": source, "name": body.__name__, "arguments": repr(arguments)}
 
     def counters(self) -> dict[str, int]:
         return dict(self.look("select name, value from counters"))
@@ -135,16 +139,6 @@ def numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         *map(plain, callers),
         *sorted(({**plain(record), "id": "queued"} for record in queued), key=json.dumps),
     ]
-
-
-def written(text: str) -> Any:
-    """The value that Python has written."""
-    import datetime
-    from decimal import Decimal
-    from uuid import UUID
-
-    names = {"datetime": datetime, "Decimal": Decimal, "UUID": UUID, "zoneinfo": zoneinfo, "nan": float("nan")}
-    return eval(text, names | {"inf": float("inf")})
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,10 @@ TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-READING = frozenset({"select", "values", "table", "with", "show", "explain"})
+CHANGING = frozenset(
+    {"alter", "analyze", "call", "comment", "create", "delete", "do", "drop", "grant", "import", "insert", "lock",
+     "merge", "reassign", "refresh", "revoke", "security", "truncate", "update"}
+)  # fmt: skip
 WRITING_WORDS = frozenset({"insert", "update", "delete", "merge", "into"})
 LOCKING_WORDS = frozenset({"update", "share", "no", "key"})
 FORBIDDEN = {
@@ -208,6 +211,6 @@ def _is_temporary(words: list[str]) -> bool:
 
 def _reads_only(words: list[str]) -> bool:
     """Whether a statement looks as if it only read. A function that it calls may still write."""
-    if words[0] not in READING or WRITING_WORDS.intersection(words):
+    if words[0] in CHANGING or WRITING_WORDS.intersection(words):
         return False
     return not any(word == "for" and after in LOCKING_WORDS for word, after in pairwise(words))

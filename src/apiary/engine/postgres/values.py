@@ -148,7 +148,7 @@ def _single(value: float) -> float:
     """The shortest decimal number that a float of 32 bits stands for, as PostgreSQL writes it."""
     if not math.isfinite(value):
         return value
-    return next(short for digits in range(6, 10) if _as_single(short := float(f"{value:.{digits}g}")) == value)
+    return next(short for digits in range(1, 10) if _as_single(short := float(f"{value:.{digits}g}")) == value)
 
 
 def _as_single(value: float) -> float:

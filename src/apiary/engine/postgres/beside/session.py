@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 from psycopg.types import TypeInfo
+from psycopg.types.array import register_array
 
 from apiary.engine.postgres.beside.pipeline import FAILED, Pipeline
 from apiary.engine.postgres.errors import ConnectionLost, Repeated
@@ -110,7 +111,7 @@ class BesideSession(PostgresSession):
         check_columns(names, kinds)
         for (_, oid), kind in zip(columns, kinds, strict=True):
             if kind.element is not None and oid not in ARRAYS and oid >= FIRST_OF_CATALOG:
-                TypeInfo(f"apiary_{oid}", kind.element, oid).register(self._connection)
+                register_array(TypeInfo(f"apiary_{oid}", kind.element, oid), self._connection)
         if len(self._shapes) >= MAX_SHAPES:
             self._shapes.clear()
         shape = self._shapes[columns] = Shape(names)
