@@ -127,13 +127,14 @@ def administration(postgres: PostgresServer) -> psycopg.Connection:
 class Platform:
     """What the platform does with an open app, below `call`: ids, keys, roles and query strings of its choice."""
 
-    def __init__(self, opened: OpenApp) -> None:
+    def __init__(self, opened: OpenApp, *, caller: str = "tester") -> None:
         self.dispatcher: Dispatcher = opened._dispatcher
+        self._caller = caller
 
     def submit(self, function: str, arguments: str | bytes = b"{}", **options: Any) -> "Pending":
         body = arguments.encode() if isinstance(arguments, str) else arguments
         roles = frozenset(options.pop("roles", {"admin"}))
-        call = Call(options.pop("id", None) or new_id(), function, body, "tester", roles, **options)
+        call = Call(options.pop("id", None) or new_id(), function, body, self._caller, roles, **options)
         pending = Pending(call)
         self.dispatcher.submit(call, pending.reply)
         return pending
@@ -162,8 +163,8 @@ class Pending:
 
 
 @pytest.fixture(scope="session")
-def platform() -> Callable[[OpenApp], Platform]:
-    """A function that gives the platform's way into an open app."""
+def platform() -> type[Platform]:
+    """The platform's way into an open app."""
     return Platform
 
 

@@ -7,9 +7,9 @@ wait together share a batch and run in their order; tests of what happens betwee
 import inspect
 import json
 import re
+import sys
 import textwrap
 import time
-import zoneinfo
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -72,13 +72,18 @@ class Contract:
         return str((self.outcome(function, **arguments).error or {"code": "ok"})["code"])
 
     def run(self, body: Callable[..., Any], /, kind: str = "transaction", **arguments: Any) -> Any:
-        """Run a function of a test (`def`, no `lambda`) inside a call, where it sees the names of the app's module.
+        """Run a function of a test inside a call. It gets the transaction, the module of the app, and `arguments`.
 
-        What it returns is something that Python can write and read again.
+        Its source is sent, so it is a `def` and uses no names of the test but those that the module has too. What it
+        returns is something that Python can write and read again.
         """
         function = "evaluate" if kind == "transaction" else "evaluate_query"
+        return eval(self.call(function, **self.sent(body, **arguments)), sys.modules[PACKAGE].VALUES)
+
+    def sent(self, body: Callable[..., Any], /, **arguments: Any) -> dict[str, Any]:
+        """The arguments of the call that runs a function of a test."""
         source = textwrap.dedent(inspect.getsource(body))
-        return written(self.call(function, source, body.__name__, repr(arguments)))
+        return {"source": source, "name": body.__name__, "arguments": repr(arguments)}
 
     def counters(self) -> dict[str, int]:
         return dict(self.look("select name, value from counters"))
@@ -103,7 +108,11 @@ class Contract:
         found = [dict(zip(RECORDED, row, strict=True)) for row in rows]
         for record in found:
             for name in ("id", "parent"):
-                record[name] = id_text(bytes(record[name])) if isinstance(record[name], bytes) else record[name] and str(record[name])
+                record[name] = (
+                    id_text(bytes(record[name]))
+                    if isinstance(record[name], bytes)
+                    else record[name] and str(record[name])
+                )
             for name in ("input", "output", "error", "lines", "nested"):
                 record[name] = record[name] and json.loads(record[name])
             for note in (*(record["lines"] or ()), *(record["nested"] or ())):
@@ -128,18 +137,8 @@ def numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     return [
         *map(plain, callers),
-        *sorted(({**plain(record), "id": "queued"} for record in queued), key=lambda record: json.dumps(record)),
+        *sorted(({**plain(record), "id": "queued"} for record in queued), key=json.dumps),
     ]
-
-
-def written(text: str) -> Any:
-    """The value that Python has written."""
-    import datetime
-    from decimal import Decimal
-    from uuid import UUID
-
-    names = {"datetime": datetime, "Decimal": Decimal, "UUID": UUID, "zoneinfo": zoneinfo, "nan": float("nan")}
-    return eval(text, names | {"inf": float("inf")})
 
 
 @pytest.fixture(scope="session")
@@ -149,7 +148,7 @@ def contract_app() -> App:
 
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory, new_postgres_database: Any) -> Iterator[Callable[[str], Any]]:
-    """For each engine, by its name: a function that opens it, one that looks into its database, and where its log is."""
+    """For each engine, by name: a function that opens it, one that looks into its database, and where its log is."""
     made: dict[str, Any] = {}
     with ExitStack() as stack:
 

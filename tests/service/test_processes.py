@@ -51,11 +51,15 @@ def invoke(function: str, arguments: bytes = b"{}") -> Invoke:
     return Invoke(new_id(), function, arguments, "tester", ("admin",))
 
 
+async def make(app: str, start: Start) -> dict[str, str]:
+    return {"kind": "sqlite", "path": f"{start.folder}/{app}.db"}
+
+
 def hosts_of(start: Start, emit: Callable[[Event], None] = lambda event: None) -> AppHosts:
     async def prepare(version: str) -> Start:
         return start
 
-    return AppHosts("one", prepare, emit, 100)
+    return AppHosts("one", prepare, make, emit, 100)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
@@ -66,7 +70,7 @@ def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
     async def begin() -> int:
         host = HostProcess("v")
         with pytest.raises(BundleRefused, match="load"):
-            await host.start(start)
+            await host.start(start, make)
         await asyncio.wait_for(host.wait_for_end(), 5)
         return host.pid
 
@@ -194,3 +198,29 @@ def test_a_host_that_is_silent_holds_no_deploy_up(monkeypatch, start, tools, mom
         await hosts.close()
 
     asyncio.run(call())
+
+
+def test_a_host_that_dies_as_soon_as_it_serves_is_replaced_by_one_other(start, tools):
+    async def replace() -> int:
+        started: list[str] = []
+        hosts = hosts_of(start)
+        prepare, serve = hosts._prepare, hosts._serve
+
+        async def counted(version: str) -> Start:
+            started.append(version)
+            return await prepare(version)
+
+        def serve_and_die(host: HostProcess) -> HostProcess | None:
+            if len(started) < 4:
+                host.kill("the test wants it")
+            return serve(host)
+
+        hosts._prepare, hosts._serve = counted, serve_and_die
+        hosts.version = "v"
+        hosts.keep_trying("v")
+        await asyncio.to_thread(tools.eventually, lambda: len(started) >= 4 and hosts.active, 20)
+        assert (await hosts.call(invoke("quick"))).output == b"2"
+        await hosts.close()
+        return len(started)
+
+    assert asyncio.run(replace()) == 4

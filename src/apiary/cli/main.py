@@ -69,7 +69,7 @@ def new(directory: Annotated[Path, typer.Argument(help="The folder to make.")]) 
 def serve(
     database: Annotated[
         Optional[str],  # noqa: UP045 - typer
-        typer.Option("--database", envvar="APIARY_DATABASE", help="sqlite:///FOLDER; default: .apiary/"),
+        typer.Option("--database", envvar="APIARY_DATABASE", help="sqlite:///FOLDER or postgresql://…; default: .apiary/"),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -107,7 +107,7 @@ def serve(
 @app.command()
 def dev(
     path: Annotated[Path, typer.Argument(help="The app: a file, a package, or a folder.")],
-    database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER")] = None,  # noqa: UP045
+    database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER or postgresql://…")] = None,  # noqa: UP045
     port: Annotated[
         int, typer.Option("--port", envvar="APIARY_PORT", min=0, max=65535, help="The port; 0 for any.")
     ] = 8000,

@@ -74,6 +74,7 @@ class AppHosts:
         self._deaths: dict[str, tuple[str, bool]] = {}
         self._changing = asyncio.Lock()
         self._failures = 0
+        self._restarting = False
         self._last_start = 0.0
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,12 +97,6 @@ class AppHosts:
         flight = InFlight(message, asyncio.get_running_loop().create_future())
         self._send(flight)
         return flight.answer
-
-    async def ask(self, question: str, **arguments: Any) -> Any:
-        """Ask the host that serves."""
-        if self.active is None:
-            raise gone(f"the app {self.app} has no running host at the moment")
-        return await self.active.ask(question, **arguments)
 
     async def load(self, version: str) -> HostProcess:
         """Start a host for a version, beside the one that serves; raises what it refuses with."""
@@ -156,7 +151,8 @@ class AppHosts:
 
     def keep_trying(self, version: str) -> None:
         """Start a version in the background, again and again until it works."""
-        self._background(self._restart(version))
+        self.version = version
+        self._restart()
 
     async def close(self) -> None:
         """Let all hosts finish, and end them."""
@@ -306,7 +302,7 @@ class AppHosts:
         if host is self.active and not self._closed:
             self.active = None
             self._emit(HostDied(self.app, host.version, host.pid, host.reason, len(flights)))
-            self._background(self._restart(host.version))
+            self._restart()
         for flight in flights:
             self._settle(flight, suspects, host)
 
@@ -347,30 +343,40 @@ class AppHosts:
         if self._suspects and not self._closed:
             self._send(self._suspects[0])
 
-    async def _restart(self, version: str) -> None:
-        """Start the version again until it works, at once at first, then less and less often.
+    def _restart(self) -> None:
+        """Replace the host that served, unless that is being done already."""
+        if not self._restarting:
+            self._restarting = True
+            self._background(self._start_again())
+
+    async def _start_again(self) -> None:
+        """Start the version that serves until it works, at once at first, then less and less often.
 
         A host that could be started is replaced within a second, however often that happens.
         """
-        stable = time.monotonic() - self._last_start > STABLE_SECONDS
-        self._failures = 0 if stable else min(self._failures, RESTART_SECONDS.index(0.5))
-        while not self._closed and self.active is None:
-            await asyncio.sleep(RESTART_SECONDS[min(self._failures, len(RESTART_SECONDS) - 1)])
-            self._failures += 1
-            try:
-                host = await self.start(version)
-            except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
-                for flight in self._waiting:
-                    flight.fail(gone(f"the app {self.app} cannot be started: {error}"))
-                self._waiting.clear()
-                continue
-            with suppress(Error):
-                await self._take_place(host)
+        if time.monotonic() - self._last_start > STABLE_SECONDS:
+            self._failures = 0
+        try:
+            while not self._closed and self.active is None:
+                await asyncio.sleep(RESTART_SECONDS[min(self._failures, len(RESTART_SECONDS) - 1)])
+                self._failures += 1
+                try:
+                    host = await self.start(str(self.version))
+                except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
+                    for flight in self._waiting:
+                        flight.fail(gone(f"the app {self.app} cannot be started: {error}"))
+                    self._waiting.clear()
+                    continue
+                self._failures = min(self._failures, RESTART_SECONDS.index(0.5))
+                with suppress(Error):
+                    await self._take_place(host)
+        finally:
+            self._restarting = False
 
     async def _take_place(self, host: HostProcess) -> None:
         """Serve with a host that was started again, unless a deploy was faster; held, as the one before it was."""
         async with self._changing:
-            free = self.active is None and not self._closed
+            free = self.active is None and not self._closed and host.version == self.version
             if free and self._held is not None:
                 await host.hold()
             if free:

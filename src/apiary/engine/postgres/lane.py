@@ -20,7 +20,7 @@ from apiary.engine.postgres.errors import REFUSED, Conflicted, ConnectionLost, R
 from apiary.engine.postgres.wire import pack_batch, unpack_done
 from apiary.engine.protocol import Committed
 from apiary.runtime.call import Guard, Program
-from apiary.runtime.errors import ConstraintViolated, Error, from_problem
+from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, from_problem
 from apiary.runtime.result import Convert
 from apiary.runtime.session import Call, Record
 
@@ -42,7 +42,7 @@ class PostgresLane:
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
         """Run and commit. Where the batch fails as a whole, every call is run again by itself."""
         try:
-            return self._attempt(calls, records)
+            return self._once(calls, records)
         except BatchLost as lost:
             others = [call for call in calls if call is not lost.call]
             done = self.run(others, [*records, lost.record])
@@ -84,6 +84,17 @@ class PostgresLane:
         """Run and commit once; an `Error` says that nothing of it was kept, or that this is not known."""
         raise NotImplementedError
 
+    def _once(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
+        """`_attempt`, after which any fault is an `Error`: the thread of a lane has calls to answer."""
+        try:
+            return self._attempt(calls, records)
+        except (Error, BatchLost):
+            raise
+        except Exception as error:
+            if self._connection is not None:
+                self._connection.close()
+            raise DatabaseUnavailable(f"the calls could not be run: {type(error).__name__}: {error}") from error
+
     def _alone(self, call: Call, error: Error, shared: bool) -> Committed:
         """Run a call by itself, again and again where other calls or the connection were to blame.
 
@@ -107,7 +118,10 @@ class PostgresLane:
             if wait is not None:
                 call = replace(call, attempt=call.attempt + 1)
             try:
-                return self._attempt((call,), ())
+                return self._once((call,), ())
+            except BatchLost as lost:
+                kept = not self._written(lost.record).lost
+                return Committed([lost.outcome if kept else gave_up(call, error)], durable=True)
             except Error as again:
                 error = again
 
@@ -118,7 +132,7 @@ class PostgresLane:
         """Write one record by itself; lost where there is one already, or where the database does not let it be."""
         for _ in range(3):
             try:
-                return self._attempt((), (record,))
+                return self._once((), (record,))
             except (Conflicted, ConnectionLost):
                 time.sleep(random.uniform(*RECONNECT_SECONDS) / 10)
             except Error:
@@ -192,7 +206,7 @@ class BesideLane(PostgresLane):
             session.begin()
             done = Batch(session, self._program, self._guard).run(calls, records)
             session.commit()
-        except (Error, BatchLost):
+        except Exception:
             self._abandon(session)
             raise
         self._records += session.records

@@ -38,6 +38,7 @@ class PostgresPlaces:
             "schema": target.schema,
             "log": target.log,
             "program": program,
+            "why_beside": None if program else self._installer.placement.reason,
         }
 
     def publish(self, place: Mapping[str, Any], manifest: Mapping[str, Any], *, recording: bool) -> list[str]:
@@ -65,7 +66,7 @@ def open_places(url: str, folder: Path) -> PostgresPlaces:
 
 def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> PostgresEngine:
     """The engine of one app, reached as its role."""
-    target = Target(place["conninfo"], place["schema"], place["log"], place["program"])
+    target = Target(**{name: place[name] for name in place if name != "kind"})
     return PostgresEngine(target, convert_rows, recording=recording)
 
 

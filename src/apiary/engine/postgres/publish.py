@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from apiary.engine.postgres.types import sql_argument, sql_text, sql_type
+from apiary.engine.postgres.sqlforms import sql_argument, sql_text, sql_type
 from apiary.engine.statements import load_statements
 from apiary.forms import NONE, Parameter, Signature, read_signature
 

@@ -14,23 +14,20 @@ from uuid import UUID
 
 from apiary.engine.postgres.errors import CANCELLED, translate
 from apiary.engine.postgres.statement import Statement, parse
-from apiary.engine.postgres.values import parameter
+from apiary.engine.postgres.types import Kind
+from apiary.engine.postgres.values import as_array, as_json, check_text, parameter
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import (
     ConstraintViolated,
-    DatabaseError,
     Duplicate,
     Error,
     RuleBroken,
     Unavailable,
-    ValueOutOfRange,
 )
 from apiary.runtime.result import Result
 from apiary.runtime.session import Part, Queued, Record
 
 MAX_PARSED = 5000
-PREPARE = "prepare apiary_statement as "
-DEALLOCATE = "deallocate apiary_statement"
 
 
 class PostgresSession:
@@ -61,11 +58,12 @@ class PostgresSession:
     def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> int:
         self._check_transaction()
         statement = self._parsed.get(sql) or self._parse(sql)
-        return self._run_many(statement, [self._parameters(statement, row) for row in rows])
+        values = [self._parameters(statement, dict(row)) for row in rows]
+        return self._run_many(statement, values) if values else 0
 
     def savepoint(self, part: Part) -> None:
         if part == "call":
-            self.ended_by = None
+            self._check_transaction()
             self._marks.clear()
         self._enter(part)
         self._marks.append(len(self.enqueued))
@@ -78,6 +76,8 @@ class PostgresSession:
         self._leave(part, keep=False)
         mark = self._marks.pop(0 if part == "call" else -1)
         del self.enqueued[mark:]
+        if part == "call":  # whatever the function made of the error, its transaction cannot go on
+            self._check_transaction()
 
     def enqueue(self, queued: Queued) -> None:
         row = (UUID(bytes=queued.id), queued.function, queued.input.decode(), queued.caller, _uuid(queued.parent))
@@ -122,13 +122,15 @@ class PostgresSession:
         return statement
 
     def _parameters(self, statement: Statement, given: Mapping[str, Any]) -> list[Any]:
-        try:
-            values = [parameter(value) for value in statement.values(given)]
-        except TypeError as error:
-            raise DatabaseError(str(error)) from None
+        values = [parameter(value) for value in statement.values(given)]
+        if list in map(type, values):
+            arrays = self._arrays(statement)
+            values = [
+                value if type(value) is not list else as_array(value) if array else as_json(value)
+                for value, array in zip(values, arrays, strict=True)
+            ]
         for value in values:
-            if isinstance(value, str) and "\0" in value:
-                raise ValueOutOfRange("the database cannot hold text with a NUL character")
+            check_text(value)
         return values
 
     def _check_transaction(self) -> None:
@@ -153,7 +155,11 @@ class PostgresSession:
     def _platform(self, name: str, values: Sequence[Any]) -> Sequence[Any]:
         """Run one of the engine's own statements, by its name."""
         self._check_transaction()
-        return self._run(self._own[name], [parameter(value) for value in values]).all()
+        return self._run(self._own[name], own_values(values)).all()
+
+    def _arrays(self, statement: Statement) -> Sequence[bool]:
+        """Which parameters of a statement are arrays."""
+        raise NotImplementedError
 
     def _enter(self, part: Part) -> None:
         """Begin a savepoint."""
@@ -164,14 +170,29 @@ class PostgresSession:
         raise NotImplementedError
 
 
+def check_columns(names: Sequence[str], kinds: Iterable[Kind]) -> None:
+    """`RuleBroken` where a column holds rows: PL/Python and psycopg read those differently, and not to the end."""
+    for name, kind in zip(names, kinds, strict=True):
+        if kind.is_row:
+            raise RuleBroken(f"the column {name} is itself a row", hint=f"select its columns, or to_jsonb({name})")
+
+
 @cache
 def own_statements(log: str) -> dict[str, Statement]:
     """The engine's own statements for an app whose log is the schema `log`, by name."""
     texts = load_statements("apiary.engine.postgres", "statements.sql")
     return {
-        name: Statement(sql.replace("{log}", quoted(log)), tuple(sorted(set(re.findall(r"\$(\d+)", sql)))), False)
+        name: Statement(name, sql.replace("{log}", quoted(log)), tuple(sorted(set(re.findall(r"\$(\d+)", sql)))))
         for name, sql in texts.items()
     }
+
+
+def own_values(values: Sequence[Any]) -> list[Any]:
+    """The parameters of one of the engine's own statements, as text."""
+    found = list(map(parameter, values))
+    for value in found:
+        check_text(value)
+    return found
 
 
 def quoted(name: str) -> str:

@@ -1,12 +1,13 @@
 """What a statement of a user says: its `:name` parameters numbered as PostgreSQL wants them, and what it may do.
 
 Standard library only, and no database: PostgreSQL itself loads this file, and it is a function of the text alone.
+How PostgreSQL reads SQL: https://www.postgresql.org/docs/current/sql-syntax-lexical.html
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,10 +15,13 @@ from apiary.runtime.errors import DatabaseError, RuleBroken
 
 TOKEN = re.compile(
     r"""
-      (?P<space>\s+ | --[^\n]*)
+      (?P<space>\s+ | --[^\n\r]*)
     | (?P<comment>/\*)
-    | (?P<string>[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | \$(?P<tag>[^\W\d]\w*)?\$.*?\$(?(tag)(?P=tag))\$)
-    | (?P<quoted>"(?:[^"]|"")*")
+    | (?P<string>
+          [eE]'[^'\\]*(?:(?:\\.|'')[^'\\]*)*'(?:\s*[\n\r]\s*'[^'\\]*(?:(?:\\.|'')[^'\\]*)*')*
+        | '[^']*(?:''[^']*)*'
+        | \$(?P<tag>[^\W\d]\w*)?\$.*?\$(?(tag)(?P=tag))\$)
+    | (?P<quoted>"[^"]*(?:""[^"]*)*")
     | (?P<cast>:: | :=)
     | (?P<parameter>:[^\W\d]\w*)
     | (?P<positional>\$\d+ | \?(?=\s*(?:[,)]|$)))
@@ -28,7 +32,10 @@ TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-READING = frozenset({"select", "values", "table", "with", "show", "explain"})
+CHANGING = frozenset(
+    {"alter", "analyze", "call", "comment", "create", "delete", "do", "drop", "grant", "import", "insert", "lock",
+     "merge", "reassign", "refresh", "revoke", "security", "truncate", "update"}
+)  # fmt: skip
 WRITING_WORDS = frozenset({"insert", "update", "delete", "merge", "into"})
 LOCKING_WORDS = frozenset({"update", "share", "no", "key"})
 FORBIDDEN = {
@@ -42,16 +49,29 @@ FORBIDDEN = {
     **dict.fromkeys(("copy", "vacuum", "cluster", "checkpoint", "reindex"), "it is for administrators"),
 }
 TEMPORARY = frozenset({"temp", "temporary"})
-SLICED = frozenset({"word", "number", "parameter", "quoted", "]", ")"})
+BEFORE_TEMPORARY = frozenset({"or", "replace", "global", "local"})
+PLATFORM = "apiary"
+OPERANDS = frozenset({"word", "number", "parameter", "string", "quoted"})
+NO_OPERANDS = frozenset(
+    {"and", "array", "between", "case", "else", "ilike", "in", "is", "like", "not", "or", "then", "when"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement with its parameters as `$1`, `$2`, … in the order of `names`; whether it can only read."""
+    """A statement as it was written (`source`), and with its parameters as `$1`, `$2`, … in the order of `names`.
 
+    `fragments` are the pieces of it around the parameters, `places` the parameters between those. `reads_only` says
+    that it cannot write by itself, `makes` that it makes something, and so changes no rows.
+    """
+
+    source: str
     sql: str
-    names: tuple[str, ...]
-    reads_only: bool
+    names: tuple[str, ...] = ()
+    reads_only: bool = False
+    makes: bool = False
+    fragments: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
 
     def values(self, given: Mapping[str, object]) -> list[object]:
         """The given parameters in the order of `names`; `DatabaseError` where they are not the ones it has."""
@@ -62,22 +82,70 @@ class Statement:
         except KeyError:
             raise self._wrong_names(given) from None
 
+    def cast(self, types: Sequence[str | None]) -> str:
+        """The statement with each parameter cast to its type, where one is given."""
+        if not any(types):
+            return self.sql
+        numbered = enumerate(types, start=1)
+        written = [f"${number}" if kind is None else f"(${number}::{kind})" for number, kind in numbered]
+        return _joined(self.fragments, self.places, written)
+
     def _wrong_names(self, given: Mapping[str, object]) -> DatabaseError:
-        missing = sorted(set(self.names) - given.keys())
-        extra = sorted(given.keys() - set(self.names))
+        missing = sorted(set(self.names) - set(given))
+        extra = sorted(set(given) - set(self.names))
         what = f"no value for :{missing[0]}" if missing else f"the statement has no :{extra[0]}"
-        return DatabaseError(f"{what} in: {' '.join(self.sql.split())[:200]}")
+        return DatabaseError(f"{what} in: {' '.join(self.source.split())[:200]}")
 
 
-def parse(sql: str) -> Statement:
+def parse(sql: str, *, trusted: bool = False) -> Statement:
     """Read a statement. `DatabaseError` where it is none, or more than one; `RuleBroken` where no function may run it.
 
-    Strings, dollar quotes, quoted names, nested comments, casts (`::`) and slices (`a[1:2]`) stay as they are.
+    A `trusted` one is the platform's own, for which there are no rules.
+    Strings, dollar quotes, quoted names, casts (`::`) and slices (`a[1:2]`) stay as they are.
     """
+    tokens = list(_tokens(sql))
+    words = _words([token for token in tokens if token[0] != "space"])
+    if not trusted:
+        _check(words)
+        _check_owners(tokens)
     names: dict[str, int] = {}
-    words: list[str] = []
-    parts: list[str] = []
-    before, depth, at, ended = "", 0, 0, False
+    fragments = [""]
+    places = []
+    for kind, text in tokens:
+        if kind == "parameter":
+            places.append(names.setdefault(text[1:], len(names)))
+            fragments.append("")
+        elif kind != "end":
+            fragments[-1] += text
+    numbered = _joined(fragments, places, [f"${number}" for number in range(1, len(names) + 1)])
+    return Statement(
+        sql, numbered, tuple(names), _reads_only(words), words[0] == "create", tuple(fragments), tuple(places)
+    )
+
+
+def _words(tokens: Sequence[tuple[str, str]]) -> list[str]:
+    """The words of a statement that are not qualified; `DatabaseError` where it is none, or more than one."""
+    words = [
+        text.lower() for (_, before), (kind, text) in pairwise([("", ""), *tokens]) if kind == "word" and before != "."
+    ]
+    if any(kind == "end" for kind, _ in tokens[:-1]):
+        raise DatabaseError("more than one statement at once", hint="call execute once for each")
+    if any(kind == "positional" for kind, _ in tokens):
+        raise DatabaseError("parameters are written :name", hint="write `where id = :id`, and pass id=…")
+    if not words:
+        raise DatabaseError("the statement is empty")
+    return words
+
+
+def _tokens(sql: str) -> Iterator[tuple[str, str]]:
+    """The tokens of a text, by kind. A comment is a space; in a subscript, a colon after an operand belongs to a slice.
+
+    https://www.postgresql.org/docs/current/arrays.html#ARRAYS-ACCESSING
+    """
+    if "\0" in sql:
+        raise DatabaseError("the statement has a NUL character")
+    at, operand = 0, False
+    subscripts: list[bool] = []
     while at < len(sql):
         match = TOKEN.match(sql, at)
         assert match is not None, "the last alternative takes any character"
@@ -86,34 +154,15 @@ def parse(sql: str) -> Statement:
         if kind == "comment":
             at = _end_of_comment(sql, at)
             kind, text = "space", " "
-        if kind == "parameter" and depth and before in SLICED:
+        elif kind == "parameter" and operand and subscripts and subscripts[-1]:
             kind, text, at = "other", ":", match.start() + 1
-        if kind == "space":
-            parts.append(text)
-            continue
-        if ended or kind == "positional":
-            raise _not_one() if ended else _positional()
-        if kind == "end":
-            ended = True
-            continue
-        if kind == "parameter":
-            text = f"${names.setdefault(text[1:], len(names) + 1)}"
-        words += [text.lower()] * (kind == "word")
-        depth += (text == "[") - (text == "]")
-        before = text if kind == "other" else kind
-        parts.append(text)
-    if not words:
-        raise DatabaseError("the statement is empty")
-    _check(words)
-    return Statement("".join(parts).strip(), tuple(names), _reads_only(words))
-
-
-def _not_one() -> DatabaseError:
-    return DatabaseError("more than one statement at once", hint="call execute once for each")
-
-
-def _positional() -> DatabaseError:
-    return DatabaseError("parameters are written :name", hint="write `where id = :id`, and pass id=…")
+        if kind != "space":
+            if text in ("[", "("):
+                subscripts.append(text == "[" and operand)
+            elif text in ("]", ")") and subscripts:
+                subscripts.pop()
+            operand = text in ("]", ")") or (kind in OPERANDS and text.lower() not in NO_OPERANDS)
+        yield kind, text
 
 
 def _end_of_comment(sql: str, at: int) -> int:
@@ -126,16 +175,42 @@ def _end_of_comment(sql: str, at: int) -> int:
     raise DatabaseError("a comment in the statement has no end")
 
 
+def _joined(fragments: Sequence[str], places: Sequence[int], written: Sequence[str]) -> str:
+    """The fragments with the parameters between them, as they are `written`."""
+    parts = [fragments[0]]
+    for place, fragment in zip(places, fragments[1:], strict=True):
+        parts += [written[place], fragment]
+    return "".join(parts).strip()
+
+
+def _check_owners(tokens: Sequence[tuple[str, str]]) -> None:
+    """Refuse what is qualified with the name of one of the platform's schemas."""
+    for (kind, text), (_, after) in pairwise(tokens):
+        name = text.strip('"') if kind == "quoted" else text.lower()
+        if after == "." and kind in ("word", "quoted") and (name == PLATFORM or name.startswith(f"{PLATFORM}_")):
+            raise RuleBroken(f"{name} is not the app's own: names that begin with {PLATFORM}_ belong to the platform")
+
+
 def _check(words: list[str]) -> None:
     reason = FORBIDDEN.get(words[0])
-    if reason is None and words[0] == "create" and TEMPORARY.intersection(words[1:5]):
+    if reason is None and _is_temporary(words):
         reason = "what is temporary would outlive the call; use a common table expression"
     if reason is not None:
         raise RuleBroken(f"this statement cannot be run here: {reason}")
 
 
+def _is_temporary(words: list[str]) -> bool:
+    if words[0] == "create":
+        what = next((word for word in words[1:] if word not in BEFORE_TEMPORARY), "")
+        return what in TEMPORARY or "pg_temp" in words
+    triples = zip(["", *words], words, words[1:], strict=False)
+    return any(
+        into == "into" and after in TEMPORARY and before not in ("insert", "merge") for before, into, after in triples
+    )
+
+
 def _reads_only(words: list[str]) -> bool:
     """Whether a statement looks as if it only read. A function that it calls may still write."""
-    if words[0] not in READING or WRITING_WORDS.intersection(words):
+    if words[0] in CHANGING or WRITING_WORDS.intersection(words):
         return False
     return not any(word == "for" and after in LOCKING_WORDS for word, after in pairwise(words))

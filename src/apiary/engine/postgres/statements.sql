@@ -48,7 +48,19 @@ select name, checksum from {log}.migrations;
 -- name: insert_migration
 insert into {log}.migrations (name, checksum, version, applied) values ($1, $2, $3, $4);
 
--- The types that the server found for the parameters of the statement that is prepared under this name.
+-- The types that the server found for the parameters of a statement that is prepared under this name.
 -- name: parameter_types
 select parameter_types::text[] as names, parameter_types::oid[]::bigint[] as oids
-from pg_catalog.pg_prepared_statements where name = 'apiary_statement';
+from pg_catalog.pg_prepared_statements where name = $1::text;
+
+-- What a type is: its kind (b, d, c, …), what it is made of where it is a domain, the type of its elements.
+-- name: type
+select typtype::text as kind, typbasetype::bigint as base,
+       case typsubscript when 'pg_catalog.array_subscript_handler'::regproc then typelem::bigint end as element
+from pg_catalog.pg_type where oid = $1::bigint::oid;
+
+-- A statement whose columns get other names, because two of them have the same.
+-- name: name_columns
+with apiary_rows ({names}) as (
+{statement}
+) select * from apiary_rows;

@@ -1,93 +1,70 @@
-"""Forms as types of SQL: how a value of a call goes from SQL into its JSON, and from its result's JSON into SQL."""
+"""What the server's catalog says of types: asked once for each type that is not built in, and connection.
+
+Standard library only: PostgreSQL itself loads this file.
+"""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import pydantic_core
-from pydantic import TypeAdapter
+FIRST_OF_CATALOG = 10_000
+"""From here on, what an OID means is written in the catalog and nowhere else."""
 
-from apiary.engine.postgres.values import READERS, as_array, parameter
-from apiary.forms import JSON, MANY, NAIVE, NONE, Parameter
-from apiary.runtime.errors import ValueOutOfRange, WrongArguments
+BOOL, BYTEA, INT8, INT2, INT4, TEXT, JSON = 16, 17, 20, 21, 23, 25, 114
+FLOAT4, FLOAT8, BPCHAR, VARCHAR, DATE, TIME = 700, 701, 1042, 1043, 1082, 1083
+TIMESTAMP, TIMESTAMPTZ, INTERVAL, TIMETZ, NUMERIC, RECORD, UUID, JSONB = 1114, 1184, 1186, 1266, 1700, 2249, 2950, 3802
 
-TYPES = {
-    "int": "bigint",
-    "float": "double precision",
-    "str": "text",
-    "bool": "boolean",
-    "bytes": "bytea",
-    "decimal": "numeric",
-    "uuid": "uuid",
-    "date": "date",
-    "time": "time without time zone",
-    "datetime": "timestamp with time zone",
-    NAIVE: "timestamp without time zone",
-    "timedelta": "interval",
-    JSON: "jsonb",
-    NONE: "void",
-}
-"""The types of scalars, as PostgreSQL itself calls them."""
-
-INTERVAL = 1186
-PLAIN = frozenset({"int", "float", "bool", JSON})
-"""What JSON and SQL write in the same way."""
-
-_spans: TypeAdapter[timedelta] = TypeAdapter(timedelta)
-
-Mend = Callable[[Any], Any]
+ARRAYS = {
+    1000: BOOL, 1001: BYTEA, 1016: INT8, 1005: INT2, 1007: INT4, 1009: TEXT, 199: JSON, 1021: FLOAT4, 1022: FLOAT8,
+    1014: BPCHAR, 1015: VARCHAR, 1182: DATE, 1183: TIME, 1115: TIMESTAMP, 1185: TIMESTAMPTZ, 1187: INTERVAL,
+    1270: TIMETZ, 1231: NUMERIC, 2287: RECORD, 2951: UUID, 3807: JSONB,
+}  # fmt: skip
+"""The type of the elements of the built-in array types that need care, by OID."""
 
 
-def sql_type(form: str) -> str:
-    """The type of a form, as PostgreSQL itself writes it."""
-    return TYPES[form.removesuffix(MANY)] + MANY * form.endswith(MANY)
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a type is in the end: the OID of its base type and, where it is an array, that of its elements."""
+
+    base: int
+    element: int | None = None
+    is_row: bool = False
 
 
-def sql_argument(form: str, position: int) -> str:
-    """The expression that makes JSON of a parameter; PostgreSQL writes numbers so that JSON would lose digits."""
-    exact = form.removesuffix(MANY) == "decimal"
-    return f"${position}" + f"::text{MANY * form.endswith(MANY)}" * exact
+PLAIN = frozenset(
+    {BOOL, BYTEA, INT8, INT2, INT4, TEXT, JSON, FLOAT4, FLOAT8, BPCHAR, VARCHAR, DATE, TIME, TIMESTAMP, TIMESTAMPTZ,
+     INTERVAL, TIMETZ, NUMERIC, RECORD, UUID, JSONB}
+)  # fmt: skip
+"""The most common types, which are what they are."""
 
 
-def mend_argument(given: Parameter) -> Mend | None:
-    """What makes the codec's JSON of a parameter's, where PostgreSQL writes it in another way."""
-    mend = {"timedelta": _span_from_sql, "bytes": _bytes_from_sql}.get(given.form.removesuffix(MANY))
-    if mend is None or not given.form.endswith(MANY):
-        return mend
-    return lambda values: values and [value if value is None else mend(value) for value in values]
+class Types:
+    """The types of one database. `ask` gives the row of the statement `type` for an OID, or nothing."""
 
+    def __init__(self, ask: Callable[[int], Sequence[Any] | None]) -> None:
+        self._ask = ask
+        self._known: dict[int, Kind] = {}
 
-def sql_text(form: str, output: bytes) -> str | None:
-    """A result, or a constant, as text that PostgreSQL reads as its type; `output` is JSON."""
-    if output == b"null":
-        return None
-    text = output.decode()
-    if form not in PLAIN:
-        value = json.loads(output)
-        text = as_array([_text(form[: -len(MANY)], item) for item in value]) if form.endswith(MANY) else _text(form, value)
-    if "\0" in text or (form == JSON and "\\u0000" in text):
-        raise ValueOutOfRange("the database cannot hold text with a NUL character")
-    return text
+    def kind(self, oid: int) -> Kind:
+        """What a type is; domains are what they are made of."""
+        found = self._known.get(oid)
+        if found is None:
+            found = self._known[oid] = self._look_up(oid)
+        return found
 
-
-def _text(form: str, value: Any) -> Any:
-    if form == "timedelta" and value is not None:
-        return parameter(_spans.validate_python(value))
-    if form == "bytes" and value is not None:
-        return parameter(base64.urlsafe_b64decode(value))
-    return parameter(value)
-
-
-def _span_from_sql(text: str) -> Any:
-    try:
-        return pydantic_core.to_jsonable_python(READERS[INTERVAL](text))
-    except (ValueOutOfRange, OverflowError):
-        raise WrongArguments(f"{text!r} is a time that Python cannot hold") from None
-
-
-def _bytes_from_sql(text: str) -> str:
-    return base64.urlsafe_b64encode(bytes.fromhex(text[2:])).decode()
+    def _look_up(self, oid: int) -> Kind:
+        if oid < FIRST_OF_CATALOG and (oid in ARRAYS or oid in PLAIN):
+            element = ARRAYS.get(oid)
+            return Kind(oid, element, RECORD in (oid, element))
+        row = self._ask(oid)
+        if row is None:
+            return Kind(oid)
+        kind, base, element = row
+        if kind == "d":
+            return self.kind(base)
+        if element is not None:
+            inner = self.kind(element)
+            return replace(inner, base=oid, element=inner.base)
+        return Kind(oid, is_row=kind == "c" or oid == RECORD)

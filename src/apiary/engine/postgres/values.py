@@ -7,7 +7,9 @@ them: integers, floats, Decimal, bool, bytes, UUID, dates and times, parsed JSON
 from __future__ import annotations
 
 import json
+import math
 import re
+import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -15,18 +17,10 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+from apiary.engine.postgres import types
 from apiary.runtime.errors import ValueOutOfRange
 
 Reader = Callable[[Any], Any]
-
-BOOL, BYTEA, TEXT, JSON, JSONB = 16, 17, 25, 114, 3802
-
-ARRAYS = {
-    1000: BOOL, 1001: BYTEA, 1005: 21, 1007: 23, 1016: 20, 1021: 700, 1022: 701, 1231: 1700, 1009: TEXT, 1014: 1042,
-    1015: 1043, 1003: 19, 1028: 26, 2951: 2950, 199: JSON, 3807: JSONB, 1115: 1114, 1185: 1184, 1182: 1082, 1183: 1083,
-    1270: 1266, 1187: 1186,
-}  # fmt: skip
-"""The type of the elements of an array type, by OID, for the types of `READERS` and those that Python knows anyway."""
 
 
 def parameter(value: Any) -> Any:
@@ -41,6 +35,18 @@ def parameter(value: Any) -> Any:
     if write is None:
         raise TypeError(f"a {kind.__name__} cannot be a parameter of a statement")
     return write(value)
+
+
+def check_text(value: str | None) -> None:
+    """`ValueOutOfRange` for text that PostgreSQL cannot hold."""
+    if value is None or (value.isascii() and "\0" not in value):
+        return
+    if "\0" in value:
+        raise ValueOutOfRange("the database cannot hold text with a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueOutOfRange(f"the database cannot hold half a character: {error}") from None
 
 
 def _span(value: timedelta) -> str:
@@ -62,23 +68,38 @@ def as_array(value: Sequence[Any]) -> str:
 
 
 def _element(value: Any) -> str:
-    if value is None:
+    written: str | list[Any] | None = parameter(value)
+    if written is None:
         return "NULL"
-    if isinstance(value, list | tuple):
-        return as_array(value)
-    text: str = parameter(value)
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(written, list):
+        return as_array(written)
+    return '"' + written.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _integer(value: int) -> str:
+    try:
+        return int.__repr__(value)
+    except ValueError as error:
+        raise ValueOutOfRange(f"the database cannot hold an integer of {value.bit_length()} bits") from error
+
+
+def _instant(value: datetime) -> str:
+    """In UTC, because PostgreSQL ignores the zone where it expects a time without one."""
+    try:
+        return (value if value.tzinfo is None else value.astimezone(UTC)).isoformat(" ")
+    except OverflowError as error:
+        raise ValueOutOfRange(f"the database cannot hold the time {value}: {error}") from None
 
 
 WRITERS: dict[type, Callable[[Any], Any]] = {
     Enum: lambda value: parameter(value.value),
     bool: lambda value: "true" if value else "false",
-    int: int.__repr__,
+    int: _integer,
     float: float.__repr__,
     str: str.__str__,
-    Decimal: str,
+    Decimal: lambda value: "NaN" if value.is_nan() else str(value),
     UUID: str,
-    datetime: lambda value: value.isoformat(" "),
+    datetime: _instant,
     date: date.isoformat,
     time: time.isoformat,
     timedelta: _span,
@@ -93,26 +114,12 @@ WRITERS: dict[type, Callable[[Any], Any]] = {
 
 
 def _date(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise _beyond(text) from None
+    return date.fromisoformat(text)
 
 
 def _datetime(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise _beyond(text) from None
+    found = datetime.fromisoformat(text)
     return found if found.tzinfo is None else found.astimezone(UTC)
-
-
-def _time(text: str) -> time:
-    return time.max if text.startswith("24:") else time.fromisoformat(text)
-
-
-def _beyond(text: str) -> ValueOutOfRange:
-    return ValueOutOfRange(f"{text!r} is a time that Python cannot hold")
 
 
 INTERVAL = re.compile(
@@ -125,7 +132,7 @@ def _interval(text: str) -> timedelta:
     """An interval in style `postgres`; years and months have 365 and 30 days, as psycopg counts them."""
     match = INTERVAL.match(text.replace("+", ""))
     if match is None:
-        raise _beyond(text)
+        raise ValueError(text)
     years, months, days, sign, hours, minutes, seconds, fraction = match.groups()
     span = timedelta(
         hours=int(hours or 0),
@@ -137,26 +144,57 @@ def _interval(text: str) -> timedelta:
     return timedelta(days=whole) + (-span if sign else span)
 
 
+def _single(value: float) -> float:
+    """The shortest decimal number that a float of 32 bits stands for, as PostgreSQL writes it."""
+    if not math.isfinite(value):
+        return value
+    return next(short for digits in range(1, 10) if _as_single(short := float(f"{value:.{digits}g}")) == value)
+
+
+def _as_single(value: float) -> float:
+    try:
+        found: float = SINGLE.unpack(SINGLE.pack(value))[0]
+    except OverflowError:  # rounded up beyond the largest there is
+        return math.inf
+    return found
+
+
+SINGLE = struct.Struct("f")
 READERS: dict[int, Reader] = {
-    2950: UUID,
-    JSON: json.loads,
-    JSONB: json.loads,
-    1114: _datetime,
-    1184: _datetime,
-    1082: _date,
-    1083: _time,
-    1266: _time,
-    1186: _interval,
+    types.UUID: UUID,
+    types.JSON: json.loads,
+    types.JSONB: json.loads,
+    types.TIMESTAMP: _datetime,
+    types.TIMESTAMPTZ: _datetime,
+    types.DATE: _date,
+    types.TIME: time.fromisoformat,
+    types.TIMETZ: time.fromisoformat,
+    types.INTERVAL: _interval,
+    types.FLOAT4: _single,
 }
-"""What becomes of the text of a type, by its OID."""
+"""What becomes of what PL/Python gives for a type, by its OID: text, most of the time."""
 
 
-def reader(oid: int) -> Reader | None:
-    """What makes a Python value of what PL/Python gives for a column of this type; `None` where it is one already."""
-    if oid in ARRAYS:
-        element = READERS.get(ARRAYS[oid])
-        return element and _deep(element)
-    return READERS.get(oid)
+def reader(kind: types.Kind) -> Reader | None:
+    """What makes a Python value of what PL/Python gives for a column of this kind; `None` where it is one already.
+
+    `ValueOutOfRange` where Python has no such value.
+    """
+    read = READERS.get(kind.base if kind.element is None else kind.element)
+    if read is None:
+        return None
+    guarded = _guarded(read)
+    return guarded if kind.element is None else _deep(guarded)
+
+
+def _guarded(read: Reader) -> Reader:
+    def guarded(value: Any) -> Any:
+        try:
+            return read(value)
+        except (ValueError, OverflowError):
+            raise ValueOutOfRange(f"{value!r} is a value that Python cannot hold") from None
+
+    return guarded
 
 
 def _deep(element: Reader) -> Reader:

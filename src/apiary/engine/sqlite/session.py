@@ -133,7 +133,7 @@ class SqliteSession:
                 self._step(SQL["release_many"])
             raise
         self._step(SQL["release_many"])
-        return changed
+        return 0 if statement.read_only else changed
 
     def _each(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> int:
         changed = 0

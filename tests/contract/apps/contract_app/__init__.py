@@ -5,10 +5,12 @@ source a test sends, with the names of this module.
 """
 
 import dataclasses
+import datetime as times
 import enum
 import math
 import sys
 import time
+import zoneinfo
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -18,11 +20,33 @@ from uuid import UUID
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from apiary import App, ConstraintViolated, Error, Rejected, Row, Transaction
+from apiary import App, ConstraintViolated, DatabaseError, Error, Rejected, Row, Transaction
 
-__all__ = ["UTC", "UUID", "Decimal", "Row", "date", "datetime", "math", "timedelta", "timezone"]  # for what is sent
+__all__ = [  # for what tests send
+    "UTC",
+    "UUID",
+    "ConstraintViolated",
+    "DatabaseError",
+    "Decimal",
+    "Row",
+    "date",
+    "datetime",
+    "math",
+    "timedelta",
+    "timezone",
+]
 
 app = App("contract")
+
+VALUES = {
+    "datetime": times,
+    "zoneinfo": zoneinfo,
+    "Decimal": Decimal,
+    "UUID": UUID,
+    "inf": math.inf,
+    "nan": math.nan,
+}
+"""What stands in values that Python has written."""
 
 TIMEOUT = 0.05
 ENDLESS_READ = "with recursive n (x) as (select 1 union all select x % 7 + 1 from n) select count(*) from n"
@@ -43,6 +67,9 @@ class NoteModel(BaseModel):
 class NoteDict(TypedDict):
     id: int
     note: str | None
+
+
+KINDS = (Note, NoteModel, NoteDict)
 
 
 class Colour(enum.Enum):
@@ -70,7 +97,7 @@ def attempt(function: Callable[[], Any]) -> Any:
 def evaluated(tx: Transaction, source: str, name: str, arguments: str) -> str:
     names = dict(globals())
     exec(compile(source, "<sent>", "exec"), names)
-    return repr(names[name](tx, **eval(arguments, names)))
+    return repr(names[name](tx, sys.modules[__name__], **eval(arguments, VALUES)))
 
 
 @app.transaction

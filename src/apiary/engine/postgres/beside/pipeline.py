@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from psycopg import pq
 from psycopg.adapt import Transformer
 
 from apiary.engine.postgres.errors import ConnectionLost
+from apiary.runtime.errors import ValueOutOfRange
 
 MAX_PREPARED = 1000
 NO_VALUES: Sequence[bytes | None] = ()
@@ -31,6 +33,7 @@ class Pipeline:
         self._pgconn = connection.pgconn
         self._transformer = Transformer(connection)
         self._prepared: dict[str, bytes] = {}
+        self._names = count()
         self._sent: list[str | None] = []
         self._wait = select.poll()
         self._wait.register(self._pgconn.socket, select.POLLIN)
@@ -42,22 +45,43 @@ class Pipeline:
 
     def send(self, sql: str, values: Sequence[Any] = NO_VALUES) -> int:
         """Have a statement travel with the next `sync`; returns the place of its result there."""
+        encoded = [None if value is None else value.encode() for value in values]
         self.torn = True
         try:
-            name = self._prepared.get(sql)
-            if name is None:
-                if len(self._prepared) >= MAX_PREPARED:
-                    self._forget()
-                name = self._prepared[sql] = b"a%d" % len(self._prepared)
-                self._sent.append(sql)
-                self._pgconn.send_prepare(name, sql.encode())
+            name = self._prepare(sql)
             self._sent.append(None)
-            encoded = [None if value is None else value.encode() for value in values]
             self._pgconn.send_query_prepared(name, encoded)
         except psycopg.OperationalError as error:
             raise self._lost(error) from None
         self.torn = False
         return len(self._sent) - 1
+
+    def describe(self, sql: str) -> int:
+        """Have the question for the parameters of a statement travel with the next `sync`."""
+        self.torn = True
+        try:
+            name = self._prepare(sql)
+            self._sent.append(None)
+            self._pgconn.send_describe_prepared(name)
+        except psycopg.OperationalError as error:
+            raise self._lost(error) from None
+        self.torn = False
+        return len(self._sent) - 1
+
+    def _prepare(self, sql: str) -> bytes:
+        name = self._prepared.get(sql)
+        if name is None:
+            if len(self._prepared) >= MAX_PREPARED:
+                self._prepared.clear()
+                self.send("deallocate all")
+            name = self._prepared[sql] = b"a%d" % next(self._names)
+            self._sent.append(sql)
+            self._pgconn.send_prepare(name, sql.encode())
+        return name
+
+    def forget(self, sql: str) -> None:
+        """Have a statement be prepared again when it is sent next: the tables that it names have changed."""
+        self._prepared.pop(sql, None)
 
     def sync(self) -> list[pq.abc.PGresult]:
         """Send what is waiting, and wait for the results of all of it."""
@@ -80,9 +104,12 @@ class Pipeline:
         return results
 
     def rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
-        """The rows of a result, as psycopg reads their types."""
+        """The rows of a result, as psycopg reads their types; `ValueOutOfRange` for what Python cannot hold."""
         self._transformer.set_pgresult(result)
-        rows: list[tuple[Any, ...]] = self._transformer.load_rows(0, result.ntuples, tuple)
+        try:
+            rows: list[tuple[Any, ...]] = self._transformer.load_rows(0, result.ntuples, tuple)
+        except psycopg.DataError as error:
+            raise ValueOutOfRange(f"a column has a value that Python cannot hold: {error}") from None
         return rows
 
     def _result(self) -> pq.abc.PGresult:
@@ -97,10 +124,6 @@ class Pipeline:
             self._wait.poll()
             self._pgconn.consume_input()
         return self._pgconn.get_result()
-
-    def _forget(self) -> None:
-        self._prepared.clear()
-        self.send("deallocate all")
 
     def _lost(self, error: Exception) -> ConnectionLost:
         self._connection.close()

@@ -11,21 +11,28 @@ from typing import Any
 
 import psycopg
 from psycopg import pq
+from psycopg.types import TypeInfo
+from psycopg.types.array import register_array
 
 from apiary.engine.postgres.beside.pipeline import FAILED, Pipeline
 from apiary.engine.postgres.errors import ConnectionLost, Repeated
-from apiary.engine.postgres.session import DEALLOCATE, PREPARE, PostgresSession
+from apiary.engine.postgres.session import PostgresSession, check_columns, own_values
 from apiary.engine.postgres.statement import Statement
-from apiary.engine.postgres.values import as_array, as_json, parameter
-from apiary.runtime.errors import Error
+from apiary.engine.postgres.types import ARRAYS, FIRST_OF_CATALOG, Types
+from apiary.runtime.errors import DatabaseError, Error
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
 from apiary.runtime.session import Part
 
 SAVEPOINTS: dict[Part, str] = {"call": "apiary_call", "nested": "apiary_nested"}
 STATEMENT = "apiary_statement"
 OUR_INDEXES = (b"calls_id", b"calls_key")
+MAX_SHAPES = 1000
 STALE_PLAN = b"RevalidateCachedQuery"
 """The function of the server that finds that a prepared statement would now give other columns."""
+
+
+class StalePlan(DatabaseError):
+    """A prepared statement would now give other columns than when it was prepared."""
 
 
 class BesideSession(PostgresSession):
@@ -43,9 +50,11 @@ class BesideSession(PostgresSession):
         super().__init__(log, recording=recording, read_only=read_only)
         self._log = log.encode()
         self._convert_rows = convert_rows
+        self._connection = connection
         self._pipeline = Pipeline(connection)
-        self._shapes: dict[tuple[str, ...], Shape] = {}
-        self._arrays: dict[str, list[bool]] = {}
+        self._types = Types(self._type)
+        self._shapes: dict[tuple[tuple[bytes | None, int], ...], Shape] = {}
+        self._array_parameters: dict[str, list[bool]] = {}
 
     @property
     def lost(self) -> bool:
@@ -71,32 +80,47 @@ class BesideSession(PostgresSession):
             self._send("rollback")
 
     def _run(self, statement: Statement, values: Sequence[Any]) -> Result:
-        if any(type(value) is list for value in values):
-            values = self._lists(statement, values)
-        self._send(f"savepoint {STATEMENT}")
-        place = self._send(statement.sql, values)
-        result = self._undone_alone(statement.sql)[place]
+        try:
+            result = self._alone(statement, values)
+        except StalePlan:
+            self._pipeline.forget(statement.sql)
+            result = self._alone(statement, values)
         if not result.nfields:
-            return Result(NO_COLUMNS, [], result.command_tuples or 0, self._convert_rows)
-        names = tuple((result.fname(column) or b"").decode() for column in range(result.nfields))
-        shape = self._shapes.get(names)
-        if shape is None:
-            shape = self._shapes[names] = Shape(names)
+            changed = 0 if statement.makes else result.command_tuples or 0
+            return Result(NO_COLUMNS, [], changed, self._convert_rows)
+        columns = tuple((result.fname(column), result.ftype(column)) for column in range(result.nfields))
+        shape = self._shapes.get(columns) or self._learn(columns)
         return Result(shape, self._pipeline.rows(result), result.ntuples, self._convert_rows)
 
     def _run_many(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> int:
         """All rows in one round trip, in one savepoint."""
-        if any(type(value) is list for values in rows for value in values):
-            rows = [self._lists(statement, values) for values in rows]
         self._send(f"savepoint {STATEMENT}")
         places = [self._send(statement.sql, values) for values in rows]
-        results = self._undone_alone(statement.sql)
-        return sum(results[place].command_tuples or 0 for place in places)
+        results = self._undone_alone(statement.source)
+        return 0 if statement.reads_only else sum(results[place].command_tuples or 0 for place in places)
+
+    def _alone(self, statement: Statement, values: Sequence[Any]) -> pq.abc.PGresult:
+        self._send(f"savepoint {STATEMENT}")
+        place = self._send(statement.sql, values)
+        return self._undone_alone(statement.source)[place]
+
+    def _learn(self, columns: tuple[tuple[bytes | None, int], ...]) -> Shape:
+        """The shape of rows with these columns, each a name and the OID of a type."""
+        names = tuple((name or b"").decode() for name, _ in columns)
+        kinds = [self._types.kind(oid) for _, oid in columns]
+        check_columns(names, kinds)
+        for (_, oid), kind in zip(columns, kinds, strict=True):
+            if kind.element is not None and oid not in ARRAYS and oid >= FIRST_OF_CATALOG:
+                register_array(TypeInfo(f"apiary_{oid}", kind.element, oid), self._connection)
+        if len(self._shapes) >= MAX_SHAPES:
+            self._shapes.clear()
+        shape = self._shapes[columns] = Shape(names)
+        return shape
 
     def _platform(self, name: str, values: Sequence[Any]) -> Sequence[Any]:
         if name == "find":
             return super()._platform(name, values)
-        self._send(self._own[name].sql, [parameter(value) for value in values])
+        self._send(self._own[name].sql, own_values(values))
         return ()
 
     def _enter(self, part: Part) -> None:
@@ -138,22 +162,21 @@ class BesideSession(PostgresSession):
             self.ended_by = Repeated("the call has a record already")
             return self.ended_by
         if field(pq.DiagnosticField.SOURCE_FUNCTION) == STALE_PLAN:
-            self.ended_by = ConnectionLost("the tables changed while the connection was in use")
-            return self.ended_by
+            return StalePlan("the tables changed after the statement was prepared")
         state = (field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         return self._failed(state, (field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(), sql)
 
-    def _lists(self, statement: Statement, values: Sequence[Any]) -> list[Any]:
-        """Write lists as what their parameter is: an array, else JSON."""
-        arrays = self._arrays.get(statement.sql)
+    def _arrays(self, statement: Statement) -> Sequence[bool]:
+        arrays = self._array_parameters.get(statement.sql)
         if arrays is None:
             self._send(f"savepoint {STATEMENT}")
-            self._send(PREPARE + statement.sql)
-            place = self._send(self._own["parameter_types"].sql)
-            self._send(DEALLOCATE)
-            types = self._pipeline.rows(self._undone_alone(statement.sql)[place])[0]
-            arrays = self._arrays[statement.sql] = [name.endswith("[]") for name in types[0]]
-        return [
-            (as_array(value) if array else as_json(value)) if type(value) is list else value
-            for value, array in zip(values, arrays, strict=True)
-        ]
+            place = self._pipeline.describe(statement.sql)
+            described = self._undone_alone(statement.source)[place]
+            oids = [described.param_type(number) for number in range(described.nparams)]
+            arrays = [self._types.kind(oid).element is not None for oid in oids]
+            self._array_parameters[statement.sql] = arrays
+        return arrays
+
+    def _type(self, oid: int) -> Sequence[Any] | None:
+        rows = self._pipeline.rows(self._alone(self._own["type"], [str(oid)]))
+        return rows[0] if rows else None

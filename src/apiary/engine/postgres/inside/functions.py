@@ -14,7 +14,7 @@ from apiary.codec import FunctionCodec, convert_rows
 from apiary.engine.postgres.errors import Conflicted
 from apiary.engine.postgres.inside.deadline import BackendGuard
 from apiary.engine.postgres.inside.session import InsideSession, Plan
-from apiary.engine.postgres.types import Mend, mend_argument, sql_text
+from apiary.engine.postgres.sqlforms import Mend, mend_argument, sql_text
 from apiary.forms import NONE
 from apiary.runtime.call import Program, out_of_time, run, user_traceback
 from apiary.runtime.declaration import Kind

@@ -9,31 +9,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, Literal
 
 import plpy  # type: ignore[import-not-found]  # only a backend has it
 
-from apiary.engine.postgres.session import DEALLOCATE, PREPARE, PostgresSession
+from apiary.engine.postgres.errors import CONFLICTS
+from apiary.engine.postgres.session import PostgresSession, check_columns
 from apiary.engine.postgres.statement import Statement
-from apiary.engine.postgres.values import BOOL, BYTEA, Reader, as_json, convert, parameter, reader
-from apiary.runtime.errors import DatabaseError, RuleBroken
+from apiary.engine.postgres.types import Types
+from apiary.engine.postgres.values import Reader, convert, reader
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
 from apiary.runtime.session import Part
 
 MAX_PLANS = 1000
-BOOLEANS = {
-    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
-    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
-}
+INDIRECT = frozenset({"boolean", "bytea"})
+"""Types for which PL/Python wants its own objects. Like arrays and domains they go in as text, and are cast."""
+
+PREPARED = count()
+Level = Part | Literal["statement"]
 
 
 @dataclass(slots=True)
 class Plan:
-    """A prepared statement, the types of its parameters, and, once it has run, the shape of its rows."""
+    """A prepared statement: which of its parameters are arrays and, once it has run, what its rows are.
+
+    The names of the columns are those that PL/Python sees; `shape` has those that the statement gave them.
+    """
 
     prepared: Any
-    writers: list[Reader]
-    shape: Shape | None = None
+    arrays: Sequence[bool] = ()
+    names: Sequence[str] = ()
+    types: Sequence[int] = ()
+    shape: Shape = NO_COLUMNS
     readers: Sequence[tuple[int, Reader]] = ()
 
 
@@ -45,111 +53,146 @@ class InsideSession(PostgresSession):
     ) -> None:
         super().__init__(log, recording=recording, read_only=read_only)
         self._convert_rows = convert_rows
+<<<<<<< HEAD
         self._plans = plans
         self._open: list[tuple[Part, Any]] = []
+=======
+        self._plans: dict[str, Plan] = {}
+        self._types = Types(self._type)
+        self._open: list[tuple[Level, Any]] = []
+
+    def begin(self) -> None:
+        super().begin()
+        self._open.clear()
+>>>>>>> main
 
     def _run(self, statement: Statement, values: Sequence[Any]) -> Result:
-        plan = self._plans.get(statement.sql) or self._prepare(statement)
-        if plan.writers or list in map(type, values):
-            values = [write(value) for write, value in zip(plan.writers, values, strict=True)]
-        try:
-            found = plpy.execute(plan.prepared, values)
-        except plpy.SPIError as error:
-            raise self._failed(error.sqlstate, str(error), statement.sql) from None
-        if plan.shape is None:
-            self._learn(plan, found, statement)
-        shape = plan.shape
-        assert shape is not None
-        if shape is NO_COLUMNS:
-            return Result(shape, [], found.nrows(), self._convert_rows)
+        plan = self._plans.get(statement.sql)
+        if plan is None:
+            plan, found = self._first(statement, values)
+        else:
+            found = self._execute(plan, statement, values)
+        if not plan.names:
+            return Result(NO_COLUMNS, [], 0 if statement.makes else found.nrows(), self._convert_rows)
+        if found.coltypes() != plan.types or found.colnames() != plan.names:
+            self._learn_again(plan, found, statement)
         rows = [tuple(row.values()) for row in found]
         if plan.readers:
             rows = convert(rows, plan.readers)
-        return Result(shape, rows, len(rows), self._convert_rows)
+        return Result(plan.shape, rows, len(rows), self._convert_rows)
 
     def _run_many(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> int:
-        with plpy.subtransaction():
-            return sum(self._run(statement, values).rowcount for values in rows)
+        self._enter("statement")
+        try:
+            changed = sum(self._run(statement, values).rowcount for values in rows)
+        except BaseException:
+            self._leave("statement", keep=False)
+            raise
+        self._leave("statement", keep=True)
+        return 0 if statement.reads_only else changed
 
-    def _prepare(self, statement: Statement) -> Plan:
-        """Let the server infer the types of the parameters, and prepare with those."""
+    def _first(self, statement: Statement, values: Sequence[Any]) -> tuple[Plan, Any]:
+        """Prepare a statement, run it, and learn what its rows are. One whose rows cannot be had is undone."""
+        plan = self._prepare(statement)
+        self._enter("statement")
+        try:
+            found = self._execute(plan, statement, values)
+            self._learn(plan, found)
+        except BaseException:
+            self._leave("statement", keep=False)
+            raise
+        twice = len(set(plan.names)) < len(plan.names)
+        self._leave("statement", keep=not twice)
+        if twice:
+            plan, found = self._with_names(plan, statement, values)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        names, oids = [], []
-        try:
-            if statement.names:
-                plpy.execute(PREPARE + statement.sql)
-                try:
-                    types = plpy.execute(self._own["parameter_types"].sql)[0]
-                    names, oids = types["names"], types["oids"]
-                finally:
-                    plpy.execute(DEALLOCATE)
-            prepared = plpy.prepare(statement.sql, names)
-        except plpy.SPIError as error:
-            raise self._failed(error.sqlstate, str(error), statement.sql) from None
-        plan = self._plans[statement.sql] = Plan(prepared, list(map(_writer, names, oids)))
-        return plan
+        self._plans[statement.sql] = plan
+        return plan, found
 
-    def _learn(self, plan: Plan, found: Any, statement: Statement) -> None:
-        """Remember the columns of a statement from its first result."""
+    def _with_names(self, plan: Plan, statement: Statement, values: Sequence[Any]) -> tuple[Plan, Any]:
+        """Run a statement with two columns of one name: PL/Python has rows by name, so each gets one of its own."""
+        names = ", ".join(f"apiary_{number}" for number in range(len(plan.names)))
+        other = self._prepare(statement, self._own["name_columns"].sql.replace("{names}", names))
+        found = self._execute(other, statement, values)
+        self._learn(other, found)
+        other.shape = plan.shape
+        return other, found
+
+    def _execute(self, plan: Plan, statement: Statement, values: Sequence[Any]) -> Any:
         try:
-            names = found.colnames()
+            return plpy.execute(plan.prepared, values)
+        except plpy.SPIError as error:
+            raise self._failed(error.sqlstate, str(error), statement.source) from None
+
+    def _prepare(self, statement: Statement, around: str = "{statement}") -> Plan:
+        """Let the server infer the types of the parameters, and prepare with those."""
+        try:
+            if not statement.names:
+                return Plan(plpy.prepare(around.replace("{statement}", statement.sql)))
+            names, oids = self._parameter_types(around.replace("{statement}", statement.sql))
+            kinds = list(map(self._types.kind, oids))
+            indirect = [
+                name in INDIRECT or kind.base != oid or kind.element is not None or kind.is_row
+                for name, oid, kind in zip(names, oids, kinds, strict=True)
+            ]
+            casts = [name if cast else None for name, cast in zip(names, indirect, strict=True)]
+            declared = [name if cast is None else "text" for name, cast in zip(names, casts, strict=True)]
+            return Plan(
+                plpy.prepare(around.replace("{statement}", statement.cast(casts)), declared),
+                [kind.element is not None for kind in kinds],
+            )
+        except plpy.SPIError as error:
+            raise self._failed(error.sqlstate, str(error), statement.source) from None
+
+    def _parameter_types(self, sql: str) -> tuple[list[str], list[int]]:
+        name = f"apiary_{next(PREPARED)}"  # a function may be stopped before this one is given back
+        plpy.execute(f"prepare {name} as {sql}")
+        found = plpy.execute(plpy.prepare(self._own["parameter_types"].sql, ["text"]), [name])[0]
+        plpy.execute(f"deallocate {name}")
+        return found["names"], found["oids"]
+
+    def _arrays(self, statement: Statement) -> Sequence[bool]:
+        plan = self._plans.get(statement.sql)
+        return (plan or self._prepare(statement)).arrays
+
+    def _type(self, oid: int) -> Sequence[Any] | None:
+        rows = plpy.execute(plpy.prepare(self._own["type"].sql, ["bigint"]), [oid])
+        return tuple(rows[0].values()) if rows else None
+
+    def _learn(self, plan: Plan, found: Any) -> None:
+        """Remember the columns of a statement from a result."""
+        try:
+            plan.names, plan.types = found.colnames(), found.coltypes()
         except plpy.Error:
-            plan.shape = NO_COLUMNS
             return
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise RuleBroken(f"two columns are named {twice}", hint="give each a name of its own: `… as other_name`")
-        plan.shape = Shape(names)
-        readers = [(position, reader(oid)) for position, oid in enumerate(found.coltypes())]
+        kinds = list(map(self._types.kind, plan.types))
+        check_columns(plan.names, kinds)
+        plan.shape = Shape(plan.names)
+        readers = [(position, reader(kind)) for position, kind in enumerate(kinds)]
         plan.readers = [(position, read) for position, read in readers if read is not None]
 
-    def _enter(self, part: Part) -> None:
+    def _learn_again(self, plan: Plan, found: Any, statement: Statement) -> None:
+        """A table has changed since the statement ran last."""
+        del self._plans[statement.sql]
+        if plan.shape.names != tuple(plan.names):  # those that we gave
+            raise self._failed(CONFLICTS[0], "a table has changed")
+        self._learn(plan, found)
+
+    def _enter(self, part: Level) -> None:
         savepoint = plpy.subtransaction()
         self._open.append((part, savepoint))
         savepoint.enter()
 
-    def _leave(self, part: Part, *, keep: bool) -> None:
+    def _leave(self, part: Level, *, keep: bool) -> None:
+        """End the latest level of this kind, and all above it. A stop may come between any two of these steps."""
         while True:
-            found, savepoint = self._open.pop()
-            with suppress(ValueError):  # one that was never entered, because the function was stopped just there
+            found, savepoint = self._open[-1]
+            with suppress(ValueError):  # never entered, or left already
                 if keep:
                     savepoint.exit(None, None, None)
                 else:
                     savepoint.exit(RuntimeError, None, None)
+            self._open.pop()
             if found == part:
                 return
-
-
-def _writer(name: str, oid: int) -> Reader:
-    """What PL/Python wants for a parameter of this type: its own idea of arrays, booleans and bytes, else text."""
-    if oid == BOOL:
-        return _boolean
-    if oid == BYTEA:
-        return _bytes
-    return _texts if name.endswith("[]") else _text
-
-
-def _text(value: Any) -> Any:
-    return as_json(value) if type(value) is list else value
-
-
-def _texts(value: Any) -> Any:
-    if isinstance(value, str):
-        raise DatabaseError("the parameter is an array", hint="pass a list")
-    return value and [_texts(item) if isinstance(item, list | tuple) else parameter(item) for item in value]
-
-
-def _boolean(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    word = value.strip().lower()
-    if word not in BOOLEANS:
-        raise DatabaseError(f"{value!r} is no boolean")
-    return BOOLEANS[word]
-
-
-def _bytes(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return bytes.fromhex(value[2:]) if value.startswith("\\x") else value.encode()
