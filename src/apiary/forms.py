@@ -14,7 +14,9 @@ from apiary.completeness import Schema
 JSON = "json"
 NONE = "none"
 MANY = "[]"
-SCALARS = frozenset({"int", "float", "str", "bool", "bytes", "decimal", "uuid", "date", "time", "datetime", "timedelta"})
+SCALARS = frozenset(
+    {"int", "float", "str", "bool", "bytes", "decimal", "uuid", "date", "time", "datetime", "timedelta"}
+)
 NAIVE = "naive-datetime"
 """The form of a datetime that has to be without a time zone."""
 INSIDE = {

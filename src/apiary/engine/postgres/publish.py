@@ -1,7 +1,7 @@
 """The functions of an app for SQL: made, changed and dropped, in one transaction, when a version begins to serve.
 
-Each is a wrapper in PL/pgSQL that belongs to the app's role and runs as that (`security definer`). It names its program,
-so that sessions which are open run the new code from their next call on.
+Each is a wrapper in PL/pgSQL that belongs to the app's role and runs as that (`security definer`). It names its
+program, so that sessions which are open run the new code from their next call on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
+from apiary.engine.postgres.placed import BESIDE
 from apiary.engine.postgres.sqlforms import sql_argument, sql_text, sql_type
 from apiary.engine.statements import load_statements
 from apiary.forms import NONE, Parameter, Signature, read_signature
@@ -59,7 +60,7 @@ class SqlFunction:
     def _statement(self, schema: str, body: str) -> sql.Composed:
         return _composed(
             "create",
-            name=sql.Identifier(schema, self.name),
+            function=sql.Identifier(schema, self.name),
             parameters=sql.SQL(", ").join(map(_declared, self.parameters)),
             result=sql.SQL(sql_type(self.signature.result)),
             schema=sql.Identifier(schema),
@@ -89,7 +90,7 @@ def _declared(parameter: Parameter) -> sql.Composed:
 
 
 def functions_of(manifest: Mapping[str, Any], program: str, *, recording: bool) -> list[SqlFunction]:
-    """The queries and transactions of a version, whose program backends know by that name."""
+    """The queries and transactions of a version that run inside the database, as the program of that name."""
     return [
         SqlFunction(
             name,
@@ -98,7 +99,7 @@ def functions_of(manifest: Mapping[str, Any], program: str, *, recording: bool) 
             f"{program}:{name}:{'recorded' if recording else 'unrecorded'}",
         )
         for name, function in manifest["functions"].items()
-        if function["kind"] != "action"
+        if function["kind"] != "action" and function["placement"] != BESIDE
     ]
 
 
@@ -177,12 +178,12 @@ class Publication:
         return True
 
     def _run(self, statement: str, name: str, types: tuple[str, ...], **parts: sql.Composable) -> None:
-        what = {"name": sql.Identifier(self._schema, name), "types": sql.SQL(", ".join(types))}
+        what = {"function": sql.Identifier(self._schema, name), "types": sql.SQL(", ".join(types))}
         self._cursor.execute(_composed(statement, **what, **parts).as_string(self._cursor).encode())
 
     def _shown(self, name: str, types: tuple[str, ...]) -> str:
         return f"{self._schema}.{name}({', '.join(types)})"
 
 
-def _composed(name: str, **parts: sql.Composable) -> sql.Composed:
-    return sql.SQL(SQL[name]).format(**parts)
+def _composed(statement: str, **parts: sql.Composable) -> sql.Composed:
+    return sql.SQL(SQL[statement]).format(**parts)

@@ -18,7 +18,7 @@ where p.oid = $1::oid and a.privilege_type = 'EXECUTE' and a.grantee <> p.proown
 
 -- The answer is null where there is none, or where the call failed.
 -- name: create
-create or replace function {name} ({parameters}) returns {result}
+create or replace function {function} ({parameters}) returns {result}
 language plpgsql volatile security definer
 set search_path = {schema}, public, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
 as {body};
@@ -43,22 +43,22 @@ begin
 end
 
 -- name: own
-alter function {name} ({types}) owner to {role};
+alter function {function} ({types}) owner to {role};
 
 -- name: revoke
-revoke all on function {name} ({types}) from public;
+revoke all on function {function} ({types}) from public;
 
 -- name: grant
-grant execute on function {name} ({types}) to {grantee};
+grant execute on function {function} ({types}) to {grantee};
 
 -- name: grant_further
-grant execute on function {name} ({types}) to {grantee} with grant option;
+grant execute on function {function} ({types}) to {grantee} with grant option;
 
 -- name: comment
-comment on function {name} ({types}) is {text};
+comment on function {function} ({types}) is {text};
 
 -- name: drop
-drop function {name} ({types});
+drop function {function} ({types});
 
 -- A session that has one of the functions locked does not hold up a deploy for long.
 -- name: patience

@@ -11,6 +11,7 @@ from typing import Any
 import pydantic_core
 from pydantic import TypeAdapter
 
+from apiary.engine.postgres.types import INTERVAL
 from apiary.engine.postgres.values import READERS, as_array, parameter
 from apiary.forms import JSON, MANY, NAIVE, NONE, Parameter
 from apiary.runtime.errors import ValueOutOfRange, WrongArguments
@@ -33,7 +34,6 @@ TYPES = {
 }
 """The types of scalars, as PostgreSQL itself calls them."""
 
-INTERVAL = 1186
 PLAIN = frozenset({"int", "float", "bool", JSON})
 """What JSON and SQL write in the same way."""
 
@@ -68,7 +68,9 @@ def sql_text(form: str, output: bytes) -> str | None:
     text = output.decode()
     if form not in PLAIN:
         value = json.loads(output)
-        text = as_array([_text(form[: -len(MANY)], item) for item in value]) if form.endswith(MANY) else _text(form, value)
+        text = (
+            as_array([_text(form[: -len(MANY)], item) for item in value]) if form.endswith(MANY) else _text(form, value)
+        )
     if "\0" in text or (form == JSON and "\\u0000" in text):
         raise ValueOutOfRange("the database cannot hold text with a NUL character")
     return text
@@ -85,7 +87,7 @@ def _text(form: str, value: Any) -> Any:
 def _span_from_sql(text: str) -> Any:
     try:
         return pydantic_core.to_jsonable_python(READERS[INTERVAL](text))
-    except (ValueOutOfRange, OverflowError):
+    except (ValueError, OverflowError):
         raise WrongArguments(f"{text!r} is a time that Python cannot hold") from None
 
 

@@ -44,7 +44,7 @@ class CallSession(InsideSession):
         """Begin a call, which may be one inside another call of the same backend."""
         self.begin()
         self._marks.clear()
-        around = outer and cast(InsideSession, outer._session)
+        around = None if outer is None else cast(InsideSession, outer._session)
         self._read_only = around is not None and around._read_only
         self.records = around.records if around is not None else []
 

@@ -24,7 +24,7 @@ Modules = dict[str, ModuleType]
 
 
 class Program:
-    """A program of this session: its row of `apiary.program`, its folders, and what the platform's `load` made of it."""
+    """A program of this session: its row of `apiary.program`, its folders, what the platform made of them."""
 
     def __init__(self, name: str, row: Any, folders: list[str]) -> None:
         self.name = name
@@ -70,8 +70,8 @@ class Loader:
         program, function, how = target.split(":")
 
         def first(loaded: Any) -> str | None:
-            call = self._targets[target] = loaded.function(function, how == "recorded")
-            return call(arguments, login, role)
+            self._targets[target] = loaded.function(function, how == "recorded")
+            return self._targets[target](arguments, login, role)
 
         found: str | None = self._within(program, first)
         return found

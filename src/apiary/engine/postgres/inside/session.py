@@ -53,18 +53,13 @@ class InsideSession(PostgresSession):
     ) -> None:
         super().__init__(log, recording=recording, read_only=read_only)
         self._convert_rows = convert_rows
-<<<<<<< HEAD
         self._plans = plans
-        self._open: list[tuple[Part, Any]] = []
-=======
-        self._plans: dict[str, Plan] = {}
         self._types = Types(self._type)
         self._open: list[tuple[Level, Any]] = []
 
     def begin(self) -> None:
         super().begin()
         self._open.clear()
->>>>>>> main
 
     def _run(self, statement: Statement, values: Sequence[Any]) -> Result:
         plan = self._plans.get(statement.sql)
