@@ -74,6 +74,7 @@ class Dispatcher:
         self._durability = Durability(engine.sync, broken)
         self._writers = [self._start(partial(self._write, queue), engine.writer) for queue in self._to_write]
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
+        engine.listen(self.backlog.reload)
 
     def submit(self, call: Call, reply: Reply) -> None:
         """Run a call. `reply` gets its outcome, from another thread, once that is durable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from apiary.bundle import Migration, migrations_to_apply
 from apiary.engine.postgres.connection import Target
 from apiary.engine.postgres.errors import translate
 from apiary.engine.postgres.lane import BesideLane, InsideLane
+from apiary.engine.postgres.listen import Listener
 from apiary.engine.postgres.placed import BESIDE, PlacedLane
 from apiary.engine.postgres.session import own_statements, row_record
 from apiary.engine.protocol import Lane
@@ -53,6 +54,7 @@ class PostgresEngine:
         self._lock = threading.Lock()
         self._own = own_statements(target.log)
         self._connection: psycopg.Connection[Any] | None = None
+        self._listener: Listener | None = None
 
     def pending(self, migrations: Sequence[Migration]) -> list[str]:
         with self._migrating() as connection:
@@ -144,7 +146,13 @@ class PostgresEngine:
                         raise translate(error.sqlstate or "", str(error)) from error
         raise AssertionError("the second attempt returns or raises")
 
+    def listen(self, changed: Callable[[], None]) -> None:
+        if self._target.program is not None and self._listener is None:
+            self._listener = Listener(self._target, changed)
+
     def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
