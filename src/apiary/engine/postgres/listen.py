@@ -41,13 +41,12 @@ class Listener:
     def _run(self) -> None:
         failed = 0
         while not self._closing.is_set():
-            with suppress(Error, psycopg.Error):
-                with self._target.connect() as connection:
-                    statement = sql.SQL(own_statements(self._target.log)["listen"].sql)
-                    connection.execute(statement.format(channel=sql.Identifier(self._target.log)))
-                    failed = 0
-                    self._changed()
-                    self._listen(connection)
+            with suppress(Error, psycopg.Error), self._target.connect() as connection:
+                statement = sql.SQL(own_statements(self._target.log)["listen"].sql)
+                connection.execute(statement.format(channel=sql.Identifier(self._target.log)))
+                failed = 0
+                self._changed()
+                self._listen(connection)
             failed += 1
             least, most = AGAIN_SECONDS
             self._closing.wait(random.uniform(0.0, min(most, least * 2**failed)))
