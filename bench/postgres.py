@@ -23,6 +23,14 @@ READY_SECONDS = 60.0
 SUPERUSER = "postgres"
 SERVER_USERS = ("postgres", "nobody")
 MAX_SOCKET_PATH_BYTES = 107
+# What the peers of the bench are given: a small server on a machine that is not all theirs.
+POSTGRES_SETTINGS = {
+    "shared_buffers": "256MB",
+    "effective_cache_size": "1GB",
+    "max_wal_size": "2GB",
+    "max_connections": "100",
+    "random_page_cost": "1.1",
+}
 # Durability, spelled out although it is the default.
 DURABLE = MappingProxyType(
     {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "wal_sync_method": "fdatasync"}

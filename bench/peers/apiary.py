@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.mix import Workload
+from bench.postgres import POSTGRES_SETTINGS, Postgres
 from bench.probe import Connection, wait_until_healthy
 from bench.process import Server, ServerFailed, free_port, tree
 
@@ -79,3 +80,39 @@ class Apiary:
     def tear_down(self) -> None:
         self.halt()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class ApiaryPostgres(Apiary):
+    """`apiary serve --database postgresql://…` and its own PostgreSQL, with the settings of the other peers' servers.
+
+    Functions run inside the database or, where `inside` is false, beside it: the platform is then given a role that is
+    no superuser, and may not make functions in Python.
+    """
+
+    def __init__(self, folder: Path, inside: bool = True, recorded: bool = True) -> None:
+        super().__init__(folder, recorded)
+        self.name = "apiary-" + ("postgres" if inside else "beside") + ("" if recorded else "-unrecorded")
+        self.inside = inside
+        folder.chmod(folder.stat().st_mode | 0o011)  # the database's user walks through to its own folder
+        self.postgres = Postgres(folder, folder / f"{self.folder.name}-postgres.log", POSTGRES_SETTINGS)
+
+    def set_up(self, workload: Workload) -> None:
+        self.postgres.start()
+        self.postgres.psql("postgres", "create role installer login createrole")
+        self.postgres.psql("postgres", "create database bench owner installer")
+        self.database = self.postgres.url("bench") if self.inside else self.postgres.url("bench", "installer")
+        super().set_up(workload)
+        self.postgres.psql("bench", "vacuum analyze")
+
+    def processes(self) -> Mapping[str, list[int]]:
+        return {**super().processes(), "postgres": self.postgres.pids()}
+
+    def settings(self) -> Mapping[str, str]:
+        command = f"serve --port {self.port} --database postgresql://… --anonymous-calls"
+        server = {f"postgres.{name}": value for name, value in self.postgres.settings().items()}
+        return {"command": f"python -m apiary {command}", "reached by": "Unix socket", **server}
+
+    def tear_down(self) -> None:
+        self.halt()
+        self.postgres.remove()
+        super().tear_down()

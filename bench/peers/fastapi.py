@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.mix import Workload
-from bench.postgres import Postgres
+from bench.postgres import POSTGRES_SETTINGS, Postgres
 from bench.probe import wait_until_healthy
 from bench.process import Server, free_port, tree
 
@@ -20,13 +20,6 @@ ROOT = Path(__file__).parent.parent.parent
 WORKER_CANDIDATES = (1, 2)
 POOL_SIZE = 10  # asyncpg's default, for each worker
 DATABASE = "bench"
-SETTINGS = {
-    "shared_buffers": "256MB",
-    "effective_cache_size": "1GB",
-    "max_wal_size": "2GB",
-    "max_connections": "100",
-    "random_page_cost": "1.1",
-}
 
 
 class FastAPIPostgres:
@@ -40,7 +33,7 @@ class FastAPIPostgres:
         self.folder = Path(tempfile.mkdtemp(prefix="fastapi-", dir=folder))
         self.log = folder / f"{self.folder.name}.log"
         folder.chmod(folder.stat().st_mode | 0o011)  # the database's user walks through to its own folder
-        self.postgres = Postgres(folder, folder / f"{self.folder.name}-postgres.log", SETTINGS)
+        self.postgres = Postgres(folder, folder / f"{self.folder.name}-postgres.log", POSTGRES_SETTINGS)
         self.port = free_port()
         self.workers = WORKER_CANDIDATES[0]
         self.trials: dict[int, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,23 @@ from apiary.embedded import open as open_app
 from apiary.runtime.declaration import App
 
 Opener = Callable[[App | str | Path], OpenApp]
+NewDatabase = Callable[[], str]
 
 
 @pytest.fixture
-def apiary_app(tmp_path: Path) -> Iterator[Opener]:
+def apiary_database(tmp_path: Path) -> NewDatabase:
+    """A function that gives the URL of a new, empty database. Override it to test on PostgreSQL."""
+    numbers = count()
+    return lambda: f"sqlite:///{tmp_path / f'apiary-{next(numbers)}.db'}"
+
+
+@pytest.fixture
+def apiary_app(apiary_database: NewDatabase) -> Iterator[Opener]:
     """A function that opens an app (an `App`, a module's name, or a path) on a database of this test's own."""
     opened: list[OpenApp] = []
 
     def opener(app: App | str | Path) -> OpenApp:
-        database = tmp_path / f"apiary-{len(opened)}.db"
-        opened.append(open_app(app, f"sqlite:///{database}"))
+        opened.append(open_app(app, apiary_database()))
         return opened[-1]
 
     yield opener

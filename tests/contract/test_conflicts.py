@@ -1,4 +1,4 @@
-"""The contract of many callers: calls have the effect of running one after another, and no conflict reaches a caller."""
+"""The contract of many callers: calls have the effect of running one after another; no conflict reaches a caller."""
 
 import random
 

@@ -1,8 +1,11 @@
 """Deploys that migrate for long: no request fails, whatever is killed meanwhile, and schema and code stay together."""
 
+import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -246,6 +249,17 @@ def test_no_request_fails_while_a_deploy_migrates_for_seconds(grow):
     assert grow.registered() == [True, False]
 
 
+def test_a_long_migration_is_told_by_the_server_and_to_who_deploys(grow, tools):
+    app = tools.write_app(grow.folder, files("new", long_migration(3)))
+    command = [sys.executable, "-m", "apiary", "deploy", str(app), "--url", grow.server.url, "--key", tools.KEY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    version = json.loads(done.stdout)["version"]
+    applies = f"grow {version} applies 002-bigger.sql; calls that write wait until that is done"
+    assert f"{applies} (" in done.stderr
+    assert applies in grow.server.text()
+    assert f"grow {version} serves; applied: 002-bigger.sql" in grow.server.text()
+
+
 def test_no_request_fails_where_a_long_migration_is_refused(grow):
     load = Load(grow.server, "load")
     response = grow.deploying(files("new", long_migration(2, "insert into missing values (1);"))).result()
@@ -266,6 +280,17 @@ def test_a_transaction_that_runs_when_the_deploy_begins_ends_on_its_version(grow
         assert grow.deploy(files("new", BIGGER)).status_code == 201
         assert slow.result() == "old"
         load.finish()
+    assert grow.state() == ("new", True)
+
+
+def test_a_transaction_of_a_version_before_the_last_ends_before_the_migration(grow, tools):
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(grow.call, "put_after", key="slow", seconds=3)
+        tools.eventually(lambda: grow.server.hosts("grow")[0]["in_flight"] == 1)
+        assert grow.deploy(files("middle")).status_code == 201
+        assert {host["state"] for host in grow.server.hosts("grow")} == {"serving", "draining"}
+        assert grow.deploy(files("new", BIGGER)).status_code == 201
+        assert slow.result() == "old"
     assert grow.state() == ("new", True)
 
 

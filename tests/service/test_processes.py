@@ -3,13 +3,15 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from apiary.bundle import make_bundle, unpack
+from apiary.events import Event, Migrating
 from apiary.platform import process
-from apiary.platform.hosts import AppHosts
+from apiary.platform.hosts import AppHosts, MigrationUnknown
 from apiary.platform.messages import Invoke, Start
 from apiary.platform.process import HostProcess
 from apiary.runtime.errors import BundleRefused
@@ -32,6 +34,7 @@ def slow(tx: Transaction, seconds: float) -> int:
 def quick(tx: Transaction) -> int:
     return 2
 """
+ENDLESS = "insert into t with recursive n (x) as (select 1 union all select x + 1 from n) select count(*) from n;"
 
 
 @pytest.fixture
@@ -48,11 +51,15 @@ def invoke(function: str, arguments: bytes = b"{}") -> Invoke:
     return Invoke(new_id(), function, arguments, "tester", ("admin",))
 
 
-def hosts_of(start: Start) -> AppHosts:
+async def make(app: str, start: Start) -> dict[str, str]:
+    return {"kind": "sqlite", "path": f"{start.folder}/{app}.db"}
+
+
+def hosts_of(start: Start, emit: Callable[[Event], None] = lambda event: None) -> AppHosts:
     async def prepare(version: str) -> Start:
         return start
 
-    return AppHosts("one", prepare, lambda event: None, 100)
+    return AppHosts("one", prepare, make, emit, 100)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
@@ -63,8 +70,8 @@ def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
     async def begin() -> int:
         host = HostProcess("v")
         with pytest.raises(BundleRefused, match="load"):
-            await host.start(start)
-        await asyncio.wait_for(host._ended.wait(), 5)
+            await host.start(start, make)
+        await asyncio.wait_for(host.wait_for_end(), 5)
         return host.pid
 
     assert not os.path.exists(f"/proc/{asyncio.run(begin())}")
@@ -72,8 +79,7 @@ def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
 
 def test_a_migration_that_hangs_is_given_up(monkeypatch, start, tools):
     monkeypatch.setattr(process, "MIGRATE_SECONDS", 0.5)
-    endless = "insert into t with recursive n (x) as (select 1 union all select x + 1 from n) select count(*) from n;"
-    tools.write_app(Path(start.code), {"migrations/002-endless.sql": endless})
+    tools.write_app(Path(start.code), {"migrations/002-endless.sql": ENDLESS})
 
     async def migrate() -> None:
         hosts = hosts_of(start)
@@ -81,6 +87,32 @@ def test_a_migration_that_hangs_is_given_up(monkeypatch, start, tools):
             await hosts.take_over(await hosts.load("v"), lambda host: asyncio.sleep(0))
         assert hosts.active is hosts.migrating is None
         await hosts.close()
+
+    asyncio.run(migrate())
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+def test_a_server_that_stops_waits_for_no_migration(start, how):
+    async def migrate() -> None:
+        migrating = asyncio.Event()
+        hosts = hosts_of(start, lambda event: migrating.set() if isinstance(event, Migrating) else None)
+        await hosts.switch(await hosts.start("v"))
+        Path(start.code, "migrations/002-endless.sql").write_text(ENDLESS)
+        new = await hosts.load("v")
+        taking = asyncio.ensure_future(hosts.take_over(new, lambda host: asyncio.sleep(0)))
+        await asyncio.wait_for(migrating.wait(), 20)
+        quick = hosts.call(invoke("quick"))
+        if how == "cancel":
+            taking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(taking, 20)
+            assert (await asyncio.wait_for(quick, 20)).output == b"2"
+        await asyncio.wait_for(hosts.close(), 20)
+        if how == "close":
+            with pytest.raises(MigrationUnknown, match="the server is stopping"):
+                await asyncio.wait_for(taking, 20)
+            assert (await asyncio.wait_for(quick, 20)).output == b"2" or b"stopping" in quick.result().error
+        assert new.ended
 
     asyncio.run(migrate())
 
@@ -94,7 +126,7 @@ def test_a_host_that_died_after_its_commit_had_migrated(start):
         assert host.pending == ("001-t.sql",)
         await host.migrate()
         host.kill("of the test")
-        await host._ended.wait()
+        await host.wait_for_end()
         other = await hosts._after_death(host)
         assert other.migrated == host.pending
         assert other.pending == ()
@@ -162,7 +194,33 @@ def test_a_host_that_is_silent_holds_no_deploy_up(monkeypatch, start, tools, mom
         assert await asyncio.wait_for(taking, 20) == ("002-more.sql",)
         assert (await asyncio.wait_for(quick, 20)).output == b"2"
         assert hosts.active is new
-        await asyncio.wait_for(asyncio.gather(old._ended.wait(), *hosts._tasks), 20)
+        await asyncio.wait_for(asyncio.gather(old.wait_for_end(), *hosts._tasks), 20)
         await hosts.close()
 
     asyncio.run(call())
+
+
+def test_a_host_that_dies_as_soon_as_it_serves_is_replaced_by_one_other(start, tools):
+    async def replace() -> int:
+        started: list[str] = []
+        hosts = hosts_of(start)
+        prepare, serve = hosts._prepare, hosts._serve
+
+        async def counted(version: str) -> Start:
+            started.append(version)
+            return await prepare(version)
+
+        def serve_and_die(host: HostProcess) -> HostProcess | None:
+            if len(started) < 4:
+                host.kill("the test wants it")
+            return serve(host)
+
+        hosts._prepare, hosts._serve = counted, serve_and_die
+        hosts.version = "v"
+        hosts.keep_trying("v")
+        await asyncio.to_thread(tools.eventually, lambda: len(started) >= 4 and hosts.active, 20)
+        assert (await hosts.call(invoke("quick"))).output == b"2"
+        await hosts.close()
+        return len(started)
+
+    assert asyncio.run(replace()) == 4

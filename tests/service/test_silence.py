@@ -71,7 +71,7 @@ def test_no_host_is_blamed_where_the_server_itself_stood_still(on_a_platform):
         os.kill(host.pid, signal.SIGSTOP)
         stand_still(LIMIT_SECONDS + 1)
         os.kill(host.pid, signal.SIGCONT)
-        await hosts.ask("calls")
+        await host.ask("resume")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(died.wait(), 1)
 

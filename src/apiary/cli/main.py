@@ -18,10 +18,12 @@ from apiary.cli import log as log_commands
 from apiary.cli import offline
 from apiary.cli.options import LOCAL, Key, Url
 from apiary.cli.output import Output, fail, say, show, table
+from apiary.cli.progress import migrations_told, tell
 from apiary.client import Http
 from apiary.config import Settings, database_folder
 from apiary.gateway.server import run
 from apiary.platform.platform import Platform
+from apiary.platform.process import MIGRATE_SECONDS
 from apiary.runtime.errors import Error, WrongArguments
 
 app = typer.Typer(
@@ -67,7 +69,7 @@ def new(directory: Annotated[Path, typer.Argument(help="The folder to make.")]) 
 def serve(
     database: Annotated[
         Optional[str],  # noqa: UP045 - typer
-        typer.Option("--database", envvar="APIARY_DATABASE", help="sqlite:///FOLDER; default: .apiary/"),
+        typer.Option("--database", envvar="APIARY_DATABASE", help="sqlite:///FOLDER or postgresql://…; default: .apiary/"),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -93,6 +95,7 @@ def serve(
     )
 
     def ready(platform: Platform) -> None:
+        platform.watch(tell)
         chosen = platform.settings
         if platform.new_admin_key:
             say(f"the admin key of this new platform, shown once: {platform.new_admin_key}")
@@ -104,7 +107,7 @@ def serve(
 @app.command()
 def dev(
     path: Annotated[Path, typer.Argument(help="The app: a file, a package, or a folder.")],
-    database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER")] = None,  # noqa: UP045
+    database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER or postgresql://…")] = None,  # noqa: UP045
     port: Annotated[
         int, typer.Option("--port", envvar="APIARY_PORT", min=0, max=65535, help="The port; 0 for any.")
     ] = 8000,
@@ -121,8 +124,9 @@ def deploy(
 ) -> None:
     """Deploy an app: new calls use it, calls in flight finish on the version before."""
     bundle = make_bundle(path)
-    http = Http(url, key, timeout=600)
-    result = http.json("POST", "/api/v1/apps", params={"module": bundle.module}, content=bundle.content)
+    http = Http(url, key, timeout=600 + MIGRATE_SECONDS)
+    with migrations_told(url, key):
+        result = http.json("POST", "/api/v1/apps", params={"module": bundle.module}, content=bundle.content)
     for name in result["migrations"]:
         say(f"applied the migration {name}")
     say(f"{result['app']} {result['version']} serves; its docs are at {url}/apps/{result['app']}/docs")

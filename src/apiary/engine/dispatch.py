@@ -179,6 +179,7 @@ class Dispatcher:
     def _guarded(self, loop: Callable[[Lane], None], lane: Lane) -> None:
         """Run the loop of a thread. A fault of the loop itself would leave callers waiting for ever."""
         try:
+            lane.open()
             loop(lane)
         except BaseException:
             self._broken()

@@ -34,6 +34,9 @@ class Committed:
 class Lane(Protocol):
     """One connection, used by one thread at a time. Queries have lanes of their own."""
 
+    def open(self) -> None:
+        """Get ready for the first batch, as far as that is possible now."""
+
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
         """Run calls, each in a part of its own, write `records` with them, and commit all at once.
 

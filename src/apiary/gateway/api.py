@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from importlib.resources import files
@@ -24,7 +25,7 @@ from apiary.gateway.openapi import document
 from apiary.gateway.wire import Disconnected, problem_body, problem_headers, read_body
 from apiary.platform.hosts import AppHosts
 from apiary.platform.platform import Caller, Platform
-from apiary.platform.process import resident_bytes
+from apiary.platform.process import HostProcess, resident_bytes
 from apiary.runtime.errors import Error, Forbidden, InternalError, MethodNotAllowed, NotFound, WrongArguments
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -211,6 +212,7 @@ def _described(hosts: AppHosts) -> dict[str, Any]:
         "app": hosts.app,
         "version": hosts.version,
         "functions": {name: function["kind"] for name, function in hosts.manifest.get("functions", {}).items()},
+        "migrating": _migrating(hosts.migrating),
         "hosts": [
             {
                 "version": host.version,
@@ -229,6 +231,13 @@ def _parts(file: IO[bytes]) -> Iterator[bytes]:
         file.seek(0)
         while part := file.read(PART_BYTES):
             yield part
+
+
+def _migrating(host: HostProcess | None) -> dict[str, Any] | None:
+    if host is None or host.migrating_since is None:
+        return None
+    seconds = time.monotonic() - host.migrating_since
+    return {"version": host.version, "migrations": host.pending, "seconds": seconds}
 
 
 def _page(folder: Path, path: str) -> Path | None:

@@ -32,7 +32,15 @@ MAX_SHARED_DEATHS = 6
 MAX_ATTEMPTS = 10
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 1.0
+EXCUSE_FACTOR = 4.0
+"""Of the length of a hold. What has come in that time is caught up with by then, where a fifth of the time was free."""
 MAX_EXCUSE_SECONDS = 60.0
+
+
+class MigrationUnknown(Unavailable):
+    """A deploy was cut off, and whether it had migrated is not known; the server finds out when it starts again."""
+
+    hint = "deploy again, or restart the server"
 
 
 class AppHosts:
@@ -66,6 +74,7 @@ class AppHosts:
         self._deaths: dict[str, tuple[str, bool]] = {}
         self._changing = asyncio.Lock()
         self._failures = 0
+        self._restarting = False
         self._last_start = 0.0
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,12 +98,6 @@ class AppHosts:
         self._send(flight)
         return flight.answer
 
-    async def ask(self, question: str, **arguments: Any) -> Any:
-        """Ask the host that serves."""
-        if self.active is None:
-            raise gone(f"the app {self.app} has no running host at the moment")
-        return await self.active.ask(question, **arguments)
-
     async def load(self, version: str) -> HostProcess:
         """Start a host for a version, beside the one that serves; raises what it refuses with."""
         host = HostProcess(version)
@@ -115,10 +118,11 @@ class AppHosts:
     async def take_over(self, host: HostProcess, activate: Callable[[HostProcess], Awaitable[None]]) -> tuple[str, ...]:
         """Let a host that was loaded migrate and, after `activate`, serve; returns the migrations that it applied.
 
-        Where that fails, the version before serves on. `BundleRefused`: for certain, no migration was applied.
+        Where that fails, the version before serves on. `MigrationUnknown` where the migrations may have been applied.
         """
         try:
             if host.pending:
+                await asyncio.gather(*(old.wait_for_end() for old in self.draining))
                 await self._hold()
                 host = await self._migrated(host)
             await activate(host)
@@ -137,7 +141,8 @@ class AppHosts:
             old = self._serve(host)
             self._let_go()
             if old is None:
-                await self._run_queue(host)
+                with suppress(Error):  # it is gone, and whoever takes its place runs the queue
+                    await self._run_queue(host)
             else:
                 self.draining.add(old)
                 await self._hand_over(old, host)
@@ -146,7 +151,8 @@ class AppHosts:
 
     def keep_trying(self, version: str) -> None:
         """Start a version in the background, again and again until it works."""
-        self._background(self._restart(version))
+        self.version = version
+        self._restart()
 
     async def close(self) -> None:
         """Let all hosts finish, and end them."""
@@ -217,7 +223,7 @@ class AppHosts:
     async def _excuse(self, host: HostProcess) -> None:
         """The calls that waited come all at once. To wait for each other is not their fault either."""
         with suppress(Error):
-            await host.excuse(min(time.monotonic() - self._held_since, MAX_EXCUSE_SECONDS))
+            await host.excuse(min(EXCUSE_FACTOR * (time.monotonic() - self._held_since), MAX_EXCUSE_SECONDS))
 
     def _let_go(self) -> None:
         held, self._held = self._held, None
@@ -244,11 +250,11 @@ class AppHosts:
         """Find out whether a host had migrated that died in the middle, by loading another one."""
         why = f"the host ended while it migrated: {host.reason}"
         if self._closed:
-            raise Unavailable(why)
+            raise MigrationUnknown(why)
         try:
             other = await self.load(host.version)
         except Error as error:
-            raise Unavailable(f"{why}; and another one does not load: {error.message}") from error
+            raise MigrationUnknown(f"{why}; and another one does not load: {error.message}") from error
         if other.pending:
             await other.stop()
             raise BundleRefused(why, hint="nothing of this deploy was kept; deploy again")
@@ -274,7 +280,7 @@ class AppHosts:
     async def _drain(self, old: HostProcess) -> None:
         await old.stop()
         self.draining.discard(old)
-        if self.active is not None and not self._closed:
+        if self.active is not None and self._held is None and not self._closed:
             with suppress(Error):
                 await self._run_queue(self.active)
 
@@ -296,7 +302,7 @@ class AppHosts:
         if host is self.active and not self._closed:
             self.active = None
             self._emit(HostDied(self.app, host.version, host.pid, host.reason, len(flights)))
-            self._background(self._restart(host.version))
+            self._restart()
         for flight in flights:
             self._settle(flight, suspects, host)
 
@@ -337,30 +343,40 @@ class AppHosts:
         if self._suspects and not self._closed:
             self._send(self._suspects[0])
 
-    async def _restart(self, version: str) -> None:
-        """Start the version again until it works, at once at first, then less and less often.
+    def _restart(self) -> None:
+        """Replace the host that served, unless that is being done already."""
+        if not self._restarting:
+            self._restarting = True
+            self._background(self._start_again())
+
+    async def _start_again(self) -> None:
+        """Start the version that serves until it works, at once at first, then less and less often.
 
         A host that could be started is replaced within a second, however often that happens.
         """
-        stable = time.monotonic() - self._last_start > STABLE_SECONDS
-        self._failures = 0 if stable else min(self._failures, RESTART_SECONDS.index(0.5))
-        while not self._closed and self.active is None:
-            await asyncio.sleep(RESTART_SECONDS[min(self._failures, len(RESTART_SECONDS) - 1)])
-            self._failures += 1
-            try:
-                host = await self.start(version)
-            except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
-                for flight in self._waiting:
-                    flight.fail(gone(f"the app {self.app} cannot be started: {error}"))
-                self._waiting.clear()
-                continue
-            with suppress(Error):
-                await self._take_place(host)
+        if time.monotonic() - self._last_start > STABLE_SECONDS:
+            self._failures = 0
+        try:
+            while not self._closed and self.active is None:
+                await asyncio.sleep(RESTART_SECONDS[min(self._failures, len(RESTART_SECONDS) - 1)])
+                self._failures += 1
+                try:
+                    host = await self.start(str(self.version))
+                except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
+                    for flight in self._waiting:
+                        flight.fail(gone(f"the app {self.app} cannot be started: {error}"))
+                    self._waiting.clear()
+                    continue
+                self._failures = min(self._failures, RESTART_SECONDS.index(0.5))
+                with suppress(Error):
+                    await self._take_place(host)
+        finally:
+            self._restarting = False
 
     async def _take_place(self, host: HostProcess) -> None:
         """Serve with a host that was started again, unless a deploy was faster; held, as the one before it was."""
         async with self._changing:
-            free = self.active is None and not self._closed
+            free = self.active is None and not self._closed and host.version == self.version
             if free and self._held is not None:
                 await host.hold()
             if free:

@@ -21,7 +21,7 @@ from apiary.engine.places import Places, Source, open_places
 from apiary.events import Event, Watcher
 from apiary.log.questions import QUESTIONS
 from apiary.platform import locks, packages
-from apiary.platform.hosts import AppHosts
+from apiary.platform.hosts import AppHosts, MigrationUnknown
 from apiary.platform.messages import Start
 from apiary.platform.process import HostProcess
 from apiary.platform.registry import Code, Deployment, Key, Version, digest_of, registry
@@ -239,7 +239,9 @@ class Platform:
                 raise
         try:
             return await hosts.take_over(host, activate)
-        except BundleRefused:
+        except MigrationUnknown:
+            raise
+        except Error:
             with suppress(Error):
                 await self._ask("forget", app=hosts.app)
             raise

@@ -232,6 +232,10 @@ class HostProcess(asyncio.Protocol):
         if self._ended.is_set():
             on_end(self)
 
+    async def wait_for_end(self) -> None:
+        """Wait until the process is gone."""
+        await self._ended.wait()
+
     def running(self) -> list[Running]:
         """What its threads run or, where it is dead, were running; none of that can have committed."""
         return read_slots(self._recorder)

@@ -32,13 +32,15 @@ READ_AS_TEXT = (
 class Target:
     """Where one app lives: how to connect as its role, its schema, the schema of its log, and its program.
 
-    `program` is the hash of the program that backends load; none where functions run beside the database.
+    `program` is the hash of the program that backends load; none where functions run beside the database, of which
+    `why_beside` has the reason where that was not chosen.
     """
 
     conninfo: str
     schema: str
     log: str
     program: str | None = None
+    why_beside: str | None = None
 
     def connect(self, *, read_only: bool = False, waiting: bool = True) -> psycopg.Connection[Any]:
         """A connection in autocommit; `ConnectionLost` where there is none to be had."""

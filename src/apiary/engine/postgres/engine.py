@@ -13,10 +13,12 @@ import psycopg
 from apiary.bundle import Migration, migrations_to_apply
 from apiary.engine.postgres.connection import Target
 from apiary.engine.postgres.errors import translate
-from apiary.engine.postgres.lane import BesideLane, InsideLane, PostgresLane
+from apiary.engine.postgres.lane import BesideLane, InsideLane
+from apiary.engine.postgres.placed import BESIDE, PlacedLane
 from apiary.engine.postgres.session import own_statements, row_record
+from apiary.engine.protocol import Lane
 from apiary.runtime.call import Guard, Program
-from apiary.runtime.errors import MigrationRefused
+from apiary.runtime.errors import BundleRefused, MigrationRefused
 from apiary.runtime.result import Convert
 from apiary.runtime.session import Queued, Record
 from apiary.runtime.transaction import now_microseconds
@@ -24,15 +26,27 @@ from apiary.runtime.transaction import now_microseconds
 MIGRATION_LOCK_SECONDS = 10
 
 
+WRITERS = 4
+READERS = 2
+
+
 class PostgresEngine:
     """One app in PostgreSQL. `recording=False` leaves out the records (and so exactly-once), to measure their cost."""
 
     dialect = "postgresql"
-    writers = 4
-    readers = 2
     max_batch = 16
 
-    def __init__(self, target: Target, convert_rows: Convert, *, recording: bool = True) -> None:
+    def __init__(
+        self,
+        target: Target,
+        convert_rows: Convert,
+        *,
+        recording: bool = True,
+        writers: int = WRITERS,
+        readers: int = READERS,
+    ) -> None:
+        self.writers = writers
+        self.readers = readers
         self._target = target
         self._convert_rows = convert_rows
         self._recording = recording
@@ -77,18 +91,26 @@ class PostgresEngine:
                 hint="nothing of this deploy was kept; mend the file and deploy again",
             ) from error
 
-    def writer(self, program: Program, guard: Guard) -> PostgresLane:
+    def writer(self, program: Program, guard: Guard) -> Lane:
         return self._lane(program, guard, read_only=False)
 
-    def reader(self, program: Program, guard: Guard) -> PostgresLane:
+    def reader(self, program: Program, guard: Guard) -> Lane:
         return self._lane(program, guard, read_only=True)
 
-    def _lane(self, program: Program, guard: Guard, *, read_only: bool) -> PostgresLane:
-        if self._target.program is not None:
-            return InsideLane(self._target, program, recording=self._recording, read_only=read_only)
-        return BesideLane(
-            self._target, program, guard, self._convert_rows, recording=self._recording, read_only=read_only
-        )
+    def _lane(self, program: Program, guard: Guard, *, read_only: bool) -> Lane:
+        target = self._target
+        how = {"recording": self._recording, "read_only": read_only}
+        wanted = {bound.function.options.placement: name for name, bound in program.functions.items()}
+        if target.program is None and target.why_beside is not None and "database" in wanted:
+            raise BundleRefused(
+                f"{wanted['database']} must run inside the database, and cannot: {target.why_beside}",
+                hint='apiary doctor looks at the database; without placement="database" it runs beside it',
+            )
+        beside = BesideLane(target, program, guard, self._convert_rows, **how)
+        if target.program is None:
+            return beside
+        inside = InsideLane(target, program, **how)
+        return PlacedLane(inside, beside, program) if BESIDE in wanted else inside
 
     def sync(self) -> None:
         """A commit waits for the disk by itself."""

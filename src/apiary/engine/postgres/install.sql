@@ -54,10 +54,10 @@ select value from apiary.secrets where name = 'roles';
 select exists (select from pg_roles where rolname = $1);
 
 -- name: create_role
-create role {role} login nosuperuser nocreatedb nocreaterole noinherit password {password};
+create role {role} login password {password};
 
 -- name: alter_role
-alter role {role} login nosuperuser nocreatedb nocreaterole noinherit password {password};
+alter role {role} login password {password};
 
 -- name: grant_role
 grant {role} to current_user;

@@ -59,6 +59,11 @@ class PostgresLane:
             durable=True,
         )
 
+    def open(self) -> None:
+        """Connect, and have the backend load its program: that takes it half a second."""
+        with suppress(Error):
+            self._attempt((), ())
+
     def take_records(self) -> list[Record]:
         records, self._records = self._records, []
         return records

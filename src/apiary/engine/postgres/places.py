@@ -24,7 +24,7 @@ class PostgresPlaces:
         self.description = f"data in {self._installer.description}; functions run {where}"
 
     def registry(self, convert_rows: Convert) -> PostgresEngine:
-        return PostgresEngine(self._installer.registry(), convert_rows)
+        return PostgresEngine(self._installer.registry(), convert_rows, writers=1, readers=1)
 
     def make(self, app: str, source: Source) -> dict[str, Any]:
         target = self._installer.app(app)
@@ -37,6 +37,7 @@ class PostgresPlaces:
             "schema": target.schema,
             "log": target.log,
             "program": program,
+            "why_beside": None if program else self._installer.placement.reason,
         }
 
     def log(self, app: str) -> PostgresLog:
@@ -59,7 +60,7 @@ def open_places(url: str, folder: Path) -> PostgresPlaces:
 
 def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> PostgresEngine:
     """The engine of one app, reached as its role."""
-    target = Target(place["conninfo"], place["schema"], place["log"], place["program"])
+    target = Target(**{name: place[name] for name in place if name != "kind"})
     return PostgresEngine(target, convert_rows, recording=recording)
 
 

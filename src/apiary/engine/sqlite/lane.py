@@ -98,6 +98,9 @@ class WritingLane:
             with suppress(apsw.Error):
                 self._session.platform("rollback")
 
+    def open(self) -> None:
+        """The file is open."""
+
     def take_records(self) -> list[Record]:
         return []
 
@@ -154,6 +157,9 @@ class ReadingLane:
                 with suppress(apsw.Error):
                     session.platform("rollback")
         return Committed(outcomes, snapshot=version, durable=version == self._durable)
+
+    def open(self) -> None:
+        """The file is open."""
 
     def confirm(self, done: Committed) -> None:
         """What these queries saw is durable by now, and so it is for all that see the same."""
