@@ -31,7 +31,7 @@ FAILURES = (
     Disagreement,
     LoadFailed,
 )  # of one workload; the next one is measured all the same
-QUICK_EXTENT = Extent(idle_calls=50, starts=1, floor_seconds=0.2, tune=False)
+QUICK_EXTENT = Extent(idle_calls=50, starts=1, floor_seconds=0.2, floor_rounds=1, tune=False)
 
 
 def main(
@@ -48,7 +48,7 @@ def main(
     ] = "",
     connections: Annotated[int, typer.Option(min=1, max=900, help="connections of the open loop")] = 128,
     costs: Annotated[bool, typer.Option(help="idle latency, time to start and to deploy")] = True,
-    floor: Annotated[bool, typer.Option(help="the bare APSW loop")] = True,
+    floor: Annotated[bool, typer.Option(help="the floors: bare APSW, PL/pgSQL, our engine alone")] = True,
     folder: Annotated[Path | None, typer.Option(help="where databases live; default: the temporary folder")] = None,
     json_file: Annotated[Path, typer.Option("--json", help="where the result goes")] = LATEST,
     quick: Annotated[bool, typer.Option("--quick", help="a second of each: does it run? Not a measurement")] = False,
@@ -65,7 +65,7 @@ def main(
         open_rates=tuple(float(rate) for rate in open_rates.split(",") if rate),
         connections=connections,
     )
-    extent = Extent(idle_calls=1000 * costs, starts=min(runs, 5) * costs, floor_seconds=2.0 * floor, tune=True)
+    extent = Extent(1000 * costs, min(runs, 5) * costs, floor_seconds=2.0 * floor, floor_rounds=min(runs, 5), tune=True)
     if quick:
         plan, extent = replace(plan, runs=1, seconds=1, warmup=0, keys=(UNIFORM,)), QUICK_EXTENT
     workloads, peer_names = chosen(workload, WORKLOADS, "--workload"), chosen(peers, PEERS, "--peers")

@@ -18,6 +18,7 @@ from bench.stats import Spread, spread
 Measured = dict[str, Any]
 MEGABYTE = 1_000_000
 OURS = "apiary"
+INSIDE = "apiary-postgres"
 UNRECORDED = "apiary-unrecorded"
 OTHERS_LIMIT = 0.05  # a machine on which others take more than this of the processors is not quiet
 
@@ -47,6 +48,8 @@ def show(result: Measured, console: Console) -> None:
             console.print(open_table(name, workload))
         if workload["floor"]:
             console.print(floor_line(name, workload), highlight=False)
+        if workload.get("server_floor"):
+            console.print(server_floor_table(name, workload))
     console.print(costs_table(result))
     for line in verdicts(result):
         console.print(line, highlight=False)
@@ -149,6 +152,28 @@ def open_table(name: str, workload: Measured) -> Table:
 def floor_line(name: str, workload: Measured) -> str:
     parts = [f"{one['calls_per_second']:,.0f}/s at {one['calls_per_commit']} a commit" for one in workload["floor"]]
     return f"{name}, bare APSW loop without HTTP: {', '.join(parts)}"
+
+
+def server_floor_table(name: str, workload: Measured) -> Table:
+    """What PostgreSQL reaches without a platform, and our engine without its gateway, beside what the peer reached."""
+    table = Table(title=f"{name}: the floors of PostgreSQL, uniform keys")
+    table.add_column("what")
+    for column in ("in flight", "calls/s", "min to max", "mean ms", "processor µs/call", f"{INSIDE} is"):
+        table.add_column(column, justify="right")
+    inside = runs_of(workload, INSIDE, UNIFORM)
+    for kind in dict.fromkeys(run["kind"] for run in workload["server_floor"]):
+        seen = [run for run in workload["server_floor"] if run["kind"] == kind]
+        rate = spread([run["calls_per_second"] for run in seen])
+        table.add_row(
+            kind,
+            str(seen[0]["in_flight"]),
+            f"{rate.median:,.0f}",
+            f"{rate.low:,.0f} to {rate.high:,.0f}",
+            f"{median(run['mean_ms'] for run in seen):,.2f}",
+            f"{median(run['processor_us'] for run in seen):,.0f}",
+            f"{rate_of(inside).median / rate.median:.2f}x" if inside else "",
+        )
+    return table
 
 
 def costs_table(result: Measured) -> Table:
