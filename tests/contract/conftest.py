@@ -37,8 +37,10 @@ PACKAGE = "contract_app"
 ENGINES = ["sqlite", "inside", "beside"]
 POSTGRES = ["inside", "beside"]
 TABLES = ("children", "parents", "counters", "notes", "doctors", "portable")
-RECORDED = ("seq", "id", "function", "kind", "version", "caller", "attempt", "status", "input", "output", "error", "lines",
-            "nested", "parent", "key")  # fmt: skip
+RECORDED = (
+    "seq", "id", "function", "kind", "version", "caller", "attempt", "status", "input", "output", "error", "lines",
+    "nested", "parent", "key",
+)  # fmt: skip
 WAIT_SECONDS = 5.0
 
 

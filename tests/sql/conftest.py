@@ -49,9 +49,7 @@ class Database:
             (folder / "migrations" / f"{number:03}-part.sql").write_text(migration)
         return self.activate(folder, module, packages, **more)
 
-    def activate(
-        self, folder: Path, module: str, packages: Path | None = None, *, recording: bool = True
-    ) -> list[str]:
+    def activate(self, folder: Path, module: str, packages: Path | None = None, *, recording: bool = True) -> list[str]:
         version = make_bundle(folder).version
         with imported(folder, module, packages) as app:
             manifest = manifest_of(app, compile_program(app, version))
