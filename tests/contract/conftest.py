@@ -37,8 +37,10 @@ PACKAGE = "contract_app"
 ENGINES = ["sqlite", "inside", "beside"]
 POSTGRES = ["inside", "beside"]
 TABLES = ("children", "parents", "counters", "notes", "doctors", "portable")
-RECORDED = ("seq", "id", "function", "kind", "version", "caller", "attempt", "status", "input", "output", "error", "lines",
-            "nested", "parent", "key")  # fmt: skip
+RECORDED = (
+    "seq", "id", "function", "kind", "version", "caller", "attempt", "status", "input", "output", "error", "lines",
+    "nested", "parent", "key",
+)  # fmt: skip
 WAIT_SECONDS = 5.0
 
 
@@ -180,9 +182,7 @@ def opened_contracts(
         def on(name: str, writers: int = 1) -> Contract:
             if (name, writers) not in opened:
                 make, look, log = databases(name)
-                engine = make()
-                if name != "sqlite":
-                    engine.writers, engine.readers = writers, 1
+                engine = make() if name == "sqlite" else make(writers=writers, readers=1)
                 app = stack.enter_context(OpenApp(contract_app, engine))
                 opened[name, writers] = Contract(name, app, platform(app), look, log)
             opened[name, writers].reset()

@@ -1,4 +1,4 @@
-"""Random programs of calls come to the same on every engine: answers, tables, the queue, and the records of all calls."""
+"""Random programs of calls come to the same on every engine: answers, tables, the queue, the records of all calls."""
 
 import json
 import re

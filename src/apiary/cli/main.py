@@ -69,7 +69,9 @@ def new(directory: Annotated[Path, typer.Argument(help="The folder to make.")]) 
 def serve(
     database: Annotated[
         Optional[str],  # noqa: UP045 - typer
-        typer.Option("--database", envvar="APIARY_DATABASE", help="sqlite:///FOLDER or postgresql://…; default: .apiary/"),
+        typer.Option(
+            "--database", envvar="APIARY_DATABASE", help="sqlite:///FOLDER or postgresql://…; default: .apiary/"
+        ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
