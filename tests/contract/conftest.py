@@ -182,9 +182,7 @@ def opened_contracts(
         def on(name: str, writers: int = 1) -> Contract:
             if (name, writers) not in opened:
                 make, look, log = databases(name)
-                engine = make()
-                if name != "sqlite":
-                    engine.writers, engine.readers = writers, 1
+                engine = make() if name == "sqlite" else make(writers=writers, readers=1)
                 app = stack.enter_context(OpenApp(contract_app, engine))
                 opened[name, writers] = Contract(name, app, platform(app), look, log)
             opened[name, writers].reset()

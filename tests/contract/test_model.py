@@ -1,4 +1,4 @@
-"""Random programs of calls come to the same on every engine: results, tables, records, what is left in the queue."""
+"""Random programs of calls come to the same on every engine: answers, tables, the queue, the records of all calls."""
 
 import json
 import re

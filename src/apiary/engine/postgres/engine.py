@@ -16,9 +16,10 @@ from apiary.engine.postgres.errors import translate
 from apiary.engine.postgres.lane import BesideLane, InsideLane
 from apiary.engine.postgres.placed import BESIDE, PlacedLane
 from apiary.engine.postgres.session import own_statements, row_record
+from apiary.engine.postgres.statement import check_script
 from apiary.engine.protocol import Lane
 from apiary.runtime.call import Guard, Program
-from apiary.runtime.errors import BundleRefused, MigrationRefused
+from apiary.runtime.errors import BundleRefused, InternalError, MigrationRefused, Unavailable
 from apiary.runtime.result import Convert
 from apiary.runtime.session import Queued, Record
 from apiary.runtime.transaction import now_microseconds
@@ -70,10 +71,17 @@ class PostgresEngine:
     @contextmanager
     def _migrating(self) -> Iterator[psycopg.Connection[Any]]:
         """A transaction in which nobody else migrates, not even a backend whose client has died."""
-        with self._lock, self._target.connect() as connection, connection.transaction():
-            lock = (f"apiary migrate {self._target.schema}",)
-            psycopg.RawCursor(connection).execute(self._own["migration_lock"].sql.encode(), lock)
-            yield connection
+        try:
+            with self._lock, self._target.connect() as connection:
+                lock = (f"apiary migrate {self._target.schema}",)
+                psycopg.RawCursor(connection).execute(self._own["migration_lock"].sql.encode(), lock)
+                with connection.transaction():  # sees what was committed before it had the lock
+                    yield connection
+        except psycopg.Error as error:
+            found = translate(error.sqlstate or "", error.diag.message_primary or str(error))
+            if isinstance(found, Unavailable):
+                raise found from error
+            raise MigrationRefused(f"the migrations cannot be committed: {found.message}") from error
 
     def _new(self, connection: psycopg.Connection[Any], migrations: Sequence[Migration]) -> list[Migration]:
         applied = connection.execute(self._own["applied_migrations"].sql.encode()).fetchall()
@@ -82,9 +90,12 @@ class PostgresEngine:
     def _apply(self, connection: psycopg.Connection[Any], migration: Migration) -> None:
         before = connection.execute("select pg_current_xact_id()").fetchone()
         try:
+            check_script(migration.sql)
             connection.execute(migration.sql.encode())
             if connection.execute("select pg_current_xact_id()").fetchone() != before:
                 raise MigrationRefused(f"the migration {migration.name} ends the transaction in which it runs")
+        except InternalError as error:
+            raise MigrationRefused(f"the migration {migration.name}: {error.message}") from error
         except psycopg.Error as error:
             raise MigrationRefused(
                 f"the migration {migration.name} failed: {error.diag.message_primary or error}",

@@ -62,7 +62,7 @@ class PostgresLane:
     def open(self) -> None:
         """Connect, and have the backend load its program: that takes it half a second."""
         with suppress(Error):
-            self._attempt((), ())
+            self._once((), ())
 
     def take_records(self) -> list[Record]:
         records, self._records = self._records, []
