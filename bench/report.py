@@ -44,6 +44,8 @@ def show(result: Measured, console: Console) -> None:
     )
     for name, workload in result["workloads"].items():
         console.print(closed_table(name, workload, result["settings"]))
+        for line in network_lines(name, workload, result):
+            console.print(line, highlight=False)
         if workload["open"]:
             console.print(open_table(name, workload))
         if workload["floor"]:
@@ -88,6 +90,17 @@ def closed_table(name: str, workload: Measured, settings: Measured) -> Table:
             runs = runs_of(workload, peer, keys)
             table.add_row(keys, peer, *closed_cells(runs), ratio_cell(workload, peer, keys))
     return table
+
+
+def network_lines(name: str, workload: Measured, result: Measured) -> Iterator[str]:
+    """What the network of the remote peers was worth, and what it took from the processors that they need."""
+    taken = max((run.get("network", 0) for run in workload["closed"]), default=0)
+    if taken and result.get("network"):
+        seen = result["network"]
+        yield (
+            f"{name}, remote peers: the network adds {milliseconds(seen['added_us'])} ms to a round trip, carries "
+            f"{seen['crowd_round_trips_per_second']:,.0f}/s, and took up to {taken:.0%} of one processor"
+        )
 
 
 def closed_cells(runs: list[Measured]) -> list[str]:
