@@ -26,12 +26,21 @@ OTHERS_LIMIT = 0.05  # a machine on which others take more than this of the proc
 def faults(result: Measured) -> list[str]:
     """Everything that makes a number of this result invalid."""
     failures: list[str] = result["failures"]
-    return failures + [
-        f"{run['workload']}, {run['keys']} keys, run {run['number']}, {run['peer']}: {run['fault']}"
-        for workload in result["workloads"].values()
-        for run in (*workload["closed"], *workload["open"])
-        if run["fault"]
-    ]
+    return (
+        failures
+        + [
+            f"{run['workload']}, {run['keys']} keys, run {run['number']}, {run['peer']}: {run['fault']}"
+            for workload in result["workloads"].values()
+            for run in (*workload["closed"], *workload["open"])
+            if run["fault"]
+        ]
+        + [
+            f"{name}, {peer}: {seen['violations']} rows break the conditions of consistency"
+            for name, workload in result["workloads"].items()
+            for peer, seen in workload["peers"].items()
+            if seen.get("violations")
+        ]
+    )
 
 
 def show(result: Measured, console: Console) -> None:

@@ -162,6 +162,14 @@ def effects(workload: Workload, peer: Peer) -> int | None:
     return seen
 
 
+def violations(workload: Workload, peer: Peer) -> int:
+    """How many rows break the workload's conditions of consistency, where it has such."""
+    if workload.violations is None:
+        return 0
+    with Connection(peer.port) as connection:
+        return int(connection.call(workload.path(workload.violations), {}))
+
+
 def audit(measured: Measured, before: int | None, after: int | None, clients: int) -> str:
     """Each answered request must have its one effect; at most the requests cut off at the end may have more."""
     if before is None or after is None:

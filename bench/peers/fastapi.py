@@ -1,7 +1,7 @@
 """A microservice as it is commonly written: FastAPI + asyncpg + PostgreSQL, behind uvicorn with uvloop and httptools.
 
-The app is `fastapi_app.py`; tables and data are in `fastapi_data/`. The number of uvicorn workers is chosen for the
-peer by a short trial of each candidate before the runs.
+The app is `fastapi_app.py`; tables and data are those of bench/apps for PostgreSQL. The number of uvicorn workers is
+chosen for the peer by a short trial of each candidate before the runs.
 """
 
 import shutil
@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bench import data_set
 from bench.mix import Workload
 from bench.peers.database_server import DatabaseServer
 from bench.probe import wait_until_healthy
 from bench.process import Server, free_port, tree
 
-DATA = Path(__file__).parent / "fastapi_data"
 ROOT = Path(__file__).parent.parent.parent
 WORKER_CANDIDATES = (1, 2)
 POOL_SIZE = 10  # asyncpg's default, for each worker
@@ -42,7 +42,7 @@ class FastAPIPostgres:
     def set_up(self, workload: Workload) -> None:
         self.server_of_data.start()
         self.postgres.psql("postgres", f"create database {DATABASE}")
-        self.postgres.psql(DATABASE, (DATA / f"{workload.app}.sql").read_text())
+        self.postgres.psql(DATABASE, data_set.postgresql_script(workload))
         self.launch()
         self.wait()
 
