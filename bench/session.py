@@ -48,6 +48,7 @@ def run(workload: Workload, names: Sequence[str], plan: Plan, extent: Extent, fo
         closed = collect(rounds.closed_runs(workload, peers, plan), lambda run: say(closed_line(run)))
         opened = collect(rounds.open_runs(workload, peers, plan), lambda run: say(f"{run.peer} at {run.rate:.0f}/s"))
         for peer in peers:
+            described[peer.name]["violations"] = rounds.violations(workload, peer)
             described[peer.name]["memory"] = costs.memory_of(peer)
             if workload.name == COSTS_WORKLOAD:
                 described[peer.name] |= lifecycle(workload, peer, extent, say)
