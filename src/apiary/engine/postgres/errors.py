@@ -21,6 +21,7 @@ CONSTRAINTS = {
     "23P01": "exclusion",
 }
 ENDING = ("57P01", "57P02", "57P03", "57P05", "25P03")
+LOCKED = "55P03"
 READ_ONLY = "25006"
 FORBIDDEN = ("42501", "0A000", "25001", "2D000", "25P02", "2F003")
 GAVE_UP = ("53", "55", "57", "58", "XX")
@@ -37,8 +38,24 @@ class Conflicted(DatabaseUnavailable):
     state = "40001"
 
 
+class NotConnected(DatabaseUnavailable):
+    """There is no connection to be had: nothing was sent."""
+
+    hint = "nothing was kept; send it again later"
+
+
 class ConnectionLost(DatabaseUnavailable):
-    """The connection to the database went away; whether its last transaction was committed only the log can tell."""
+    """The connection to the database went away; whether its last transaction was committed only the log can tell.
+
+    `explained`: the server said why, or it was cut from here. Else what ran on it may have ended the backend.
+    """
+
+    hint = "send it again"
+    explained = False
+
+
+class Locked(DatabaseUnavailable):
+    """A lock that another session holds was not to be had in time."""
 
 
 class Repeated(DatabaseUnavailable):
@@ -55,7 +72,11 @@ def translate(state: str, message: str, sql: str = "") -> Error:
         name = CONSTRAINTS[state]
         return ConstraintViolated(f"the change breaks a {name} constraint: {text}", constraint=name)
     if not state or state[:2] == "08" or state in ENDING:
-        return ConnectionLost(f"the connection to the database was lost: {text}", hint="send the call again")
+        lost = ConnectionLost(f"the connection to the database was lost: {text}")
+        lost.explained = bool(state)
+        return lost
+    if state == LOCKED:
+        return Locked(f"another session holds a lock: {text}", hint="nothing was kept; send it again")
     if state[:2] in GAVE_UP:
         return DatabaseUnavailable(f"the database cannot do this now: {text}", hint="nothing was kept; send it again")
     if state in OUT_OF_RANGE:

@@ -42,6 +42,13 @@ select * from {log}.queued($1::integer, $2::uuid);
 -- name: migration_lock
 select pg_advisory_lock(hashtext($1));
 
+-- In milliseconds, for this transaction.
+-- name: lock_timeout
+select set_config('lock_timeout', $1, true);
+
+-- name: transaction_id
+select pg_current_xact_id()::text;
+
 -- name: applied_migrations
 select name, checksum from {log}.migrations;
 
