@@ -49,6 +49,12 @@ class Places(Protocol):
     def make(self, app: str, source: Source) -> dict[str, Any]:
         """Make room for an app and this version of it; returns, in JSON's types, what `open_engine` needs."""
 
+    def publish(self, place: Mapping[str, Any], manifest: Mapping[str, Any], *, recording: bool) -> list[str]:
+        """The version that was given this place serves from now on: let other clients of the database call it.
+
+        Returns what people should know of it.
+        """
+
     def log(self, app: str) -> Log:
         """The log of an app that has a place."""
 

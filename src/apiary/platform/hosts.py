@@ -55,6 +55,7 @@ class AppHosts:
         app: str,
         prepare: Callable[[str], Awaitable[Start]],
         make: Make,
+        publish: Callable[[HostProcess], Awaitable[None]],
         emit: Callable[[Event], None],
         max_waiting: int,
     ) -> None:
@@ -65,6 +66,7 @@ class AppHosts:
         self.migrating: HostProcess | None = None
         self._prepare = prepare
         self._make = make
+        self._publish = publish
         self._emit = emit
         self._max_waiting = max_waiting
         self._waiting: list[InFlight] = []
@@ -147,6 +149,7 @@ class AppHosts:
                 self.draining.add(old)
                 await self._hand_over(old, host)
                 self._background(self._drain(old))
+            await self._publish(host)
         self._emit(Activated(self.app, host.version, host.migrated))
 
     def keep_trying(self, version: str) -> None:
@@ -381,6 +384,7 @@ class AppHosts:
                 await host.hold()
             if free:
                 self._serve(host)
+                await self._publish(host)
             if free and self._held is None:
                 await self._run_queue(host)
         if free:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +25,10 @@ def manifest_of(app: App, program: Program) -> dict[str, Any]:
                 "description": bound.function.description,
                 "roles": sorted(bound.function.options.roles) if bound.function.options.roles is not None else None,
                 "timeout": bound.function.options.timeout,
+                "placement": bound.function.options.placement,
                 "input": cast(FunctionCodec, bound.codec).input_schema(),
                 "output": cast(FunctionCodec, bound.codec).output_schema(),
+                "signature": asdict(cast(FunctionCodec, bound.codec).signature()),
             }
             for name, bound in program.functions.items()
         },

@@ -268,12 +268,22 @@ class Platform:
             code: Code = await self._ask("code", app=app, version=version, into=str(self._folder("code")))
             return await self._start_message(code)
 
-        return AppHosts(app, prepare, self._make, self.emit, self.settings.max_waiting_calls)
+        return AppHosts(app, prepare, self._make, self._publish, self.emit, self.settings.max_waiting_calls)
 
     async def _make(self, app: str, start: Start) -> dict[str, Any]:
         """Make a place for an app and the version that a host has loaded."""
         folders = tuple(Path(folder) for folder in (start.code, start.packages) if folder is not None)
         return await asyncio.to_thread(self._places.make, app, Source(start.module, start.version, folders))
+
+    async def _publish(self, host: HostProcess) -> None:
+        """Let other clients of the database call the version that serves now."""
+        recording = self.settings.recording
+        try:
+            told = await asyncio.to_thread(self._places.publish, host.place, host.manifest, recording=recording)
+        except Error as error:
+            told = [f"{error.message}; the next start or deploy tries again"]
+        for line in told:
+            log.warning("%s %s: %s", host.manifest["app"], host.version, line)
 
     async def _start_app(self, app: str, version: str) -> None:
         hosts = self._hosts(app)

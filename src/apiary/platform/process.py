@@ -87,6 +87,7 @@ class HostProcess(asyncio.Protocol):
         self.on_returned: Callable[[InFlight], None] = lambda flight: None
         self.in_flight: dict[bytes, InFlight] = {}
         self.manifest: dict[str, Any] = {}
+        self.place: dict[str, Any] = {}
         self.pending: tuple[str, ...] = ()
         self.migrated: tuple[str, ...] = ()
         self.migrating_since: float | None = None
@@ -148,8 +149,8 @@ class HostProcess(asyncio.Protocol):
         self._longest = max((function["timeout"] for function in functions if function["kind"] != "action"), default=0)
         self._loop.create_task(self._check())
         try:
-            place = await make(answer.app, message)
-            self.pending = tuple(await self.ask("open", within=START_SECONDS, place=place))
+            self.place = await make(answer.app, message)
+            self.pending = tuple(await self.ask("open", within=START_SECONDS, place=self.place))
         except Error:
             self.kill("it cannot open its database")
             await self._ended.wait()

@@ -115,22 +115,9 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
     time, and `Unavailable` where the database gave up.
     """
     notes = Notes(now_microseconds())
-    entered: Bound | None = None
-    late = False
     session.savepoint("call")
     try:
-        try:
-            bound = program.find(call.function)
-            check_roles(bound.function, call.roles)
-            guard.begin(call, bound.function.options.timeout)
-            arguments = bound.codec.decode(call)
-            entered = bound
-            output = bound.codec.encode(_body(program, bound, call, session, notes, arguments))
-        finally:
-            late = guard.end()
-        if late:
-            raise Stopped
-        session.record(record_of(program, bound, call, notes, "ok", output))
+        output = run(program, call, session, guard, notes)
     except (Stopped, Duplicate):
         guard.end()
         with suppress(Unavailable):
@@ -141,23 +128,46 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
     else:
         session.release("call")
         return Outcome(output, duration=now_microseconds() - notes.started)
-    if late:
-        with suppress(Unavailable):
-            session.undo("call")
-        raise Stopped from failed
     session.undo("call")
     if isinstance(failed, Unavailable):
         raise failed
     problem = problem_of(call, failed)
-    if entered is not None or call.queued:
+    if notes.entered or call.queued:
+        bound = program.find(call.function) if notes.entered else None
         session.savepoint("call")
         try:
-            session.record(failure(program, entered, call, notes, problem, failed))
+            session.record(failure(program, bound, call, notes, problem, failed))
         except BaseException:
             session.undo("call")
             raise
         session.release("call")
     return Outcome(error=problem, cause=failed, duration=now_microseconds() - notes.started)
+
+
+def run(program: Program, call: Call, session: Session, guard: Guard, notes: Notes) -> bytes:
+    """Run one call and write its record; returns its result. Whatever this raises, the caller undoes what was done.
+
+    `Stopped`: it ran out of time, whatever the function made of that.
+    """
+    late = False
+    try:
+        try:
+            bound = program.find(call.function)
+            check_roles(bound.function, call.roles)
+            guard.begin(call, bound.function.options.timeout)
+            arguments = bound.codec.decode(call)
+            notes.entered = True
+            output = bound.codec.encode(_body(program, bound, call, session, notes, arguments))
+        finally:
+            late = guard.end()
+    except BaseException as failed:
+        if late:
+            raise Stopped from failed
+        raise
+    if late:
+        raise Stopped
+    session.record(record_of(program, bound, call, notes, "ok", output))
+    return output
 
 
 def _body(
@@ -177,12 +187,17 @@ def _body(
 def stopped(program: Program, call: Call, notes: Notes) -> tuple[Outcome, Record]:
     """What a call comes to that ran out of time: nothing kept, a record without its key, so that it may run again."""
     bound = program.find(call.function)
-    cause = DeadlineExceeded(
-        f"{call.function} ran longer than its timeout of {bound.function.options.timeout:g} s and was stopped",
-        hint="nothing was committed; make it shorter, or declare a longer timeout",
-    )
+    cause = out_of_time(bound)
     problem = problem_of(call, cause)
     return Outcome(error=problem, cause=cause), failure(program, bound, call, notes, problem, cause)
+
+
+def out_of_time(bound: Bound) -> DeadlineExceeded:
+    """The error of a call of this function that was stopped."""
+    return DeadlineExceeded(
+        f"{bound.function.name} ran longer than its timeout of {bound.function.options.timeout:g} s and was stopped",
+        hint="nothing was committed; make it shorter, or declare a longer timeout",
+    )
 
 
 def failure(

@@ -46,9 +46,13 @@ def check_roles(function: Function[..., Any], roles: frozenset[str]) -> None:
 
 @dataclass(slots=True)
 class Notes:
-    """What a call says of itself: its log lines, the calls it made inside its own transaction, whether it is over."""
+    """What a call says of itself: its log lines, the calls it made inside its own transaction.
+
+    `entered`: its arguments fit, and the function was called; `over`: it has come back.
+    """
 
     started: int
+    entered: bool = False
     over: bool = False
     lines: list[dict[str, Any]] = field(default_factory=list)
     nested: list[dict[str, Any]] = field(default_factory=list)

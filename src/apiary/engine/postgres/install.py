@@ -26,6 +26,7 @@ from psycopg.rows import dict_row
 from apiary.engine.postgres.archive import folder_archive, platform_archive
 from apiary.engine.postgres.connection import CONNECT_SECONDS, Target
 from apiary.engine.postgres.errors import translate
+from apiary.engine.postgres.publish import Publication, SqlFunction
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import BundleRefused, DatabaseUnavailable
 
@@ -103,8 +104,20 @@ class Installer:
         """The schema of an app's log."""
         return _fitting(f"apiary_{app}")
 
+    def publish(self, app: str, functions: Sequence[SqlFunction]) -> list[str]:
+        """Let these be the app's functions for SQL, all at once; returns what to tell people."""
+        try:
+            with self._transaction() as cursor:
+                cursor.execute(SQL["lock"].encode())
+                return Publication(cursor, app, self._role_of(app)).publish(functions)
+        except psycopg.Error as error:
+            raise translate(error.sqlstate or "", f"the functions of {app} for SQL are not made: {error}") from error
+
+    def _role_of(self, app: str) -> str:
+        return _fitting(f"apiary_{self.database}_{app}")
+
     def _make_place(self, name: str, schema: str, log: str) -> Target:
-        role = _fitting(f"apiary_{self.database}_{name}")
+        role = self._role_of(name)
         try:
             with self._transaction() as cursor:
                 cursor.execute(SQL["lock"].encode())
@@ -169,8 +182,7 @@ class Installer:
             cursor.execute(SQL["create_platform_schema"].encode())
             self._bring_up_to_date(cursor, PLATFORM, "platform-", {})
             if self.placement.inside:
-                shim = files("apiary.engine.postgres").joinpath("inside", "shim.sql").read_text(encoding="utf-8")
-                cursor.execute(shim.encode())
+                cursor.execute(_shim().encode())
 
     def _bring_up_to_date(self, cursor: Cursor, schema: str, prefix: str, names: Mapping[str, sql.Composable]) -> None:
         """Apply the numbered files that this schema has not seen."""
@@ -213,6 +225,14 @@ class Installer:
         self._bring_up_to_date(cursor, log, "app-", {f"{{{mark}}}": value for mark, value in names.items()})
         if self.placement.inside:
             _run(cursor, "grant_run", role=names["role"])
+
+
+def _shim() -> str:
+    """The functions in Python, with the loader inside, and with the name under which a session keeps that."""
+    folder = files("apiary.engine.postgres").joinpath("inside")
+    shim, loader = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("shim.sql", "loader.py"))
+    key = f"apiary {hashlib.sha256(loader.encode()).hexdigest()[:16]}"
+    return shim.replace("{source}", repr(loader)).replace("{key}", repr(key))
 
 
 def _composed(name: str, **parts: sql.Composable) -> sql.Composed:

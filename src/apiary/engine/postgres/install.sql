@@ -75,4 +75,4 @@ create schema if not exists {schema} authorization {role};
 create schema if not exists {log};
 
 -- name: grant_run
-grant execute on function apiary.run to {role};
+grant execute on function apiary.prepare, apiary.run, apiary.call, apiary.failure to {role};

@@ -11,6 +11,7 @@ from apiary.engine.postgres.connection import Target
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
 from apiary.engine.postgres.log import PostgresLog
+from apiary.engine.postgres.publish import functions_of
 from apiary.runtime.errors import WrongArguments
 from apiary.runtime.result import Convert
 
@@ -39,6 +40,11 @@ class PostgresPlaces:
             "program": program,
             "why_beside": None if program else self._installer.placement.reason,
         }
+
+    def publish(self, place: Mapping[str, Any], manifest: Mapping[str, Any], *, recording: bool) -> list[str]:
+        program = place["program"]
+        functions = functions_of(manifest, program, recording=recording) if program is not None else []
+        return self._installer.publish(manifest["app"], functions)
 
     def log(self, app: str) -> PostgresLog:
         return PostgresLog(self._installer, self._installer.log_of(app))

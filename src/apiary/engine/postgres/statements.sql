@@ -15,6 +15,20 @@ select * from {log}.find($1::uuid, $2::text);
 insert into {log}.queue (id, function, input, caller, parent, due)
 values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint);
 
+-- Tells the servers that listen of calls that were put into the queue without one of them.
+-- name: notify
+select pg_catalog.pg_notify($1::text, '');
+
+-- The roles of a role of PostgreSQL: those whose privileges it has without asking, itself among them.
+-- name: roles
+select rolname::text from pg_catalog.pg_roles
+where rolname <> 'admin' and pg_catalog.pg_has_role($1::name, oid, 'usage')
+union all
+select 'admin' from pg_catalog.pg_roles where rolname = $1::name and rolsuper;
+
+-- name: is_read_only
+select pg_catalog.current_setting('transaction_read_only') = 'on';
+
 -- name: dequeue
 select {log}.dequeue($1::uuid);
 

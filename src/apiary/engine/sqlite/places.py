@@ -29,6 +29,9 @@ class SqlitePlaces:
     def make(self, app: str, source: Source) -> dict[str, Any]:
         return {"kind": "sqlite", "path": str(self._file(app))}
 
+    def publish(self, place: Mapping[str, Any], manifest: Mapping[str, Any], *, recording: bool) -> list[str]:
+        return []
+
     def log(self, app: str) -> SqliteLog:
         if app not in self._logs:
             self._logs[app] = SqliteLog(self._file(app))

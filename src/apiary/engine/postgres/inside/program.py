@@ -1,4 +1,4 @@
-"""The entry of a backend: a program loaded from its archives, and the batches that a lane sends it."""
+"""A program in a backend, loaded from its archives: it runs the batches that a lane sends, and calls from SQL."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from apiary.bundle import load_app
 from apiary.codec import compile_program, convert_rows
 from apiary.engine.batch import Batch
 from apiary.engine.postgres.errors import REFUSED, Conflicted
-from apiary.engine.postgres.inside.deadline import BackendGuard
-from apiary.engine.postgres.inside.session import InsideSession
+from apiary.engine.postgres.inside.deadline import BackendGuard, alarm
+from apiary.engine.postgres.inside.functions import SqlFunctions
+from apiary.engine.postgres.inside.session import InsideSession, Plan
 from apiary.engine.postgres.wire import pack_done, unpack_batch
 from apiary.runtime.errors import Error
 
 
-def load(program: Mapping[str, Any]) -> Callable[[bytes], bytes]:
-    """Import the app of a program (a row of `apiary.program`); what is returned runs a batch of its calls."""
-    compiled = compile_program(load_app(program["module"]), program["version"])
-    guard = BackendGuard()
-    sessions: dict[tuple[bool, bool], tuple[InsideSession, Batch]] = {}
+class Loaded:
+    """The functions of an app, ready to be called. `failures` takes the failures of calls from SQL."""
 
-    def run(message: bytes) -> bytes:
+    def __init__(self, program: Mapping[str, Any], failures: list[str]) -> None:
+        self._log: str = program["log"]
+        self._compiled = compile_program(load_app(program["module"]), program["version"])
+        self._plans: dict[str, Plan] = {}
+        self._guard = BackendGuard()
+        self._batches: dict[tuple[bool, bool], tuple[InsideSession, Batch]] = {}
+        self._functions = SqlFunctions(self._compiled, self._log, self._plans, failures)
+        self.busy = alarm.busy
+        self.resume = alarm.resume
+
+    def run(self, message: bytes) -> bytes:
+        """Run a batch."""
         header, calls, records = unpack_batch(message)
-        kind = (header["recording"], header["read_only"])
-        if kind not in sessions:
-            session = InsideSession(program["log"], convert_rows, recording=kind[0], read_only=kind[1])
-            sessions[kind] = (session, Batch(session, compiled, guard))
-        session, batch = sessions[kind]
+        session, batch = self._batch(header["recording"], header["read_only"])
         session.begin()
         try:
             done = batch.run(calls, records)
@@ -41,4 +46,18 @@ def load(program: Mapping[str, Any]) -> Callable[[bytes], bytes]:
         kept, session.records = session.records, []
         return pack_done(done, records, kept)
 
-    return run
+    def function(self, name: str, recorded: bool) -> Callable[[str, str, str], str | None]:
+        """What a call of this function from SQL runs."""
+        return self._functions.function(name, recorded)
+
+    def _batch(self, recording: bool, read_only: bool) -> tuple[InsideSession, Batch]:
+        kind = (recording, read_only)
+        if kind not in self._batches:
+            session = InsideSession(self._log, convert_rows, self._plans, recording=recording, read_only=read_only)
+            self._batches[kind] = (session, Batch(session, self._compiled, self._guard))
+        return self._batches[kind]
+
+
+def load(program: Mapping[str, Any], failures: list[str]) -> Loaded:
+    """Import the app of a program, a row of `apiary.program`."""
+    return Loaded(program, failures)

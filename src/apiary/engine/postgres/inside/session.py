@@ -48,10 +48,12 @@ class Plan:
 class InsideSession(PostgresSession):
     """The transaction in which this backend runs now."""
 
-    def __init__(self, log: str, convert_rows: Convert, *, recording: bool, read_only: bool) -> None:
+    def __init__(
+        self, log: str, convert_rows: Convert, plans: dict[str, Plan], *, recording: bool, read_only: bool
+    ) -> None:
         super().__init__(log, recording=recording, read_only=read_only)
         self._convert_rows = convert_rows
-        self._plans: dict[str, Plan] = {}
+        self._plans = plans
         self._types = Types(self._type)
         self._open: list[tuple[Level, Any]] = []
 

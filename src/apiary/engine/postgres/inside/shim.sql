@@ -1,53 +1,28 @@
--- Runs a batch of calls of a program in the transaction of the statement that asks for it, as the role that asks.
--- A session that runs several programs keeps the modules of each apart: those of the others are put aside meanwhile.
-create or replace function apiary.run(program text, batch bytea) returns bytea language plpython3u as $shim$
-state = GD.get("apiary")
-if state is None:
-    state = GD["apiary"] = {"current": None, "modules": {}, "run": {}}
-if state["current"] != program:
-    import io
-    import os
-    import sys
-    import tarfile
-    import tempfile
-
-    def unpacked(hash):
-        folder = os.path.join(os.getcwd(), "apiary", hash)
-        if not os.path.isdir(folder):
-            content = plpy.execute(plpy.prepare("select apiary.archive($1) as content", ["text"]), [hash])[0]["content"]
-            os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
-            fresh = tempfile.mkdtemp(dir=os.path.dirname(folder))
-            with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-                archive.extractall(fresh)
-            try:
-                os.rename(fresh, folder)
-            except OSError:
-                import shutil
-
-                shutil.rmtree(fresh)
-        return folder
-
-    root = os.path.join(os.getcwd(), "apiary") + os.sep
-
-    def ours(module):
-        return (getattr(module, "__file__", None) or "").startswith(root)
-
-    aside = {name: sys.modules.pop(name) for name, module in list(sys.modules.items()) if ours(module)}
-    if state["current"] is not None:
-        state["modules"][state["current"]] = aside
-    sys.path[:] = [entry for entry in sys.path if not entry.startswith(root)]
-    state["current"] = None
-    found = plpy.execute(plpy.prepare("select * from apiary.program($1)", ["text"]), [program])
-    if not found:
-        plpy.error("there is no program " + program, sqlstate="AP404")
-    sys.path[:0] = [unpacked(hash) for hash in found[0]["archives"]]
-    sys.modules.update(state["modules"].get(program, {}))
-    if program not in state["run"]:
-        from apiary.engine.postgres.inside.program import load
-
-        state["run"][program] = load(found[0])
-    state["current"] = program
-return state["run"][program](batch)
+-- The ways into the platform's code in a backend. The loader is kept for the session, under a key of this version of it.
+create or replace function apiary.prepare() returns void language plpython3u as $shim$
+loader = {"__name__": "loader"}
+exec(compile({source}, "loader.py", "exec", dont_inherit=True), loader)
+GD[{key}] = loader["Loader"](plpy)
 $shim$;
 
-revoke all on function apiary.run from public;
+-- Runs a batch of calls of a program in the transaction of the statement that asks for it, as the role that asks.
+create or replace function apiary.run(program text, batch bytea) returns bytea language plpython3u as $shim$
+if {key} not in GD:
+    plpy.execute("select apiary.prepare()")
+return GD[{key}].run(args[0], args[1])
+$shim$;
+
+-- Runs a call from SQL in the same way: the functions of an app's schema are made around it.
+create or replace function apiary.call(target text, arguments text, login text, role text) returns text
+language plpython3u as $shim$
+if {key} not in GD:
+    plpy.execute("select apiary.prepare()")
+return GD[{key}].call(*args)
+$shim$;
+
+-- Why the last of these calls failed, in JSON, if it did.
+create or replace function apiary.failure() returns json language plpython3u as $shim$
+return GD[{key}].failure()
+$shim$;
+
+revoke all on function apiary.prepare, apiary.run, apiary.call, apiary.failure from public;

@@ -1,0 +1,163 @@
+"""Loads programs in a backend and keeps the modules of each apart; `shim.sql` takes this source with it.
+
+Standard library only: the platform's own code is among what it loads. A program is a list of archives: the app's
+sources, then its libraries, the last being the platform. Programs with the same libraries have them in common.
+"""
+
+import importlib
+import io
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+ROOT = os.path.join(os.getcwd(), "apiary") + os.sep
+ENTRY = "apiary.engine.postgres.inside.program"
+MAX_PROGRAMS = 8
+"""In one session; of more, those that were used least lately are forgotten."""
+
+Modules = dict[str, ModuleType]
+
+
+class Program:
+    """A program of this session: its row of `apiary.program`, its folders, what the platform made of them."""
+
+    def __init__(self, name: str, row: Any, folders: list[str]) -> None:
+        self.name = name
+        self.row = row
+        self.folders = folders
+        self.loaded: Any = None
+        sources, *libraries = folders
+        hidden = set(os.listdir(sources)) & {entry for folder in libraries for entry in os.listdir(folder)}
+        self.libraries = name if hidden else ":".join(libraries)
+
+    def owns(self, place: str) -> bool:
+        """Whether a module that lies there is this program's alone."""
+        return self.libraries == self.name or place.startswith(self.folders[0] + os.sep)
+
+    def busy(self) -> bool:
+        """Whether one of its calls runs now."""
+        return self.loaded is not None and bool(self.loaded.busy())
+
+
+class Loader:
+    """The programs of a session. One at a time has its modules in `sys.modules`; those of the others lie aside."""
+
+    def __init__(self, plpy: Any) -> None:
+        self._plpy = plpy
+        self._programs: dict[str, Program] = {}
+        self._aside: dict[str, Modules] = {}
+        self._current: str | None = None
+        self._targets: dict[str, Callable[[str, str, str], str | None]] = {}
+        self._failures: list[str] = []
+
+    def run(self, program: str, batch: bytes) -> Any:
+        """Run a batch of calls of a program."""
+        return self._within(program, lambda loaded: loaded.run(batch))
+
+    def call(self, target: str, arguments: str, login: str, role: str) -> str | None:
+        """Run a call from SQL. `target`: a program, a function, and `recorded` or not, with colons between.
+
+        Returns the text of the result. `None`: it has none, or `failure` tells why not.
+        """
+        call = self._targets.get(target)
+        if call is not None:
+            return call(arguments, login, role)
+        program, function, how = target.split(":")
+
+        def first(loaded: Any) -> str | None:
+            self._targets[target] = loaded.function(function, how == "recorded")
+            return self._targets[target](arguments, login, role)
+
+        found: str | None = self._within(program, first)
+        return found
+
+    def failure(self) -> str | None:
+        """The failure of the last call, in JSON, if it failed."""
+        return self._failures.pop() if self._failures else None
+
+    def _within(self, program: str, work: Callable[[Any], Any]) -> Any:
+        """Do something with a program. Where that is part of a call of another one, go back to that afterwards."""
+        before = self._current
+        if before == program:
+            return work(self._programs[program].loaded)
+        entered = self._enter(program)
+        try:
+            return work(entered.loaded)
+        finally:
+            if before is not None and self._programs[before].busy():
+                self._enter(before)
+
+    def _enter(self, name: str) -> Program:
+        self._leave()
+        program = self._programs.pop(name, None) or self._find(name)
+        sys.path[:0] = program.folders
+        for part in (program.name, program.libraries):
+            sys.modules.update(self._aside.pop(part, {}))
+        self._programs[name] = program
+        self._current = name
+        try:
+            if program.loaded is None:
+                program.loaded = importlib.import_module(ENTRY).load(program.row, self._failures)
+                self._forget()
+        except BaseException:
+            self._leave()
+            del self._programs[name]
+            raise
+        program.loaded.resume()
+        return program
+
+    def _leave(self) -> None:
+        """Put the modules of the present program aside. Those that an earlier loader has left are dropped."""
+        program = self._programs.get(self._current or "")
+        own: Modules = {}
+        shared: Modules = {}
+        for name, module in list(sys.modules.items()):
+            place = _place(module)
+            if place is not None:
+                (own if program is None or program.owns(place) else shared)[name] = sys.modules.pop(name)
+        if program is not None:
+            self._aside[program.name] = own
+            self._aside.setdefault(program.libraries, shared)
+        sys.path[:] = [entry for entry in sys.path if not entry.startswith(ROOT)]
+        self._targets.clear()
+        self._current = None
+
+    def _find(self, name: str) -> Program:
+        found = self._plpy.execute(self._plpy.prepare("select * from apiary.program($1)", ["text"]), [name])
+        if not found:
+            self._plpy.error("there is no program " + name, sqlstate="AP404")
+        return Program(name, found[0], [self._unpacked(archive) for archive in found[0]["archives"]])
+
+    def _forget(self) -> None:
+        idle = [name for name, program in self._programs.items() if name != self._current and not program.busy()]
+        for name in idle[: max(0, len(self._programs) - MAX_PROGRAMS)]:
+            libraries = self._programs.pop(name).libraries
+            self._aside.pop(name, None)
+            if all(program.libraries != libraries for program in self._programs.values()):
+                self._aside.pop(libraries, None)
+
+    def _unpacked(self, archive: str) -> str:
+        folder = ROOT + archive
+        if not os.path.isdir(folder):
+            plan = self._plpy.prepare("select apiary.archive($1) as content", ["text"])
+            content = self._plpy.execute(plan, [archive])[0]["content"]
+            os.makedirs(ROOT, mode=0o700, exist_ok=True)
+            fresh = tempfile.mkdtemp(dir=ROOT)
+            with tarfile.open(fileobj=io.BytesIO(content)) as packed:
+                packed.extractall(fresh)
+            try:
+                os.rename(fresh, folder)
+            except OSError:
+                shutil.rmtree(fresh)
+        return folder
+
+
+def _place(module: ModuleType) -> str | None:
+    """Where a module was loaded from, if that is one of the archives."""
+    places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
+    return next((place for place in places if place is not None and place.startswith(ROOT)), None)
