@@ -74,7 +74,8 @@ class PostgresLane:
     def interrupt(self) -> None:
         connection = self._connection
         if connection is not None:
-            connection.cancel_safe(timeout=1.0)
+            with suppress(psycopg.Error):  # the server that does not hear this does not run the statement either
+                connection.cancel_safe(timeout=1.0)
 
     def close(self) -> None:
         if self._connection is not None:
