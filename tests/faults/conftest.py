@@ -178,9 +178,7 @@ def loaded(world: World, clients: int = 8) -> Iterator[Load]:
 
 
 @pytest.fixture(scope="module")
-def worlds(
-    request: pytest.FixtureRequest, private_postgres: Any, platform: Any
-) -> Iterator[Callable[[str], World]]:
+def worlds(request: pytest.FixtureRequest, private_postgres: Any, platform: Any) -> Iterator[Callable[[str], World]]:
     """The app in each placement, opened when it is first asked for, in a database of its own.
 
     A module says with `WRITERS` how many lanes write.

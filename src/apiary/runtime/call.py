@@ -158,6 +158,8 @@ def run(program: Program, call: Call, session: Session, guard: Guard, notes: Not
             arguments = bound.codec.decode(call)
             notes.entered = True
             output = bound.codec.encode(_body(program, bound, call, session, notes, arguments))
+            if notes.broken is not None:
+                raise notes.broken
         finally:
             late = guard.end()
     except BaseException as failed:

@@ -12,20 +12,24 @@ from apiary.runtime.errors import (
 )
 
 CANCELLED = "57014"
+LOCKED = "55P03"
+PASSING = (CANCELLED, LOCKED)
+"""After these the transaction can go on: somebody wanted the statement to end, or not to wait."""
 CONFLICTS = ("40001", "40P01")
 CONSTRAINTS = {
+    "23001": "foreign key",
     "23505": "unique",
     "23503": "foreign key",
     "23502": "not null",
     "23514": "check",
     "23P01": "exclusion",
+    "44000": "check",
 }
 ENDING = ("57P01", "57P02", "57P03", "57P05", "25P03")
-LOCKED = "55P03"
 READ_ONLY = "25006"
 FORBIDDEN = ("42501", "0A000", "25001", "2D000", "25P02", "2F003")
-GAVE_UP = ("53", "55", "57", "58", "XX")
-OUT_OF_RANGE = ("22003", "22008", "22021", "22P05", "54000")
+GAVE_UP = ("53", "57", "58", "XX")
+OUT_OF_RANGE = ("22001", "22003", "22008", "22009", "22015", "22021", "22P05", "54000")
 
 
 REFUSED = "AP503"
@@ -68,8 +72,8 @@ def translate(state: str, message: str, sql: str = "") -> Error:
     text = message.strip()
     if state in CONFLICTS:
         return Conflicted(f"other calls changed the same rows at the same time: {text}")
-    if state in CONSTRAINTS:
-        name = CONSTRAINTS[state]
+    if state in CONSTRAINTS or state[:2] == "23":
+        name = CONSTRAINTS.get(state, "constraint")
         return ConstraintViolated(f"the change breaks a {name} constraint: {text}", constraint=name)
     if not state or state[:2] == "08" or state in ENDING:
         lost = ConnectionLost(f"the connection to the database was lost: {text}")

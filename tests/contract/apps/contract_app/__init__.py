@@ -247,6 +247,13 @@ def sly_nested(tx: Transaction, statement: str) -> int:
     return sly(tx, statement)
 
 
+@app.action
+def send(text: str) -> str:
+    if not text:
+        raise Rejected("there is nothing to send")
+    return f"sent {text}"
+
+
 # Programs of steps, one nested in the other
 
 

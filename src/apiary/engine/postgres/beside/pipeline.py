@@ -25,10 +25,16 @@ MAX_PREPARED = 1000
 NO_VALUES: Sequence[bytes | None] = ()
 FAILED = pq.ExecStatus.FATAL_ERROR
 SYNCED = pq.ExecStatus.PIPELINE_SYNC
+STACK = 5
+"""How many frames of Python lie on another while results are read."""
 
 
 class Pipeline:
-    """The pipeline of one connection. Where an exception leaves it half-way it is `torn`, and of no use any more."""
+    """The pipeline of one connection. Where an exception leaves it half-way it is `torn`, and of no use any more.
+
+    Exceptions that may come between any two steps: a stop, from another thread. Those of a full stack are raised before
+    it matters.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -48,9 +54,9 @@ class Pipeline:
     def send(self, sql: str, values: Sequence[Any] = NO_VALUES) -> int:
         """Have a statement travel with the next `sync`; returns the place of its result there."""
         encoded = [None if value is None else value.encode() for value in values]
+        name = self._prepared.get(sql) or self._prepare(sql)
         self.torn = True
         try:
-            name = self._prepare(sql)
             self._sent.append(None)
             self._pgconn.send_query_prepared(name, encoded)
         except psycopg.OperationalError as error:
@@ -60,9 +66,9 @@ class Pipeline:
 
     def describe(self, sql: str) -> int:
         """Have the question for the parameters of a statement travel with the next `sync`."""
+        name = self._prepared.get(sql) or self._prepare(sql)
         self.torn = True
         try:
-            name = self._prepare(sql)
             self._sent.append(None)
             self._pgconn.send_describe_prepared(name)
         except psycopg.OperationalError as error:
@@ -71,14 +77,18 @@ class Pipeline:
         return len(self._sent) - 1
 
     def _prepare(self, sql: str) -> bytes:
-        name = self._prepared.get(sql)
-        if name is None:
-            if len(self._prepared) >= MAX_PREPARED:
-                self._prepared.clear()
-                self.send("deallocate all")
-            name = self._prepared[sql] = b"a%d" % next(self._names)
+        if len(self._prepared) >= MAX_PREPARED:
+            self._prepared.clear()
+            self.send("deallocate all")
+        text, name = sql.encode(), b"a%d" % next(self._names)
+        self.torn = True
+        try:
             self._sent.append(sql)
-            self._pgconn.send_prepare(name, sql.encode())
+            self._pgconn.send_prepare(name, text)
+            self._prepared[sql] = name
+        except psycopg.OperationalError as error:
+            raise self._lost(error) from None
+        self.torn = False
         return name
 
     def forget(self, sql: str) -> None:
@@ -87,6 +97,7 @@ class Pipeline:
 
     def sync(self) -> list[pq.abc.PGresult]:
         """Send what is waiting, and wait for the results of all of it."""
+        _check_stack(STACK)
         self.torn = True
         sent, self._sent = self._sent, []
         results: list[pq.abc.PGresult] = []
@@ -140,3 +151,9 @@ class Pipeline:
         lost = self._link.lost(error)
         lost.explained |= any(result.status == FAILED for result in results)
         return lost
+
+
+def _check_stack(frames: int) -> None:
+    """`RecursionError` unless so many more fit on the stack."""
+    if frames:
+        _check_stack(frames - 1)
