@@ -7,3 +7,4 @@ IDLE_MEDIAN_US = 1_500.0
 START_SECONDS = 2.0
 DEPLOY_SECONDS = 1.0
 MEMORY_BYTES = 150_000_000
+SHARE_OF_SELECT_1 = 1 / 3  # the rate of a function from SQL, against pgbench's for `select 1`

@@ -44,6 +44,8 @@ RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser
 MAX_ERRORS_SHOWN = 20
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 SCRYPT_COST = 2**13
+EXACT = {"int": int, "str": str, "bool": bool, "none": type(None)}
+"""Types whose own values need no look: to ask pydantic for its warnings costs ten times as much as to write one."""
 
 
 class FunctionCodec:
@@ -68,6 +70,8 @@ class FunctionCodec:
         self._dump = self._result.serializer.to_json
         self._completeness = Completeness(self._result.core_schema)
         self._none = _takes_none(self._result)
+        schema = self._result.core_schema
+        self._exact = EXACT.get(schema["type"]) if "serialization" not in schema else None
         self._names = names
         self._secret = '"format":"password"' in json.dumps(self.input_schema(), separators=(",", ":"))
 
@@ -123,6 +127,8 @@ class FunctionCodec:
 
     def _written(self, result: Any) -> bytes:
         try:
+            if type(result) is self._exact:
+                return self._dump(result)
             try:
                 output = self._dump(result, by_alias=True, warnings="error", fallback=_fallback)
             except pydantic_core.PydanticSerializationError:

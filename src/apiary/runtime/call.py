@@ -168,7 +168,8 @@ def run(program: Program, call: Call, session: Session, guard: Guard, notes: Not
         raise
     if late:
         raise Stopped
-    session.record(record_of(program, bound, call, notes, "ok", output))
+    if session.recording:
+        session.record(record_of(program, bound, call, notes, "ok", output))
     return output
 
 

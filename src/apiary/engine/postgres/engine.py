@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ from apiary.engine.postgres.connection import Access, Target
 from apiary.engine.postgres.errors import Conflicted, ConnectionLost, Locked, NotConnected, translate
 from apiary.engine.postgres.lane import PostgresLane
 from apiary.engine.postgres.link import Link
+from apiary.engine.postgres.listen import Listener
 from apiary.engine.postgres.placed import BESIDE, PlacedLane
 from apiary.engine.postgres.runner import BesideRunner, InsideRunner, Runner
 from apiary.engine.postgres.session import own_statements, row_record
@@ -73,6 +74,7 @@ class PostgresEngine:
         self._runners: defaultdict[tuple[type[Runner], bool], list[Runner]] = defaultdict(list)
         self._lock = threading.Lock()
         self._link: Link | None = None
+        self._listener: Listener | None = None
 
     def pending(self, migrations: Sequence[Migration]) -> list[str]:
         with self._migrating(MIGRATION_LOCK_SECONDS) as cursor:
@@ -210,7 +212,13 @@ class PostgresEngine:
                         raise _translated(error, self._link) from error
         raise AssertionError("the second attempt returns or raises")
 
+    def listen(self, changed: Callable[[], None]) -> None:
+        if self._target.program is not None and self._listener is None:
+            self._listener = Listener(self._access, self._target.log, changed)
+
     def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
         with self._lock:
             if self._link is not None:
                 self._link.close()

@@ -19,6 +19,9 @@ values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint);
 -- name: notify
 select pg_catalog.pg_notify($1::text, '');
 
+-- name: listen
+listen {channel};
+
 -- The roles of a role of PostgreSQL: those whose privileges it has without asking, itself among them.
 -- name: roles
 select rolname::text from pg_catalog.pg_roles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from apiary.engine.postgres.inside.functions import SqlFunctions
 from apiary.engine.postgres.inside.session import InsideSession, Plan
 from apiary.engine.postgres.wire import pack_done, unpack_batch
 from apiary.runtime.errors import Error
+
+GC_ALLOCATIONS = 20_000
 
 
 class Loaded:
@@ -60,4 +63,9 @@ class Loaded:
 
 def load(program: Mapping[str, Any], failures: list[str]) -> Loaded:
     """Import the app of a program, a row of `apiary.program`."""
-    return Loaded(program, failures)
+    loaded = Loaded(program, failures)
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # what is loaded now stays, so that the collector of cycles need not look at it again and again
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+    return loaded

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import plpy  # type: ignore[import-not-found]  # only a backend has it
 
 from apiary.engine.postgres.errors import CONFLICTS
+from apiary.engine.postgres.inside.deadline import alarm
 from apiary.engine.postgres.session import PostgresSession, check_columns
 from apiary.engine.postgres.statement import Statement
 from apiary.engine.postgres.types import Types
@@ -115,6 +116,7 @@ class InsideSession(PostgresSession):
         return other, found
 
     def _execute(self, plan: Plan, statement: Statement, values: Sequence[Any]) -> Any:
+        alarm.watch_statement()
         try:
             return plpy.execute(plan.prepared, values)
         except plpy.SPIError as error:
@@ -141,6 +143,7 @@ class InsideSession(PostgresSession):
             raise self._failed(error.sqlstate, str(error), statement.source) from None
 
     def _parameter_types(self, sql: str) -> tuple[list[str], list[int]]:
+        alarm.watch_statement()
         name = f"apiary_{next(PREPARED)}"  # a function may be stopped before this one is given back
         plpy.execute(f"prepare {name} as {sql}")
         found = plpy.execute(plpy.prepare(self._own["parameter_types"].sql, ["text"]), [name])[0]
