@@ -21,7 +21,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from apiary.bundle import Migration, load_app, read_migrations
+from apiary.bundle import Migration, load_app, migrations_of
 from apiary.codec import compile_program, convert_rows
 from apiary.engine.deaths import Death
 from apiary.engine.dispatch import Dispatcher
@@ -97,7 +97,7 @@ class Host:
     def _open(self, place: dict[str, Any]) -> list[str]:
         """Open the engine at the app's place; returns the migrations that it lacks."""
         self._engine = open_engine(place, convert_rows, recording=self._start.recording)
-        self._migrations = read_migrations(self._app.migrations, self._engine.dialect)
+        self._migrations = migrations_of(self._app, self._engine.dialect, Path(self._start.code))
         pending = self._engine.pending(self._migrations)
         self._dispatcher = Dispatcher(
             self._engine,
