@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from bench import ceilings, host, provision, report, session
+from bench import ceilings, host, network, provision, report, session
 from bench.agreement import Disagreement
 from bench.closed_loop import LoadFailed
 from bench.mix import UNIFORM, ZIPF
-from bench.peers import PEERS
+from bench.peers import PEERS, REMOTE
 from bench.probe import CallFailed
 from bench.process import ServerFailed
 from bench.rounds import Plan
@@ -31,7 +31,6 @@ FAILURES = (
     Disagreement,
     LoadFailed,
 )  # of one workload; the next one is measured all the same
-QUICK_EXTENT = Extent(idle_calls=50, starts=1, floor_seconds=0.2, tune=False)
 
 
 def main(
@@ -48,7 +47,7 @@ def main(
     ] = "",
     connections: Annotated[int, typer.Option(min=1, max=900, help="connections of the open loop")] = 128,
     costs: Annotated[bool, typer.Option(help="idle latency, time to start and to deploy")] = True,
-    floor: Annotated[bool, typer.Option(help="the bare APSW loop")] = True,
+    floor: Annotated[bool, typer.Option(help="the floors: bare APSW, PL/pgSQL, our engine alone")] = True,
     folder: Annotated[Path | None, typer.Option(help="where databases live; default: the temporary folder")] = None,
     json_file: Annotated[Path, typer.Option("--json", help="where the result goes")] = LATEST,
     quick: Annotated[bool, typer.Option("--quick", help="a second of each: does it run? Not a measurement")] = False,
@@ -65,9 +64,10 @@ def main(
         open_rates=tuple(float(rate) for rate in open_rates.split(",") if rate),
         connections=connections,
     )
-    extent = Extent(idle_calls=1000 * costs, starts=min(runs, 5) * costs, floor_seconds=2.0 * floor, tune=True)
+    extent = Extent(1000 * costs, min(runs, 5) * costs, floor_seconds=2.0 * floor, floor_rounds=min(runs, 5), tune=True)
     if quick:
-        plan, extent = replace(plan, runs=1, seconds=1, warmup=0, keys=(UNIFORM,)), QUICK_EXTENT
+        plan = replace(plan, runs=1, seconds=1, warmup=0, keys=(UNIFORM,))
+        extent = Extent(50 * costs, 1 * costs, 0.2 * floor, floor_rounds=1, tune=False)
     workloads, peer_names = chosen(workload, WORKLOADS, "--workload"), chosen(peers, PEERS, "--peers")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -108,6 +108,7 @@ def measure(
             "host": facts,
             "settings": asdict(plan),
             "ceilings": ceilings.measure(place, plan),
+            "network": asdict(network.quality(place)) if any(name.endswith(REMOTE) for name in peers) else None,
             "workloads": {},
             "failures": [],
         }

@@ -18,6 +18,7 @@ from bench.stats import Spread, spread
 Measured = dict[str, Any]
 MEGABYTE = 1_000_000
 OURS = "apiary"
+INSIDE = "apiary-postgres"
 UNRECORDED = "apiary-unrecorded"
 OTHERS_LIMIT = 0.05  # a machine on which others take more than this of the processors is not quiet
 
@@ -25,12 +26,21 @@ OTHERS_LIMIT = 0.05  # a machine on which others take more than this of the proc
 def faults(result: Measured) -> list[str]:
     """Everything that makes a number of this result invalid."""
     failures: list[str] = result["failures"]
-    return failures + [
-        f"{run['workload']}, {run['keys']} keys, run {run['number']}, {run['peer']}: {run['fault']}"
-        for workload in result["workloads"].values()
-        for run in (*workload["closed"], *workload["open"])
-        if run["fault"]
-    ]
+    return (
+        failures
+        + [
+            f"{run['workload']}, {run['keys']} keys, run {run['number']}, {run['peer']}: {run['fault']}"
+            for workload in result["workloads"].values()
+            for run in (*workload["closed"], *workload["open"])
+            if run["fault"]
+        ]
+        + [
+            f"{name}, {peer}: {seen['violations']} rows break the conditions of consistency"
+            for name, workload in result["workloads"].items()
+            for peer, seen in workload["peers"].items()
+            if seen.get("violations")
+        ]
+    )
 
 
 def show(result: Measured, console: Console) -> None:
@@ -43,10 +53,14 @@ def show(result: Measured, console: Console) -> None:
     )
     for name, workload in result["workloads"].items():
         console.print(closed_table(name, workload, result["settings"]))
+        for line in network_lines(name, workload, result):
+            console.print(line, highlight=False)
         if workload["open"]:
             console.print(open_table(name, workload))
         if workload["floor"]:
             console.print(floor_line(name, workload), highlight=False)
+        if workload.get("server_floor"):
+            console.print(server_floor_table(name, workload))
     console.print(costs_table(result))
     for line in verdicts(result):
         console.print(line, highlight=False)
@@ -85,6 +99,17 @@ def closed_table(name: str, workload: Measured, settings: Measured) -> Table:
             runs = runs_of(workload, peer, keys)
             table.add_row(keys, peer, *closed_cells(runs), ratio_cell(workload, peer, keys))
     return table
+
+
+def network_lines(name: str, workload: Measured, result: Measured) -> Iterator[str]:
+    """What the network of the remote peers was worth, and what it took from the processors that they need."""
+    taken = max((run.get("network", 0) for run in workload["closed"]), default=0)
+    if taken and result.get("network"):
+        seen = result["network"]
+        yield (
+            f"{name}, remote peers: the network adds {milliseconds(seen['added_us'])} ms to a round trip, carries "
+            f"{seen['crowd_round_trips_per_second']:,.0f}/s, and took up to {taken:.0%} of one processor"
+        )
 
 
 def closed_cells(runs: list[Measured]) -> list[str]:
@@ -149,6 +174,28 @@ def open_table(name: str, workload: Measured) -> Table:
 def floor_line(name: str, workload: Measured) -> str:
     parts = [f"{one['calls_per_second']:,.0f}/s at {one['calls_per_commit']} a commit" for one in workload["floor"]]
     return f"{name}, bare APSW loop without HTTP: {', '.join(parts)}"
+
+
+def server_floor_table(name: str, workload: Measured) -> Table:
+    """What PostgreSQL reaches without a platform, and our engine without its gateway, beside what the peer reached."""
+    table = Table(title=f"{name}: the floors of PostgreSQL, uniform keys")
+    table.add_column("what")
+    for column in ("in flight", "calls/s", "min to max", "mean ms", "processor µs/call", f"{INSIDE} is"):
+        table.add_column(column, justify="right")
+    inside = runs_of(workload, INSIDE, UNIFORM)
+    for kind in dict.fromkeys(run["kind"] for run in workload["server_floor"]):
+        seen = [run for run in workload["server_floor"] if run["kind"] == kind]
+        rate = spread([run["calls_per_second"] for run in seen])
+        table.add_row(
+            kind,
+            str(seen[0]["in_flight"]),
+            f"{rate.median:,.0f}",
+            f"{rate.low:,.0f} to {rate.high:,.0f}",
+            f"{median(run['mean_ms'] for run in seen):,.2f}",
+            f"{median(run['processor_us'] for run in seen):,.0f}",
+            f"{rate_of(inside).median / rate.median:.2f}x" if inside else "",
+        )
+    return table
 
 
 def costs_table(result: Measured) -> Table:

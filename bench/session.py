@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import agreement, costs, floor, rounds
+from bench import agreement, costs, floor, rounds, server_floor
 from bench.mix import Workload
 from bench.peer import Peer
 from bench.peers import OURS, PEERS
@@ -25,6 +25,7 @@ class Extent:
     idle_calls: int
     starts: int
     floor_seconds: float
+    floor_rounds: int
     tune: bool
 
 
@@ -47,13 +48,23 @@ def run(workload: Workload, names: Sequence[str], plan: Plan, extent: Extent, fo
         closed = collect(rounds.closed_runs(workload, peers, plan), lambda run: say(closed_line(run)))
         opened = collect(rounds.open_runs(workload, peers, plan), lambda run: say(f"{run.peer} at {run.rate:.0f}/s"))
         for peer in peers:
+            described[peer.name]["violations"] = rounds.violations(workload, peer)
             described[peer.name]["memory"] = costs.memory_of(peer)
             if workload.name == COSTS_WORKLOAD:
                 described[peer.name] |= lifecycle(workload, peer, extent, say)
-    floors = (
-        [asdict(one) for one in floor.measure(workload, folder, extent.floor_seconds)] if extent.floor_seconds else []
-    )
-    return {"about": workload.about, "peers": described, "closed": closed, "open": opened, "floor": floors}
+    measured = {"about": workload.about, "peers": described, "closed": closed, "open": opened}
+    return measured | floors(workload, extent, folder, say)
+
+
+def floors(workload: Workload, extent: Extent, folder: Path, say: Say) -> dict[str, Any]:
+    seconds = extent.floor_seconds
+    if not seconds:
+        return {"floor": [], "server_floor": []}
+    say(f"{workload.name}: the floors")
+    return {
+        "floor": [asdict(one) for one in floor.measure(workload, folder, seconds)],
+        "server_floor": [asdict(one) for one in server_floor.measure(workload, folder, seconds, extent.floor_rounds)],
+    }
 
 
 def collect(runs: Any, tell: Callable[[Any], None]) -> list[dict[str, Any]]:

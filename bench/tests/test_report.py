@@ -23,7 +23,14 @@ def run(peer: str, number: int, rate: float, fault: str = "") -> dict[str, Any]:
     measured = {"requests_per_second": rate, "p50_us": 2000, "p99_us": 9000}
     counts = {"non_2xx": 3 if fault else 0, "socket_errors": 0, "timeouts": 0}
     whose = {"workload": "checkout", "peer": peer, "keys": "uniform", "number": number}
-    return {**whose, "measured": measured | counts, "processor_us": 100.0, "others": 0.01, "fault": fault}
+    return {
+        **whose,
+        "measured": measured | counts,
+        "processor_us": 100.0,
+        "others": 0.01,
+        "network": 0.0,
+        "fault": fault,
+    }
 
 
 def result(*runs: dict[str, Any]) -> dict[str, Any]:

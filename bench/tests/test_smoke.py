@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import floor
+from bench import floor, server_floor
 from bench.tests.conftest import ROOT
 from bench.workloads import WORKLOADS
 
@@ -41,6 +41,13 @@ def test_a_deploy_fails_no_call(result: dict[str, Any]) -> None:
 
 def test_peers_are_durable(result: dict[str, Any]) -> None:
     assert result["workloads"]["increment"]["peers"]["fastapi"]["settings"]["postgres.fsync"] == "on"
+
+
+@pytest.mark.parametrize("name", ["increment", "checkout"])
+def test_the_floors_of_postgresql(result: dict[str, Any], name: str) -> None:
+    runs = result["workloads"][name]["server_floor"]
+    assert [run["kind"] for run in runs] == [server_floor.NOTHING, server_floor.BY_HAND, server_floor.ENGINE]
+    assert all(run["calls_per_second"] > 0 and run["processor_us"] > 0 for run in runs)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
-from apiary.bundle import load_app, load_from, read_migrations
+from apiary.bundle import load_app, load_from, migrations_of
 from apiary.codec import FunctionCodec, compile_program, convert_rows
 from apiary.engine.dispatch import Dispatcher
 from apiary.engine.places import Log, open_here
@@ -33,7 +33,7 @@ class OpenApp:
         self._log = log
         self._caller = caller
         self.program = compile_program(app, LOCAL_VERSION)
-        engine.migrate(read_migrations(app.migrations, engine.dialect), LOCAL_VERSION)
+        engine.migrate(migrations_of(app, engine.dialect), LOCAL_VERSION)
         self._dispatcher = Dispatcher(engine, self.program)
         self._dispatcher.backlog.activate()
 

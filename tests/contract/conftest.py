@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import apsw
 import psycopg
@@ -36,8 +37,10 @@ PACKAGE = "contract_app"
 ENGINES = ["sqlite", "inside", "beside"]
 POSTGRES = ["inside", "beside"]
 TABLES = ("children", "parents", "counters", "notes", "doctors", "portable")
-RECORDED = ("id", "function", "kind", "version", "caller", "attempt", "status", "input", "output", "error", "lines",
-            "nested", "parent", "key")  # fmt: skip
+RECORDED = (
+    "seq", "id", "function", "kind", "version", "caller", "attempt", "status", "input", "output", "error", "lines",
+    "nested", "parent", "key",
+)  # fmt: skip
 WAIT_SECONDS = 5.0
 
 
@@ -52,15 +55,19 @@ class Contract:
         self.call = opened.call
         self.drain = opened.drain
         self._log = log
+        self._submitted: list[str] = []
 
     def reset(self) -> None:
         """Empty all tables, and put in what tests begin with."""
+        self._submitted.clear()
         for table in (*TABLES, f"{self._log}calls", f"{self._log}queue"):
             self.look(f"delete from {table}")
         self.look("insert into counters (name, value) values ('a', 0), ('b', 100)")
 
     def submit(self, function: str, /, *, _id: bytes | None = None, _key: str | None = None, **arguments: Any) -> Any:
-        return self.calls.submit(function, json.dumps(arguments), id=_id, key=_key)
+        pending = self.calls.submit(function, json.dumps(arguments), id=_id, key=_key)
+        self._submitted.append(id_text(pending.call.id))
+        return pending
 
     def outcome(self, function: str, /, **arguments: Any) -> Outcome:
         """What a call comes to; `_key` is its idempotency key, `_id` its id."""
@@ -118,27 +125,29 @@ class Contract:
             for note in (*(record["lines"] or ()), *(record["nested"] or ())):
                 note.pop("at")
                 note.pop("duration", None)
-        return numbered(found)
+        return numbered(found, self._submitted)
 
 
-def numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ids as numbers in an order that does not depend on chance; paths without their folders."""
-    callers = sorted((record for record in records if record["parent"] is None), key=lambda record: record["id"])
-    queued = [record for record in records if record["parent"] is not None]
-    numbers = {record["id"]: str(number) for number, record in enumerate(callers)}
+def numbered(records: list[dict[str, Any]], submitted: list[str]) -> list[dict[str, Any]]:
+    """Records whose ids say which call it was, in an order that does not depend on chance; paths without folders."""
+    order = {identifier: number for number, identifier in enumerate(submitted)}
+    callers = [record for record in records if record["parent"] is None]
+    callers.sort(key=lambda record: (order.get(record["id"], len(order)), record["id"]))
+    names = {record["id"]: f"{number:04}" for number, record in enumerate(callers)}
+    for record in sorted(records, key=lambda record: record["seq"]):
+        if record["parent"] is not None:
+            said = f"{names[record['parent']]}: {record['function']} {record['input']}"
+            names[record["id"]] = f"{names[record['parent']]}.{crc32(said.encode()):08x}"
 
     def plain(record: dict[str, Any]) -> dict[str, Any]:
-        text = json.dumps(record)
-        text = re.sub(r'[^" ]*/(?=contract_app/)', "", text)
-        for identifier, number in numbers.items():
-            text = text.replace(identifier, f"<{number}>")
+        text = re.sub(r'[^" ]*/(?=contract_app/)', "", json.dumps(record))
+        for identifier, name in names.items():
+            text = text.replace(identifier, name)
         kept: dict[str, Any] = json.loads(text)
+        del kept["seq"]
         return kept
 
-    return [
-        *map(plain, callers),
-        *sorted(({**plain(record), "id": "queued"} for record in queued), key=json.dumps),
-    ]
+    return sorted(map(plain, records), key=lambda record: (record["id"], json.dumps(record)))
 
 
 @pytest.fixture(scope="session")
@@ -173,9 +182,7 @@ def opened_contracts(
         def on(name: str, writers: int = 1) -> Contract:
             if (name, writers) not in opened:
                 make, look, log = databases(name)
-                engine = make()
-                if name != "sqlite":
-                    engine.writers, engine.readers = writers, 1
+                engine = make() if name == "sqlite" else make(writers=writers, readers=1)
                 app = stack.enter_context(OpenApp(contract_app, engine))
                 opened[name, writers] = Contract(name, app, platform(app), look, log)
             opened[name, writers].reset()

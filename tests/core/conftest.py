@@ -1,14 +1,25 @@
-"""What the tests of the core share: apps with tables of their own, on each engine that there is."""
+"""What the tests of the core share: apps with tables of their own, on each engine that runs functions in this process.
+
+Functions of these tests use what is around them, so none of them runs inside PostgreSQL: tests/contract does that.
+"""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 import apiary
 from apiary import App, OpenApp
+from apiary.codec import convert_rows
+from apiary.engine.postgres.engine import PostgresEngine
+from apiary.engine.postgres.install import Installer
+from apiary.engine.postgres.log import PostgresLog
 
-ENGINES = ["sqlite"]
+ENGINES = ["sqlite", "postgresql"]
 
 MakeApp = Callable[..., App]
 OpenEngine = Callable[..., OpenApp]
@@ -31,16 +42,59 @@ def make_app(tmp_path: Path) -> MakeApp:
     return make
 
 
+@pytest.fixture(scope="session")
+def core_database(new_postgres_database: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
+    """The URL of a database that all these tests use, one after the other."""
+    with new_postgres_database() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(core_database: str) -> Iterator[str]:
+    """The URL of a database without apps."""
+    yield core_database
+    with psycopg.connect(core_database, autocommit=True) as connection:
+        schemas = connection.execute("select nspname from pg_namespace where nspname !~ '^(pg_|information_|public)'")
+        for (name,) in schemas.fetchall():
+            if name != "apiary":
+                connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))
+
+
 @pytest.fixture(params=ENGINES)
 def engine_app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenEngine]:
-    """A function that opens an app on one engine; the same `name` is the same database. Closed after the test."""
+    """A function that opens an app on one engine, each time on the same database. Closed after the test.
+
+    `writers` is how many lanes write, where an engine can have several.
+    """
+    if request.param == "sqlite":
+        yield from closing(partial(on_sqlite, tmp_path))
+    else:
+        yield from closing(partial(on_postgres, request.getfixturevalue("postgres_url")))
+
+
+@pytest.fixture
+def sqlite_app(tmp_path: Path) -> Iterator[OpenEngine]:
+    """The same on SQLite alone, for tests of what only SQLite has."""
+    yield from closing(partial(on_sqlite, tmp_path))
+
+
+def on_sqlite(folder: Path, app: App, *, writers: int = 1) -> OpenApp:
+    return apiary.open(app, f"sqlite:///{folder}/database.db")
+
+
+def on_postgres(url: str, app: App, *, writers: int = 4) -> OpenApp:
+    installer = Installer(url)
+    engine = PostgresEngine(installer.app(app.name), convert_rows, writers=writers)
+    return OpenApp(app, engine, PostgresLog(installer, installer.log_of(app.name)))
+
+
+def closing(make: OpenEngine) -> Iterator[OpenEngine]:
     opened: list[OpenApp] = []
 
-    def open_on_engine(app: App, name: str = "database") -> OpenApp:
-        assert request.param == "sqlite"
-        opened.append(apiary.open(app, f"sqlite:///{tmp_path / name}.db"))
+    def keep(app: App, **options: int) -> OpenApp:
+        opened.append(make(app, **options))
         return opened[-1]
 
-    yield open_on_engine
+    yield keep
     for app in opened:
         app.close()

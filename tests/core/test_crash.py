@@ -193,7 +193,7 @@ def test_a_fault_at_any_statement_keeps_all_or_nothing_of_each_call(
     assert number > 20
 
 
-def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(make_app, engine_app, platform, connections):
+def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(make_app, sqlite_app, platform, connections):
     app = make_app("create table blobs (id integer primary key, content blob)")
 
     @app.transaction
@@ -215,7 +215,7 @@ def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(make_app, engine
     def ids(tx: Transaction) -> list[int]:
         return tx.execute("select id from blobs order by id").scalars()
 
-    opened = engine_app(app)
+    opened = sqlite_app(app)
     calls = platform(opened)
     writer = next(one for one in connections if one.pragma("synchronous") == 1)
     opened.call("put", 0, 10)

@@ -225,9 +225,9 @@ def test_a_call_that_waited_too_long_is_refused_and_may_be_sent_again(app, engin
     assert opened.call("count") == 0
 
 
-def test_a_nested_part_that_is_left_in_the_middle_is_undone_with_its_call(app, engine_app, monkeypatch):
+def test_a_nested_part_that_is_left_in_the_middle_is_undone_with_its_call(app, sqlite_app, monkeypatch):
     """A stop can arrive just after the database began or undid a part, before Python knows of it."""
-    opened = engine_app(app)
+    opened = sqlite_app(app)
 
     def hit(statement):
         """Raise `Stopped` right after `statement` ran in the writer, once."""

@@ -84,7 +84,7 @@ def held(make_app, engine_app, platform, entered, let_go):
     def count(tx: Transaction) -> int:
         return tx.execute("select count(*) from t").scalar()
 
-    opened = engine_app(app)
+    opened = engine_app(app, writers=1)
     return Held(opened, platform(opened))
 
 

@@ -4,18 +4,46 @@ import hashlib
 
 import pytest
 
+import apiary
 from apiary import App, Transaction
 from apiary.bundle import Migration
 from apiary.codec import convert_rows
+from apiary.engine.postgres.engine import PostgresEngine
+from apiary.engine.postgres.install import Installer
 from apiary.engine.sqlite.engine import SqliteEngine
-from apiary.runtime.errors import DatabaseUnavailable, MigrationRefused
+from apiary.runtime.errors import BundleRefused, DatabaseUnavailable, MigrationRefused
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request, tmp_path):
+    """An engine of an app that has no tables yet, for both kinds of SQL."""
+    if request.param == "sqlite":
+        engine = SqliteEngine(tmp_path / "app.db", convert_rows)
+    else:
+        engine = PostgresEngine(place(request.getfixturevalue("postgres_url")), convert_rows)
+    yield engine
+    engine.close()
 
 
 @pytest.fixture
-def engine(tmp_path):
+def sqlite_engine(tmp_path):
     engine = SqliteEngine(tmp_path / "app.db", convert_rows)
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def postgres_engine(postgres_url):
+    engine = PostgresEngine(place(postgres_url), convert_rows)
+    yield engine
+    engine.close()
+
+
+def place(url):
+    installer = Installer(url)
+    target = installer.app("migrated")
+    installer.close()
+    return target
 
 
 def files(**sql: str) -> list[Migration]:
@@ -23,28 +51,49 @@ def files(**sql: str) -> list[Migration]:
     return [Migration(f"{name[1:]}.sql", text, hashlib.sha256(text.encode()).hexdigest()) for name, text in sql.items()]
 
 
-def look(
-    engine, sql="select name from sqlite_master where name not like 'apiary_%' and name not like 'sqlite_%' order by 1"
-):
-    return [row[0] for row in engine._connection.execute(sql).fetchall()]
+TABLES = {
+    "sqlite": "select name from sqlite_master where type = 'table' and name not like 'apiary_%' order by 1",
+    "postgresql": "select tablename::text from pg_tables where schemaname = 'migrated' order by 1",
+}
+APPLIED = {
+    "sqlite": "select name || ' ' || version from apiary_migrations order by applied, name",
+    "postgresql": "select name || ' ' || version from apiary_migrated.migrations order by applied, name",
+}
+
+
+def look(engine, sql=None):
+    """The first column of what a statement finds; the tables of the app, where none is given."""
+    connection = engine._connection if engine.dialect == "sqlite" else engine._target.connect()
+    found = [row[0] for row in connection.execute(sql or TABLES[engine.dialect]).fetchall()]
+    if engine.dialect == "postgresql":
+        connection.close()
+    return found
+
+
+def applied(engine):
+    return look(engine, APPLIED[engine.dialect])
 
 
 def test_each_is_applied_once_in_order(engine):
-    assert engine.migrate(files(m1="create table a (x)", m2="alter table a add column y"), "v1") == ["1.sql", "2.sql"]
-    assert engine.migrate(files(m1="create table a (x)", m2="alter table a add column y"), "v2") == []
-    grown = files(m1="create table a (x)", m2="alter table a add column y", m3="create table b (x)")
+    assert engine.migrate(files(m1="create table a (x integer)", m2="alter table a add column y integer"), "v1") == [
+        "1.sql",
+        "2.sql",
+    ]
+    assert engine.migrate(files(m1="create table a (x integer)", m2="alter table a add column y integer"), "v2") == []
+    grown = files(
+        m1="create table a (x integer)", m2="alter table a add column y integer", m3="create table b (x integer)"
+    )
     assert engine.migrate(grown, "v3") == ["3.sql"]
     assert look(engine) == ["a", "b"]
-    applied = engine._connection.execute("select name, version from apiary_migrations order by name").fetchall()
-    assert applied == [("1.sql", "v1"), ("2.sql", "v1"), ("3.sql", "v3")]
+    assert applied(engine) == ["1.sql v1", "2.sql v1", "3.sql v3"]
 
 
 def test_ten_comes_after_nine(engine):
-    engine.migrate(files(m9="create table a (x)"), "v1")
-    assert engine.migrate(files(m9="create table a (x)", m10="create table b (x)"), "v2") == ["10.sql"]
+    engine.migrate(files(m9="create table a (x integer)"), "v1")
+    assert engine.migrate(files(m9="create table a (x integer)", m10="create table b (x integer)"), "v2") == ["10.sql"]
 
 
-def test_many_statements_and_triggers_in_one_file(engine):
+def test_many_statements_and_triggers_in_one_file(sqlite_engine):
     sql = """
     -- a comment; with a semicolon
     create table a (x integer, note text default 'a;b');
@@ -55,15 +104,15 @@ def test_many_statements_and_triggers_in_one_file(engine):
     end;
     insert into a (x) values (1), (2); /* and more; */
     """
-    engine.migrate(files(m1=sql), "v1")
-    assert look(engine, "select x from log") == [1, 2]
-    assert look(engine, "select note from a") == ["seen; twice"] * 2
+    sqlite_engine.migrate(files(m1=sql), "v1")
+    assert look(sqlite_engine, "select x from log") == [1, 2]
+    assert look(sqlite_engine, "select note from a") == ["seen; twice"] * 2
 
 
 def test_a_file_that_was_changed_is_refused(engine):
-    engine.migrate(files(m1="create table a (x)"), "v1")
+    engine.migrate(files(m1="create table a (x integer)"), "v1")
     with pytest.raises(MigrationRefused, match=r"1\.sql was changed") as raised:
-        engine.migrate(files(m1="create table a (x, y)", m2="create table b (x)"), "v2")
+        engine.migrate(files(m1="create table a (x integer, y integer)", m2="create table b (x integer)"), "v2")
     assert "new migration" in raised.value.hint
     assert look(engine) == ["a"]
 
@@ -71,20 +120,22 @@ def test_a_file_that_was_changed_is_refused(engine):
 @pytest.mark.parametrize(
     "sql",
     [
-        "create table c (x); insert into missing values (1)",
-        "create table c (x); this is no sql",
-        "create table c (x); insert into a values (1), (null)",
-        "insert into a values (7); create table b (x)",
-        "create table c (x); select :parameter",
+        "create table c (x integer); insert into missing values (1)",
+        "create table c (x integer); this is no sql",
+        "create table c (x integer); insert into a values (1), (null)",
+        "insert into a values (7); create table b (x integer)",
+        "create table c (x integer); select :parameter",
     ],
 )
 def test_one_that_fails_leaves_all_as_it_was(engine, sql):
-    engine.migrate(files(m1="create table a (x not null); insert into a values (5)", m2="create table b (x)"), "v1")
-    before = look(engine, "select count(*) from apiary_migrations")
+    engine.migrate(
+        files(m1="create table a (x integer not null); insert into a values (5)", m2="create table b (x integer)"), "v1"
+    )
+    before = applied(engine)
     grown = files(
-        m1="create table a (x not null); insert into a values (5)",
-        m2="create table b (x)",
-        m3="create table good (x)",
+        m1="create table a (x integer not null); insert into a values (5)",
+        m2="create table b (x integer)",
+        m3="create table good (x integer)",
         m4=sql,
     )
     for _ in range(2):
@@ -92,52 +143,54 @@ def test_one_that_fails_leaves_all_as_it_was(engine, sql):
             engine.migrate(grown, "v2")
     assert look(engine) == ["a", "b"]
     assert look(engine, "select x from a") == [5]
-    assert look(engine, "select count(*) from apiary_migrations") == before
-    grown[-1] = files(m4="create table mended (x)")[0]
+    assert applied(engine) == before
+    grown[-1] = files(m4="create table mended (x integer)")[0]
     assert engine.migrate(grown, "v3") == ["3.sql", "4.sql"]
 
 
 @pytest.mark.parametrize(
     "sql",
     [
-        "create table b (x); commit; create table c (x)",
-        "create table b (x); commit; begin; create table c (x)",
-        "create table b (x); rollback",
-        "create table b (x); end; begin",
-        "begin; create table b (x); commit",
-        "create table b (x); savepoint mine",
-        "create table b (x); attach 'other.db' as other",
-        "create table b (x); delete from apiary_calls",
-        "create table b (x); drop index apiary_calls_key",
-        "create table b (x); create trigger t after insert on apiary_calls begin delete from b; end",
-        "create table apiary_mine (x)",
-        "create table b (x); pragma synchronous = off",
-        "create table b (x); pragma writable_schema = on",
-        "create temp table b (x)",
+        "create table b (x integer); commit; create table c (x integer)",
+        "create table b (x integer); commit; begin; create table c (x integer)",
+        "create table b (x integer); rollback",
+        "create table b (x integer); end; begin",
+        "begin; create table b (x integer); commit",
+        "create table b (x integer); savepoint mine",
+        "create table b (x integer); attach 'other.db' as other",
+        "create table b (x integer); delete from apiary_calls",
+        "create table b (x integer); drop index apiary_calls_key",
+        "create table b (x integer); create trigger t after insert on apiary_calls begin delete from b; end",
+        "create table apiary_mine (x integer)",
+        "create table b (x integer); pragma synchronous = off",
+        "create table b (x integer); pragma writable_schema = on",
+        "create temp table b (x integer)",
     ],
 )
-def test_one_that_breaks_the_rules_is_refused_whole(engine, sql):
-    engine.migrate(files(m1="create table a (x)"), "v1")
+def test_one_that_breaks_the_rules_is_refused_whole(sqlite_engine, sql):
+    sqlite_engine.migrate(files(m1="create table a (x integer)"), "v1")
     with pytest.raises(MigrationRefused, match=r"2\.sql"):
-        engine.migrate(files(m1="create table a (x)", m2=sql), "v2")
-    assert look(engine) == ["a"]
-    assert engine.migrate(files(m1="create table a (x)", m2="create table b (x)"), "v3") == ["2.sql"]
+        sqlite_engine.migrate(files(m1="create table a (x integer)", m2=sql), "v2")
+    assert look(sqlite_engine) == ["a"]
+    assert sqlite_engine.migrate(files(m1="create table a (x integer)", m2="create table b (x integer)"), "v3") == [
+        "2.sql"
+    ]
 
 
-def test_one_that_leaves_broken_references_is_refused(engine):
+def test_one_that_leaves_broken_references_is_refused(sqlite_engine):
     tables = "create table p (id integer primary key); create table c (p integer references p); "
     with pytest.raises(MigrationRefused):
-        engine.migrate(files(m1=tables + "insert into c values (1)"), "v1")
+        sqlite_engine.migrate(files(m1=tables + "insert into c values (1)"), "v1")
     deferred = "pragma defer_foreign_keys = on; insert into c values (1)"
     with pytest.raises(MigrationRefused, match="foreign keys"):
-        engine.migrate(files(m1=tables + deferred), "v1")
-    assert look(engine) == []
+        sqlite_engine.migrate(files(m1=tables + deferred), "v1")
+    assert look(sqlite_engine) == []
     mended = deferred + "; insert into p values (1)"
-    assert engine.migrate(files(m1=tables + mended), "v1") == ["1.sql"]
+    assert sqlite_engine.migrate(files(m1=tables + mended), "v1") == ["1.sql"]
 
 
 def test_older_code_with_fewer_files_is_welcome(engine):
-    both = files(m1="create table a (x)", m2="create table b (x)")
+    both = files(m1="create table a (x integer)", m2="create table b (x integer)")
     engine.migrate(both, "v1")
     assert engine.migrate(both[:1], "v0") == []
     assert engine.migrate([], "v00") == []
@@ -145,17 +198,22 @@ def test_older_code_with_fewer_files_is_welcome(engine):
 
 
 def test_a_number_that_was_used_cannot_be_used_again(engine):
-    engine.migrate(files(m1="create table a (x)", m2="create table b (x)"), "v1")
-    other = Migration("2-other.sql", "create table c (x)", "0")
+    engine.migrate(files(m1="create table a (x integer)", m2="create table b (x integer)"), "v1")
+    other = Migration("2-other.sql", "create table c (x integer)", "0")
     with pytest.raises(MigrationRefused, match="does not come after"):
-        engine.migrate([*files(m1="create table a (x)"), other], "v2")
+        engine.migrate([*files(m1="create table a (x integer)"), other], "v2")
     with pytest.raises(MigrationRefused, match="does not come after"):
-        engine.migrate([Migration("0-early.sql", "create table c (x)", "0")], "v2")
+        engine.migrate([Migration("0-early.sql", "create table c (x integer)", "0")], "v2")
 
 
-def test_the_same_file_applied_by_two_at_once_is_applied_once(tmp_path, together):
-    engines = [SqliteEngine(tmp_path / "app.db", convert_rows) for _ in range(4)]
-    migrations = files(m1="create table a (x)", m2="insert into a values (1)")
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_the_same_file_applied_by_several_at_once_is_applied_once(dialect, request, tmp_path, together):
+    if dialect == "sqlite":
+        engines = [SqliteEngine(tmp_path / "app.db", convert_rows) for _ in range(4)]
+    else:
+        target = place(request.getfixturevalue("postgres_url"))
+        engines = [PostgresEngine(target, convert_rows) for _ in range(4)]
+    migrations = files(m1="create table a (x integer)", m2="insert into a values (1)")
     applied = together(lambda engine: engine.migrate(migrations, "v1"), engines)
     assert sorted(map(len, applied)) == [0, 0, 0, 2]
     assert look(engines[0], "select x from a") == [1]
@@ -163,14 +221,77 @@ def test_the_same_file_applied_by_two_at_once_is_applied_once(tmp_path, together
         engine.close()
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "create table b (x integer); commit; create table c (x integer)",
+        "create table b (x integer); COMMIT and chain; create table c (x integer)",
+        "create table b (x integer); rollback",
+        "create table b (x integer); /* now */ end; begin",
+        "start transaction; create table b (x integer); commit",
+        "create table b (x integer); savepoint mine",
+        "create table b (x integer); prepare transaction 'mine'",
+        "create table b (x integer); do $$ begin commit; end $$",
+        "create table b (x integer); insert into apiary_migrated.calls (id) values (null)",
+        'create table b (x integer); drop table "apiary_migrated".queue',
+        "create table b (x integer); drop schema apiary_migrated cascade",
+        "create table b (x integer); create role mine",
+        "create temp table b (x integer)",
+        "create table b (x integer); select 1 as x into temporary c",
+        "create table b (x integer); select 'a\0b'",
+        "create table b (x integer); select :parameter",
+    ],
+)
+def test_one_that_breaks_the_rules_of_postgres_is_refused_whole(postgres_engine, sql):
+    postgres_engine.migrate(files(m1="create table a (x integer)"), "v1")
+    with pytest.raises(MigrationRefused, match=r"2\.sql"):
+        postgres_engine.migrate(files(m1="create table a (x integer)", m2=sql), "v2")
+    assert look(postgres_engine) == ["a"]
+    both = files(m1="create table a (x integer)", m2="create table b (x integer)")
+    assert postgres_engine.migrate(both, "v3") == ["2.sql"]
+
+
+def test_functions_and_triggers_of_postgres_in_one_file(postgres_engine):
+    sql = """
+    -- a comment; with a semicolon
+    create table a (x integer, note text default 'a;b');
+    create table log (x integer);
+    create function seen() returns trigger language plpgsql as $$
+    begin
+        insert into log (x) values (new.x);
+        return new;
+    end; $$;
+    create function largest(low integer) returns integer language sql stable begin atomic
+        select case when low > 5 then low else case when true then 5 end end;
+        select coalesce(max(x), low) from a;
+    end;
+    create trigger t after insert on a for each row execute function seen();
+    insert into a (x) values (1), (2); /* and more; */
+    """
+    postgres_engine.migrate(files(m1=sql), "v1")
+    assert look(postgres_engine, "select x from log") == [1, 2]
+    assert look(postgres_engine, "select largest(7)") == [2]
+
+
+def test_references_that_are_broken_in_the_end_refuse_the_migrations(postgres_engine):
+    tables = (
+        "create table p (id integer primary key); "
+        "create table c (p integer references p deferrable initially deferred); insert into c values (1)"
+    )
+    with pytest.raises(MigrationRefused, match="foreign key"):
+        postgres_engine.migrate(files(m1=tables), "v1")
+    assert look(postgres_engine) == []
+    assert postgres_engine.migrate(files(m1=tables + "; insert into p values (1)"), "v1") == ["1.sql"]
+
+
 def test_a_database_that_is_locked_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("apiary.engine.sqlite.session.BUSY_MILLISECONDS", 10)
     first, second = (SqliteEngine(tmp_path / "app.db", convert_rows) for _ in range(2))
     first._connection.execute("begin immediate")
     with pytest.raises(DatabaseUnavailable):
-        second.migrate(files(m1="create table a (x)"), "v1")
+        second.migrate(files(m1="create table a (x integer)"), "v1")
     first._connection.execute("rollback")
-    assert second.migrate(files(m1="create table a (x)"), "v1") == ["1.sql"]
+    assert second.migrate(files(m1="create table a (x integer)"), "v1") == ["1.sql"]
     first.close()
     second.close()
 
@@ -178,17 +299,19 @@ def test_a_database_that_is_locked_says_so(tmp_path, monkeypatch):
 def test_what_is_pending_is_told_while_another_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("apiary.engine.sqlite.session.BUSY_MILLISECONDS", 10)
     first = SqliteEngine(tmp_path / "app.db", convert_rows)
-    first.migrate(files(m1="create table a (x)"), "v1")
+    first.migrate(files(m1="create table a (x integer)"), "v1")
     first._connection.execute("begin immediate")
     second = SqliteEngine(tmp_path / "app.db", convert_rows)
-    assert second.pending(files(m1="create table a (x)", m2="not yet read", m3="create table c (x)")) == [
+    assert second.pending(
+        files(m1="create table a (x integer)", m2="not yet read", m3="create table c (x integer)")
+    ) == [
         "2.sql",
         "3.sql",
     ]
-    assert second.pending(files(m1="create table a (x)")) == second.pending([]) == []
-    assert second.migrate(files(m1="create table a (x)"), "v2") == []
+    assert second.pending(files(m1="create table a (x integer)")) == second.pending([]) == []
+    assert second.migrate(files(m1="create table a (x integer)"), "v2") == []
     with pytest.raises(MigrationRefused, match=r"1\.sql was changed"):
-        second.pending(files(m1="create table a (x, y)"))
+        second.pending(files(m1="create table a (x integer, y integer)"))
     first._connection.execute("rollback")
     first.close()
     second.close()
@@ -227,3 +350,8 @@ def test_the_schema_of_the_platform_is_made_by_its_files(tmp_path):
     numbers = again._connection.execute("select number from apiary_schema order by number").fetchall()
     assert numbers == [(number + 1,) for number in range(len(numbers))]
     again.close()
+
+
+def test_a_folder_of_migrations_that_is_named_must_be_there(tmp_path):
+    with pytest.raises(BundleRefused, match="'mistyped' as the folder of its migrations, which is not there"):
+        apiary.open(App("x", migrations=tmp_path / "mistyped"), database=f"sqlite:///{tmp_path}/x.db")

@@ -44,7 +44,7 @@ class Name(enum.StrEnum):
 
 
 @pytest.fixture
-def inside(make_app, engine_app):
+def inside(make_app, sqlite_app):
     app = make_app(TABLES)
     body = None
     result = None
@@ -55,7 +55,7 @@ def inside(make_app, engine_app):
         tx.execute("delete from kinds")
         result = body(tx)
 
-    opened = engine_app(app)
+    opened = sqlite_app(app)
 
     def run(function):
         nonlocal body
@@ -149,7 +149,7 @@ def test_values_that_are_kept_as_something_else(there_and_back, column, value, e
         ("a_decimal", Decimal("12345678901234567.89")),
     ],
 )
-def test_a_value_that_cannot_be_kept_is_refused(make_app, engine_app, column, value):
+def test_a_value_that_cannot_be_kept_is_refused(make_app, sqlite_app, column, value):
     app = make_app(TABLES)
 
     @app.transaction
@@ -160,7 +160,7 @@ def test_a_value_that_cannot_be_kept_is_refused(make_app, engine_app, column, va
     def put_many(tx: Transaction) -> None:
         tx.execute_many(f"insert into kinds ({column}) values (:value)", [{"value": value}])
 
-    opened = engine_app(app)
+    opened = sqlite_app(app)
     for function in (put, put_many):
         with pytest.raises(ValueOutOfRange) as raised:
             opened.call(function.name)
@@ -251,7 +251,7 @@ def test_any_row_of_values_comes_back(inside, data):
     assert inside(body) == row
 
 
-def test_results_travel_as_json(make_app, engine_app, platform):
+def test_results_travel_as_json(make_app, sqlite_app, platform):
     app = make_app(TABLES)
 
     @app.query
@@ -262,6 +262,6 @@ def test_results_travel_as_json(make_app, engine_app, platform):
     def row(tx: Transaction):
         return {"row": tx.execute("select 1 as a").one()}
 
-    opened = platform(engine_app(app))
+    opened = platform(sqlite_app(app))
     assert json.loads(opened.run("rows").output) == [{"a": 1, "b": "x"}, {"a": 2, "b": None}]
     assert json.loads(opened.run("row").output) == {"row": {"a": 1}}

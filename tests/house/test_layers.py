@@ -11,6 +11,10 @@ HOMES = {
 }
 
 
+# The one file outside that may reach behind the face; it says why itself.
+BEHIND_THE_FACE = "bench/engine_only.py"
+
+
 def belongs(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
@@ -44,6 +48,8 @@ def test_examples_and_benchmarks_use_the_face(outer_modules):
         f"{module.path}:{line}: {name}"
         for module in outer_modules
         for line, name in module.imports()
-        if belongs(name, "apiary") and name not in {"apiary", "apiary.testing"}
+        if module.path.as_posix() != BEHIND_THE_FACE
+        and belongs(name, "apiary")
+        and name not in {"apiary", "apiary.testing"}
     ]
     assert not violations, "\n".join(["not part of the face:", *violations])

@@ -52,9 +52,17 @@ def marked_processes(mark: str) -> list[int]:
 class Server:
     """A server process, and clients of it. Every process below it bears its mark, so that orphans are found."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        port: int = 0,
+        environment: dict[str, str] | None = None,
+        database: str | None = None,
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
+        self.database = database or f"sqlite:///{self.data}"
         self.options = options
         self.port = port
         self.mark = uuid.uuid4().hex
@@ -74,7 +82,7 @@ class Server:
         command = [sys.executable, "-m", "apiary", "serve"]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*command, "--database", f"sqlite:///{self.data}", "--port", str(self.port), *self.options],
+                [*command, "--database", self.database, "--port", str(self.port), *self.options],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

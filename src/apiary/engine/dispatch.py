@@ -72,7 +72,9 @@ class Dispatcher:
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._durability = Durability(engine.sync, broken)
-        self._writers = [self._start(partial(self._write, queue), engine.writer) for queue in self._to_write]
+        self._opening = threading.Lock()  # one after another: the first is ready sooner than all together would be
+        self._running = [0] * engine.writers
+        self._writers = [self._start(partial(self._write, number), engine.writer) for number in range(engine.writers)]
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
         engine.listen(self.backlog.reload)
 
@@ -147,7 +149,7 @@ class Dispatcher:
         partition = call.key or partition_of(call, bound)
         if partition is not None:
             return queues[crc32(partition.encode()) % len(queues)]
-        return min(queues, key=Jobs.qsize)
+        return min(zip(queues, self._running, strict=True), key=lambda lane: lane[0].qsize() + lane[1])[0]
 
     def _nudge_writers(self) -> None:
         for queue in self._to_write:
@@ -180,7 +182,9 @@ class Dispatcher:
     def _guarded(self, loop: Callable[[Lane], None], lane: Lane) -> None:
         """Run the loop of a thread. A fault of the loop itself would leave callers waiting for ever."""
         try:
-            lane.open()
+            with self._opening:
+                if not self._closing:
+                    lane.open()
             loop(lane)
         except BaseException:
             self._broken()
@@ -193,16 +197,19 @@ class Dispatcher:
 
         return answer
 
-    def _write(self, queue: Jobs, lane: Lane) -> None:
+    def _write(self, number: int, lane: Lane) -> None:
         """Run what comes to one of the lanes that write. The first also writes the records of what ran elsewhere."""
+        queue = self._to_write[number]
         batches = Batches(queue, self.engine.max_batch)
-        first = queue is self._to_write[0]
+        first = number == 0
         busy = self._hold.lane()
         while True:
             soon = first and self._records and self._hold.may is not May.NOTHING
             jobs = batches.next(0.0 if self._readers_ended else RECORDS_WAIT_SECONDS if soon else None)
+            self._running[number] = len(jobs)
             with busy:
                 idle = not self._write_batch(queue, lane, batches, jobs, self._hold.may)
+            self._running[number] = 0
             if idle and self._readers_ended and queue.empty():
                 lane.close()
                 return

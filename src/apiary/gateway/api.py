@@ -83,11 +83,12 @@ class Api:
     async def index(self, request: Request) -> Response:
         """A page that leads to the apps."""
         items = "".join(
-            f'<li><a href="/apps/{name}/docs">{name}</a>'
-            + (f' (<a href="/apps/{name}/web/">pages</a>)' if hosts.manifest.get("web") else "")
+            f"<li><b>{name}</b>"
+            + (f'<a href="/apps/{name}/web/">pages</a>' if hosts.manifest.get("web") else "")
+            + f'<a href="/apps/{name}/docs">functions</a>'
             for name, hosts in sorted(self._platform.apps.items())
         )
-        return HTMLResponse(f"<!doctype html><title>Apiary</title><h1>Apiary</h1><ul>{items or 'no apps yet'}</ul>")
+        return HTMLResponse(_html("index.html", items=items or "<p>No apps yet: apiary deploy PATH</p>"))
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document of an app."""
@@ -97,8 +98,7 @@ class Api:
     async def docs(self, request: Request) -> Response:
         """The interactive docs page of an app (Swagger UI, served from here)."""
         name = self._running(request).app
-        page = files("apiary.gateway").joinpath("docs.html").read_text(encoding="utf-8")
-        return HTMLResponse(page.replace("{app}", name))
+        return HTMLResponse(_html("docs.html", app=name))
 
     async def to_web(self, request: Request) -> Response:
         """Relative links of the app's pages need the slash."""
@@ -238,6 +238,14 @@ def _migrating(host: HostProcess | None) -> dict[str, Any] | None:
         return None
     seconds = time.monotonic() - host.migrating_since
     return {"version": host.version, "migrations": host.pending, "seconds": seconds}
+
+
+def _html(page: str, **values: str) -> str:
+    """One of the platform's own pages."""
+    text = files("apiary.gateway").joinpath(page).read_text(encoding="utf-8")
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
 
 
 def _page(folder: Path, path: str) -> Path | None:

@@ -125,6 +125,7 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
         raise
     except BaseException as error:  # noqa: BLE001 - `sys.exit()` in a function ends that function, not its host
         failed = error
+        let_go(error)
     else:
         session.release("call")
         return Outcome(output, duration=now_microseconds() - notes.started)
@@ -158,6 +159,8 @@ def run(program: Program, call: Call, session: Session, guard: Guard, notes: Not
             arguments = bound.codec.decode(call)
             notes.entered = True
             output = bound.codec.encode(_body(program, bound, call, session, notes, arguments))
+            if notes.broken is not None:
+                raise notes.broken
         finally:
             late = guard.end()
     except BaseException as failed:
@@ -183,6 +186,18 @@ def _body(
     finally:
         notes.over = True
         _current.reset(token)
+
+
+def let_go(error: BaseException) -> None:
+    """Where there was no memory, give back at once what the function held, instead of when its traceback goes."""
+    chain: dict[int, BaseException] = {}
+    link: BaseException | None = error
+    while link is not None and id(link) not in chain:
+        chain[id(link)] = link
+        link = link.__cause__ or link.__context__
+    if any(isinstance(link, MemoryError) for link in chain.values()):
+        for link in chain.values():
+            traceback.clear_frames(link.__traceback__)
 
 
 def stopped(program: Program, call: Call, notes: Notes) -> tuple[Outcome, Record]:

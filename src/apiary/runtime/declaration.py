@@ -90,7 +90,7 @@ class App:
     """A set of functions that are deployed together and own one database.
 
     `name` is lower case: letters, digits, underscores. `migrations` is a folder of numbered `.sql` files, by
-    default `migrations/` beside the module that declares the app.
+    default `migrations/` beside the module that declares the app; one that is named must be there.
     """
 
     def __init__(self, name: str, *, description: str = "", migrations: str | Path | None = None) -> None:
@@ -106,8 +106,9 @@ class App:
         caller = frame.f_back if frame else None
         self.file = Path(caller.f_code.co_filename) if caller else None
         self.module = str(caller.f_globals.get("__name__", "")) if caller else ""
-        folder = self.file.parent if self.file else Path()
-        self.migrations = folder / migrations if migrations is not None else folder / "migrations"
+        self.folder = self.file.parent if self.file else Path()
+        self.migrations = self.folder / (migrations if migrations is not None else "migrations")
+        self.names_migrations = migrations is not None
 
     @overload
     def query(self, body: Callable[P, R], /) -> Function[P, R]: ...

@@ -7,13 +7,13 @@ import select
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from apiary.engine.postgres.connection import Target
+from apiary.engine.postgres.connection import Access
 from apiary.engine.postgres.session import own_statements
 from apiary.runtime.errors import Error
 
@@ -23,8 +23,9 @@ AGAIN_SECONDS = (0.05, 5.0)
 class Listener:
     """A thread with a connection of its own. `changed` is called for word that came, and after a time without it."""
 
-    def __init__(self, target: Target, changed: Callable[[], None]) -> None:
-        self._target = target
+    def __init__(self, access: Access, log: str, changed: Callable[[], None]) -> None:
+        self._access = access
+        self._log = log
         self._changed = changed
         self._closing = threading.Event()
         self._woken, self._wake = socket.socketpair()
@@ -41,12 +42,12 @@ class Listener:
     def _run(self) -> None:
         failed = 0
         while not self._closing.is_set():
-            with suppress(Error, psycopg.Error), self._target.connect() as connection:
-                statement = sql.SQL(own_statements(self._target.log)["listen"].sql)
-                connection.execute(statement.format(channel=sql.Identifier(self._target.log)))
+            with suppress(Error, psycopg.Error), closing(self._access.open()) as link:
+                statement = sql.SQL(own_statements(self._log)["listen"].sql)
+                link.connection.execute(statement.format(channel=sql.Identifier(self._log)))
                 failed = 0
                 self._changed()
-                self._listen(connection)
+                self._listen(link.connection)
             failed += 1
             least, most = AGAIN_SECONDS
             self._closing.wait(random.uniform(0.0, min(most, least * 2**failed)))

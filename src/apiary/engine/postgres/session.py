@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from apiary.engine.postgres.errors import CANCELLED, translate
+from apiary.engine.postgres.errors import PASSING, translate
 from apiary.engine.postgres.statement import Statement, parse
 from apiary.engine.postgres.types import Kind
 from apiary.engine.postgres.values import as_array, as_json, check_text, parameter
@@ -137,10 +137,10 @@ class PostgresSession:
         if self.ended_by is not None:
             raise self.ended_by
 
-    def _failed(self, state: str, message: str, sql: str = "") -> Error:
+    def _failed(self, state: str, message: str, sql: str = "", detail: str = "") -> Error:
         """The error of a statement; one after which the transaction cannot go on is remembered."""
-        error = translate(state, message, sql)
-        if isinstance(error, Unavailable) and state != CANCELLED:
+        error = translate(state, message, sql, detail)
+        if isinstance(error, Unavailable) and state not in PASSING:
             self.ended_by = error
         return error
 

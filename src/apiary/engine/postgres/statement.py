@@ -38,10 +38,10 @@ CHANGING = frozenset(
 )  # fmt: skip
 WRITING_WORDS = frozenset({"insert", "update", "delete", "merge", "into"})
 LOCKING_WORDS = frozenset({"update", "share", "no", "key"})
+TRANSACTION = ("begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "prepare")
 FORBIDDEN = {
     **dict.fromkeys(
-        ("begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "prepare", "execute"),
-        "transactions begin and end with the function; raise an exception to roll back",
+        (*TRANSACTION, "execute"), "transactions begin and end with the function; raise an exception to roll back"
     ),
     **dict.fromkeys(("set", "reset", "discard", "deallocate", "load"), "it would outlive the call"),
     **dict.fromkeys(("listen", "unlisten", "notify"), "nobody listens on this connection"),
@@ -121,6 +121,34 @@ def parse(sql: str, *, trusted: bool = False) -> Statement:
     return Statement(
         sql, numbered, tuple(names), _reads_only(words), words[0] == "create", tuple(fragments), tuple(places)
     )
+
+
+def check_script(sql: str) -> None:
+    """`RuleBroken` where a migration ends its transaction, makes what is temporary, or uses what is not the app's."""
+    tokens = [token for token in _tokens(sql) if token[0] != "space"]
+    _check_owners(tokens)
+    for words in _statements(tokens):
+        if words[0] in TRANSACTION:
+            raise RuleBroken(f"{words[0]} cannot be used: the migrations of a deploy are one transaction")
+        if _is_temporary(words):
+            raise RuleBroken("what is temporary would be gone before the app could use it")
+
+
+def _statements(tokens: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
+    """The words of each statement of a script. The body of a function, from `begin atomic` to `end`, is part of one."""
+    words: list[str] = []
+    depth = 0
+    for kind, text in [*tokens, ("end", ";")]:
+        if kind == "end" and not depth and words:
+            yield words
+            words = []
+        elif kind == "word":
+            word = text.lower()
+            if depth:
+                depth += (word == "case") - (word == "end")
+            elif word == "atomic" and words[-1:] == ["begin"]:
+                depth = 1
+            words.append(word)
 
 
 def _words(tokens: Sequence[tuple[str, str]]) -> list[str]:

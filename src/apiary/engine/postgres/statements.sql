@@ -41,9 +41,16 @@ select {log}.count_attempt($1::uuid, $2::integer);
 -- name: queued
 select * from {log}.queued($1::integer, $2::uuid);
 
--- One process migrates an app at a time.
+-- One process migrates an app at a time. Taken before the transaction, whose snapshot is that of its first statement.
 -- name: migration_lock
-select pg_advisory_xact_lock(hashtext($1));
+select pg_advisory_lock(hashtext($1));
+
+-- In milliseconds, for this transaction.
+-- name: lock_timeout
+select set_config('lock_timeout', $1, true);
+
+-- name: transaction_id
+select pg_current_xact_id()::text;
 
 -- name: applied_migrations
 select name, checksum from {log}.migrations;

@@ -247,6 +247,66 @@ def sly_nested(tx: Transaction, statement: str) -> int:
     return sly(tx, statement)
 
 
+@app.action
+def send(text: str) -> str:
+    if not text:
+        raise Rejected("there is nothing to send")
+    return f"sent {text}"
+
+
+# Programs of steps, one nested in the other
+
+
+@app.transaction
+def play(tx: Transaction, steps: list[dict[str, Any]]) -> list[Any]:
+    """Do one step after the other. What a step with `catch` raises is said; what another raises is raised."""
+    said = []
+    for step in steps:
+        step = dict(step)
+        catch, do = step.pop("catch", False), STEPS[step.pop("do")]
+        try:
+            said.append(do(tx, **step))
+        except Exception as error:
+            if not catch:
+                raise
+            said.append(type(error).__name__)
+    return said
+
+
+@app.query
+def seen(tx: Transaction) -> dict[str, Any]:
+    """All that there is."""
+    counters = tx.execute("select name, value from counters order by name")
+    return {
+        "notes": tx.execute("select id from notes order by id").scalars(),
+        **{row.name: row.value for row in counters},
+    }
+
+
+def fail(tx: Transaction, how: str) -> None:
+    if how == "rejected":
+        raise Rejected("no", code="no", seen=seen(tx))
+    raise {"value": ValueError, "key": KeyError, "os": OSError}[how]("a mistake")
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    "add": add,
+    "enqueue": lambda tx, steps: bool(tx.enqueue(play, steps)),
+    "erase": lambda tx, id: tx.execute("delete from notes where id >= :id", id=id).rowcount,
+    "fail": fail,
+    "family": family,
+    "later": add_later,
+    "log": lambda tx, text: tx.log(text, length=len(text)),
+    "many": lambda tx, ids: tx.execute_many("insert into notes (id) values (:id)", [{"id": id} for id in ids]),
+    "nest": play,
+    "read": read,
+    "seen": seen,
+    "sql": lambda tx, text: tx.execute(text).rowcount,
+    "transfer": transfer,
+    "write": lambda tx, id: tx.execute("insert into notes (id) values (:id)", id=id).rowcount,
+}
+
+
 # Functions without end
 
 

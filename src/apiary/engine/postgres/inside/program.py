@@ -11,7 +11,7 @@ import plpy  # type: ignore[import-not-found]  # only a backend has it
 
 from apiary.bundle import load_app
 from apiary.codec import compile_program, convert_rows
-from apiary.engine.batch import Batch
+from apiary.engine.batch import Batch, Unseen
 from apiary.engine.postgres.errors import REFUSED, Conflicted
 from apiary.engine.postgres.inside.deadline import BackendGuard, alarm
 from apiary.engine.postgres.inside.functions import SqlFunctions
@@ -43,7 +43,7 @@ class Loaded:
         try:
             done = batch.run(calls, records)
         except Error as error:
-            state = error.state if isinstance(error, Conflicted) else REFUSED
+            state = Conflicted.state if isinstance(error, Conflicted | Unseen) else REFUSED
             plpy.error(error.message, sqlstate=state, detail=json.dumps(error.problem(), default=str))
             raise
         kept, session.records = session.records, []
