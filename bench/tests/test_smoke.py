@@ -43,6 +43,20 @@ def test_peers_are_durable(result: dict[str, Any]) -> None:
     assert result["workloads"]["increment"]["peers"]["fastapi"]["settings"]["postgres.fsync"] == "on"
 
 
+def test_peers_across_a_network(wrk: str, local_postgres: Path, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    peers = ["apiary-postgres-remote", "apiary-beside-remote", "fastapi-remote"]
+    options = ["--quick", "--no-floor", "--no-costs", "--workload", "increment", "--peers", ",".join(peers)]
+    argv = [sys.executable, "-m", "bench", *options, "--json", str(file)]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd=ROOT, timeout=SECONDS_ALLOWED)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    result = json.loads(file.read_text())
+    assert result["network"]["added_us"] > 400
+    runs = result["workloads"]["increment"]["closed"]
+    assert [run["peer"] for run in runs] == peers
+    assert all(run["measured"]["requests"] > 0 and run["network"] > 0 for run in runs)
+
+
 @pytest.mark.parametrize("name", ["increment", "checkout"])
 def test_the_floors_of_postgresql(result: dict[str, Any], name: str) -> None:
     runs = result["workloads"][name]["server_floor"]
