@@ -1,7 +1,7 @@
 """Before anything is measured: every operation answers 200, and the peers agree on what reads and writes return.
 
-Each peer gets the same short, seeded sequence of calls on its fresh data set, as many of each operation. What cannot be the same on two machines
-(clock readings) is left out of the comparison.
+Each peer gets the same short, seeded sequence of calls on its fresh data set, as many of each operation. What cannot
+be the same on two machines (clock readings) is left out of the comparison.
 """
 
 from collections.abc import Sequence
