@@ -20,7 +20,7 @@ class Completeness:
     """Looks for such faults in results of one type, known by its core schema; most types can have none of them."""
 
     def __init__(self, schema: Schema) -> None:
-        every = list(_schemas(schema))
+        every = list(schemas_in(schema))
         self._schema = schema
         self._named = {inner["ref"]: inner for inner in every if isinstance(inner.get("ref"), str)}
         self._has_keys = any(inner.get("type") == "typed-dict" for inner in every)
@@ -56,7 +56,7 @@ def _constants(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
             yield from _constants(item, (*place, name))
 
 
-def _schemas(schema: Any) -> Iterator[Schema]:
+def schemas_in(schema: Any) -> Iterator[Schema]:
     """A core schema, and all that are inside it."""
     if isinstance(schema, Mapping):
         yield schema
@@ -64,7 +64,7 @@ def _schemas(schema: Any) -> Iterator[Schema]:
     elif not isinstance(schema, list | tuple):
         return
     for inner in schema:
-        yield from _schemas(inner)
+        yield from schemas_in(inner)
 
 
 def _holes(schema: Schema, value: Any, place: Place, named: Mapping[str, Schema]) -> Iterator[Place]:
