@@ -24,6 +24,7 @@ from pydantic_core import ArgsKwargs
 from typing_extensions import TypeAliasType, TypedDict
 
 from apiary.completeness import Completeness
+from apiary.finite import no_number
 from apiary.forms import Parameter, Signature, form_of_result, forms_of_fields
 from apiary.given import as_row, has_secrets, write_given
 from apiary.recorded import RecordedArguments
@@ -43,6 +44,7 @@ CONFIG = ConfigDict(
 )
 RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 MAX_ERRORS_SHOWN = 20
+MAX_NUMBER_SHOWN = 30
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 
 
@@ -76,23 +78,31 @@ class FunctionCodec:
         try:
             if call.lax:
                 return self._decode_text(json.loads(call.input))
-            arguments: dict[str, Any] = self._validate_json(call.input or b"{}", strict=True)
-            return arguments
+            return self._read(call.input or b"{}", strict=True)
         except ValidationError as error:
             raise self._refusal(error) from None
 
     def _decode_text(self, texts: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments from a query string: scalars and lists of scalars as text, anything else as JSON text."""
         values = _texts(texts, self._hints)
-        arguments: dict[str, Any]
         try:
-            arguments = self._validate_json(json.dumps(values), strict=False)
+            return self._read(json.dumps(values).encode(), strict=False)
         except ValidationError:
             read = {name: _read_json(value) for name, value in values.items()}
             if read == values:
                 raise
-            arguments = self._validate_json(json.dumps(read), strict=False)
-        return arguments
+            return self._read(json.dumps(read).encode(), strict=False)
+
+    def _read(self, body: bytes, *, strict: bool) -> dict[str, Any]:
+        arguments: dict[str, Any] = self._validate_json(body, strict=strict)
+        found = no_number(body)
+        if found is None:
+            return arguments
+        place, name = ".".join(map(str, found[0])), found[1]
+        message = f"{name[:MAX_NUMBER_SHOWN]} is no number in JSON, or out of range"
+        raise WrongArguments(
+            f"{self.function.name}: {place}: {message}", errors=[{"argument": place, "message": message}]
+        )
 
     def canonical(self, call: Call) -> bytes:
         """The input as the log keeps it: the body as it came, a query string as the arguments that it meant.
@@ -144,7 +154,7 @@ class FunctionCodec:
         given.update(kwargs)
         encoded, secret = write_given(self.function.name, given)
         try:
-            self._validate_json(encoded, strict=True)
+            self._read(encoded, strict=True)
         except ValidationError as error:
             raise self._refusal(error) from None
         for name in secret:

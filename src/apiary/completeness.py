@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, cycle, repeat
 from typing import Any
 
+from apiary.finite import Place, no_number
+
 Schema = Mapping[str, Any]
-Place = tuple[str | int, ...]
 
 FIELDS = ("typed-dict", "model-fields", "dataclass-args")
 ITEMS = ("list", "tuple", "set", "frozenset")
@@ -35,25 +35,10 @@ class Completeness:
         if self._has_keys:
             for place in _holes(self._schema, value, (), self._named):
                 return f"{_name_of(place)} is missing"
-        if self._has_numbers and (b"NaN" in output or b"Infinity" in output):
-            for place, name in _constants(json.loads(output, parse_constant=_NoNumber)):
-                return f"{name} at {_name_of(place)} is no number in JSON"
+        if self._has_numbers and (found := no_number(output)):
+            place, name = found
+            return f"{name} at {_name_of(place)} is no number in JSON"
         return None
-
-
-class _NoNumber:
-    """NaN or an infinity, where JSON was read."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def _constants(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    if isinstance(value, _NoNumber):
-        yield place, value.name
-    elif isinstance(value, dict | list):
-        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _constants(item, (*place, name))
 
 
 def schemas_in(schema: Any) -> Iterator[Schema]:

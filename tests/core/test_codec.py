@@ -667,3 +667,39 @@ def test_an_argument_without_a_json_schema_is_refused_at_once(make_app, sqlite_a
 
     with pytest.raises(DeclarationError, match="take uses a type that does not travel as JSON"):
         sqlite_app(app)
+
+
+NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-1E+0400", "1" + "0" * 400 + ".0", '{"a": [1, 1.5e309]}']
+NUMBERS = ["1e308", "1e-999", '"NaN"', '"1e999 Infinity"', '{"NaN": "1e999"}', "1" + "0" * 400, '"' + "1" * 400 + '"']
+
+
+def anything(tx: Transaction, x: Any) -> Any:
+    return x
+
+
+def named(tx: Transaction, x: dict[str, Any]) -> Any:
+    return x
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_what_is_no_number_is_refused(make_app, text):
+    body = f'{{"a": {text}}}'
+    strict = (anything, Call(b"", "anything", f'{{"x": {body}}}'.encode()))
+    lax = (named, Call(b"", "named", json.dumps({"x": [body]}).encode(), lax=True))
+    for function, call in (strict, lax):
+        with pytest.raises(WrongArguments, match="no number in JSON") as caught:
+            FunctionCodec(make_app().query(function)).decode(call)
+        assert caught.value.details["errors"][0]["argument"].startswith("x.a")
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_what_looks_like_none_is_taken(make_app, text):
+    codec = FunctionCodec(make_app().query(anything))
+    assert codec.decode(Call(b"", "anything", f'{{"x": {text}}}'.encode())) == {"x": json.loads(text)}
+
+
+def test_no_number_is_given_from_python(make_app):
+    codec = FunctionCodec(make_app().query(anything))
+    for value in (math.nan, math.inf, [-math.inf]):
+        with pytest.raises(WrongArguments, match="no number in JSON"):
+            codec.encode_arguments((value,), {})
