@@ -71,7 +71,7 @@ def measure(folder: Path, runs: int, seconds: int, clients: int) -> dict[str, li
 
 
 def pgbench(peer: ApiaryPostgres, statement: str, seconds: int, clients: int) -> float:
-    """Transactions a second, each a prepared statement in its own transaction, once all sessions have loaded the app."""
+    """Transactions a second, once all sessions have loaded the app; each is one prepared statement."""
     script = peer.folder / "script.sql"
     script.write_text(statement)
     how: list[Any] = ["--no-vacuum", "--protocol=prepared", "--client", clients, "--jobs", 2, "--progress", 1]

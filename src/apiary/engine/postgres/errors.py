@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+
 from apiary.runtime.errors import (
     ConstraintViolated,
     DatabaseError,
@@ -9,6 +12,7 @@ from apiary.runtime.errors import (
     Error,
     RuleBroken,
     ValueOutOfRange,
+    from_problem,
 )
 
 CANCELLED = "57014"
@@ -29,6 +33,7 @@ ENDING = ("57P01", "57P02", "57P03", "57P05", "25P03")
 READ_ONLY = "25006"
 FORBIDDEN = ("42501", "0A000", "25001", "2D000", "25P02", "2F003")
 GAVE_UP = ("53", "57", "58", "XX")
+HANDED_ON = ("AP403", "AP404", "AP409", "AP422")
 OUT_OF_RANGE = ("22001", "22003", "22008", "22009", "22015", "22021", "22P05", "54000")
 
 
@@ -66,8 +71,11 @@ class Repeated(DatabaseUnavailable):
     """A call has a record already, which showed only when its transaction ended."""
 
 
-def translate(state: str, message: str, sql: str = "") -> Error:
-    """The error of Apiary for an SQLSTATE (empty: the connection is gone) that came while `sql` ran."""
+def translate(state: str, message: str, sql: str = "", detail: str = "") -> Error:
+    """The error of Apiary for an SQLSTATE (empty: the connection is gone) that came while `sql` ran.
+
+    A refusal by a function that the statement called is what it was there; its `detail` has the problem document.
+    """
     shown = f" in: {' '.join(sql.split())[:200]}" if sql else ""
     text = message.strip()
     if state in CONFLICTS:
@@ -87,6 +95,9 @@ def translate(state: str, message: str, sql: str = "") -> Error:
         return ValueOutOfRange(f"the database cannot hold a value: {text}")
     if state == READ_ONLY:
         return RuleBroken("a query cannot write", hint="declare the function with @app.transaction")
+    if state in HANDED_ON:
+        with suppress(ValueError, AttributeError):  # the detail is another one, of somebody who uses the same SQLSTATE
+            return from_problem(json.loads(detail))
     if state in FORBIDDEN:
         return RuleBroken(f"the function may not do this: {text}{shown}")
     return DatabaseError(f"{text}{shown}", hint="is the table made by a migration?" * (state == "42P01"))

@@ -137,9 +137,9 @@ class PostgresSession:
         if self.ended_by is not None:
             raise self.ended_by
 
-    def _failed(self, state: str, message: str, sql: str = "") -> Error:
+    def _failed(self, state: str, message: str, sql: str = "", detail: str = "") -> Error:
         """The error of a statement; one after which the transaction cannot go on is remembered."""
-        error = translate(state, message, sql)
+        error = translate(state, message, sql, detail)
         if isinstance(error, Unavailable) and state not in PASSING:
             self.ended_by = error
         return error

@@ -163,8 +163,9 @@ class BesideSession(PostgresSession):
             return self.ended_by
         if field(pq.DiagnosticField.SOURCE_FUNCTION) == STALE_PLAN:
             return StalePlan("the tables changed after the statement was prepared")
-        state = (field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-        return self._failed(state, (field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(), sql)
+        fields = (pq.DiagnosticField.SQLSTATE, pq.DiagnosticField.MESSAGE_PRIMARY, pq.DiagnosticField.MESSAGE_DETAIL)
+        state, message, detail = ((field(name) or b"").decode() for name in fields)
+        return self._failed(state, message, sql, detail)
 
     def _arrays(self, statement: Statement) -> Sequence[bool]:
         arrays = self._array_parameters.get(statement.sql)

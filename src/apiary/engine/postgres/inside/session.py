@@ -120,7 +120,13 @@ class InsideSession(PostgresSession):
         try:
             return plpy.execute(plan.prepared, values)
         except plpy.SPIError as error:
-            raise self._failed(error.sqlstate, str(error), statement.source) from None
+            raise self._error(error, statement.source) from None
+
+    def _error(self, error: Any, sql: str) -> Error:
+        """The error of a statement. Of those with an SQLSTATE that is not PostgreSQL's own, PL/Python tells it packed."""
+        packed, detail, *_ = error.spidata
+        state = "".join(chr(ord("0") + (packed >> 6 * place & 0x3F)) for place in range(5))
+        return self._failed(state, str(error), sql, detail or "")
 
     def _prepare(self, statement: Statement, around: str = "{statement}") -> Plan:
         """Let the server infer the types of the parameters, and prepare with those."""
@@ -140,7 +146,7 @@ class InsideSession(PostgresSession):
                 [kind.element is not None for kind in kinds],
             )
         except plpy.SPIError as error:
-            raise self._failed(error.sqlstate, str(error), statement.source) from None
+            raise self._error(error, statement.source) from None
 
     def _parameter_types(self, sql: str) -> tuple[list[str], list[int]]:
         alarm.watch_statement()
