@@ -4,6 +4,7 @@ REQUESTS_PER_SECOND = {"increment": 4_200.0, "shop": 3_500.0, "checkout": 3_500.
 TIMES_A_PEER = {("checkout", "fastapi"): 8.0}
 RECORDING_COST = 0.15  # of the requests/s without records
 IDLE_MEDIAN_US = 1_500.0
+IDLE_MEDIAN_IN_POSTGRES_US = 2_500.0  # of a transaction of one statement, run inside PostgreSQL
 START_SECONDS = 2.0
 DEPLOY_SECONDS = 1.0
 MEMORY_BYTES = 150_000_000

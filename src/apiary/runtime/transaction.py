@@ -48,8 +48,8 @@ def check_roles(function: Function[..., Any], roles: frozenset[str]) -> None:
 class Notes:
     """What a call says of itself: its log lines, the calls it made inside its own transaction.
 
-    `entered`: its arguments fit, and the function was called; `over`: it has come back. `broken`: why a
-    part of it could not be begun or ended as it should, after which nothing of it may be kept.
+    `entered`: its arguments fit, and the function was called; `over`: it has come back. `broken`: why a part of it
+    could not be begun or ended as it should, after which nothing of it may be kept.
     """
 
     started: int
