@@ -25,7 +25,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from apiary.completeness import Completeness
 from apiary.finite import no_number
-from apiary.forms import Parameter, Signature, form_of_result, forms_of_fields
+from apiary.forms import Signature, signature_of
 from apiary.given import as_row, has_secrets, write_given
 from apiary.recorded import RecordedArguments
 from apiary.runtime.call import Bound, Program
@@ -202,22 +202,8 @@ class FunctionCodec:
 
     def signature(self) -> Signature:
         """What the function takes and returns, as a database may know it."""
-        forms = forms_of_fields(self._arguments.core_schema)
-        parameters = [Parameter(name, form, *self._default(name)) for name, form in forms.items()]
-        return Signature(tuple(parameters), form_of_result(self._result.core_schema))
-
-    def _default(self, name: str) -> tuple[bool, Any]:
-        """Whether a parameter has a default, and the default where JSON says exactly that."""
-        default = self.function.parameters[name].default
-        if default is inspect.Parameter.empty:
-            return False, None
-        adapter = _adapter(self._hints.get(name, Any))
-        try:
-            written = pydantic_core.to_json(default, bytes_mode="base64")
-            read = adapter.validate_json(written, strict=True)
-        except (ValidationError, pydantic_core.PydanticSerializationError):
-            return True, None
-        return True, json.loads(written) if type(read) is type(default) and read == default else None
+        schemas = self._arguments.core_schema, self._result.core_schema
+        return signature_of(self.function.parameters, *schemas, lambda name: _adapter(self._hints.get(name, Any)))
 
     def _refusal(self, error: ValidationError) -> WrongArguments:
         """A refusal that names each argument that is wrong, what it was to be, and the nearest name."""

@@ -5,9 +5,14 @@ A form is a scalar (`int`, `str`, …), many of one (`int[]`), `none` (a result 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import pydantic_core
+from pydantic import TypeAdapter
 
 from apiary.completeness import Schema
 
@@ -59,18 +64,43 @@ def read_signature(found: Mapping[str, Any]) -> Signature:
     return Signature(tuple(Parameter(**parameter) for parameter in found["parameters"]), found["result"])
 
 
-def forms_of_fields(schema: Schema) -> dict[str, str]:
+def signature_of(
+    parameters: Mapping[str, inspect.Parameter],
+    arguments: Schema,
+    result: Schema,
+    adapter: Callable[[str], TypeAdapter[Any]],
+) -> Signature:
+    """The signature of a function, from the core schemas of its arguments (a TypedDict) and its result.
+
+    `adapter` gives that of a parameter, by its name.
+    """
+
+    def default(name: str) -> tuple[bool, Any]:
+        value = parameters[name].default
+        return (False, None) if value is inspect.Parameter.empty else (True, _constant(value, adapter(name)))
+
+    forms = _forms_of_fields(arguments)
+    found = [Parameter(name, form, *default(name)) for name, form in forms.items()]
+    return Signature(tuple(found), _form(result, _named(result), written=True) or JSON)
+
+
+def _constant(value: Any, adapter: TypeAdapter[Any]) -> Any:
+    """A default in JSON's types, where they say exactly that."""
+    try:
+        written = pydantic_core.to_json(value, bytes_mode="base64")
+        read = adapter.validate_json(written, strict=True)
+        return json.loads(written) if type(read) is type(value) and bool(read == value) else None
+    except Exception:  # noqa: BLE001 - of the user's types
+        return None
+
+
+def _forms_of_fields(schema: Schema) -> dict[str, str]:
     """The forms of the fields of a TypedDict, as they are read from JSON."""
     named = _named(schema)
     while schema["type"] != "typed-dict":
         schema = named[schema["schema_ref"]] if schema["type"] == "definition-ref" else schema["schema"]
     found = {name: _form(field["schema"], named, written=False) for name, field in schema["fields"].items()}
     return {name: JSON if form in (None, NONE) else form for name, form in found.items()}
-
-
-def form_of_result(schema: Schema) -> str:
-    """The form of the values of a type, as they are written to JSON."""
-    return _form(schema, _named(schema), written=True) or JSON
 
 
 def _named(schema: Schema) -> dict[str, Schema]:

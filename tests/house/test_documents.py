@@ -11,7 +11,8 @@ Each document runs in a temporary folder that has a copy of examples/, on a free
     ```json                     has to be JSON
     ```text, ```sql, ```toml    are for reading
 
-Any other word after the fence is an error.
+Any other word after the fence is an error. In what runs, the URL of a PostgreSQL (`postgresql://…`) stands for a new
+database of the tests' own server.
 """
 
 import json
@@ -31,12 +32,15 @@ from types import ModuleType
 
 import httpx
 import pytest
+from bench import provision
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if path.exists()]
+RUN = {"python", "sh", "console"}
 LANGUAGES = {"python", "sh", "console", "json", "text", "sql", "toml"}
 PATH_COMMENT = re.compile(r"(?:#|--) ([\w./-]+\.\w+)\n")
+DATABASE = re.compile(r"postgresql://[\w@.:/-]+")
 PORT = re.compile(r"(localhost|127\.0\.0\.1):8000\b")
 
 # Commands that are not run here: they fetch the project, or are themselves the way to these tests.
@@ -105,6 +109,7 @@ class Reader:
 
     document: Path
     folder: Path
+    database: str = ""
     port: int = field(default_factory=free_port)
     server: subprocess.Popen[bytes] | None = None
 
@@ -116,6 +121,8 @@ class Reader:
 
     def follow(self, block: Block) -> None:
         text = PORT.sub(rf"\1:{self.port}", block.text)
+        if block.language in RUN:
+            text = DATABASE.sub(lambda _: self.database, text)
         if block.language == "json":
             json.loads(text)
         if block.title is not None:
@@ -200,7 +207,11 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     folder.mkdir()
     if (ROOT / "examples").exists():
         shutil.copytree(ROOT / "examples", folder / "examples", ignore=left_out)
-    reader = Reader(request.param, folder)
+    database = ""
+    if any(DATABASE.search(block.text) for block in blocks(request.param) if block.language in RUN):
+        database = request.getfixturevalue("postgres_database")
+        monkeypatch.setenv("PATH", str(provision.postgres_bin()), prepend=os.pathsep)
+    reader = Reader(request.param, folder, database)
     for name in [name for name in os.environ if name.startswith("APIARY_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("APIARY_PORT", str(reader.port))
