@@ -12,6 +12,8 @@ from apiary.runtime.errors import (
 )
 
 CANCELLED = "57014"
+INTERRUPTED = "22P01"
+"""What comes of SIGFPE, with which a backend ends what nothing else can end."""
 CONFLICTS = ("40001", "40P01")
 CONSTRAINTS = {
     "23505": "unique",
@@ -54,6 +56,10 @@ class ConnectionLost(DatabaseUnavailable):
     explained = False
 
 
+class Cancelled(DatabaseUnavailable):
+    """A statement was cancelled: by the platform at a deadline, or by somebody else."""
+
+
 class Locked(DatabaseUnavailable):
     """A lock that another session holds was not to be had in time."""
 
@@ -75,6 +81,8 @@ def translate(state: str, message: str, sql: str = "") -> Error:
         lost = ConnectionLost(f"the connection to the database was lost: {text}")
         lost.explained = bool(state)
         return lost
+    if state == CANCELLED:
+        return Cancelled(f"the statement was cancelled: {text}", hint="nothing was kept; send it again")
     if state == LOCKED:
         return Locked(f"another session holds a lock: {text}", hint="nothing was kept; send it again")
     if state[:2] in GAVE_UP:

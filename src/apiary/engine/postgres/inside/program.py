@@ -13,6 +13,7 @@ from apiary.codec import compile_program, convert_rows
 from apiary.engine.batch import Batch, Unseen
 from apiary.engine.postgres.errors import REFUSED, Conflicted
 from apiary.engine.postgres.inside.deadline import BackendGuard
+from apiary.engine.postgres.inside.memory import Memory
 from apiary.engine.postgres.inside.session import InsideSession
 from apiary.engine.postgres.wire import pack_done, unpack_batch
 from apiary.runtime.errors import Error
@@ -22,6 +23,8 @@ def load(program: Mapping[str, Any]) -> Callable[[bytes], bytes]:
     """Import the app of a program (a row of `apiary.program`); what is returned runs a batch of its calls."""
     compiled = compile_program(load_app(program["module"]), program["version"])
     guard = BackendGuard()
+    memory = Memory()
+    memory.limit()
     sessions: dict[tuple[bool, bool], tuple[InsideSession, Batch]] = {}
 
     def run(message: bytes) -> bytes:
@@ -39,6 +42,6 @@ def load(program: Mapping[str, Any]) -> Callable[[bytes], bytes]:
             plpy.error(error.message, sqlstate=state, detail=json.dumps(error.problem(), default=str))
             raise
         kept, session.records = session.records, []
-        return pack_done(done, records, kept)
+        return pack_done(done, records, kept, memory.own_bytes())
 
     return run
