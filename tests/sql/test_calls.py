@@ -138,7 +138,7 @@ def test_the_callers_transaction_decides(shop, web):
     assert shop.ask("select * from shop.cart") == shop.records() == []
     with web.transaction():
         web.one("select shop.add_to_cart(7, 12)")
-        with pytest.raises(Exception, match="no such item"), web.transaction():
+        with pytest.raises(Exception, match="no such item"), web.transaction():  # noqa: PT012 - all of it
             web.one("select shop.add_to_cart(7, 14)")
             web.one("select shop.add_to_cart(7, 13)")
         with web.transaction(force_rollback=True):
@@ -149,7 +149,7 @@ def test_the_callers_transaction_decides(shop, web):
 
 
 def test_an_error_ends_the_transaction_as_any_error_does(shop, web):
-    with pytest.raises(errors.InFailedSqlTransaction), web.transaction():
+    with pytest.raises(errors.InFailedSqlTransaction), web.transaction():  # noqa: PT012 - all of it
         web.one("select shop.add_to_cart(7, 12)")
         web.refused("select shop.add_to_cart(7, 13)")
         web.one("select shop.add_to_cart(7, 12)")

@@ -10,7 +10,7 @@ from apiary.engine.places import open_engine
 
 from .conftest import CALL, imported
 
-SHOP = '''
+SHOP = """
 import time
 
 
@@ -76,7 +76,7 @@ def patient(tx: Transaction) -> str:
         time.sleep(0.01)
         return str(error)
     return ""
-'''
+"""
 TABLES = """
 create table bought (item bigint);
 create table audited (item bigint, caller text);
@@ -160,21 +160,21 @@ def test_a_call_ends_with_the_deadline_around_it(shop, client):
     assert web.one("select shop.buy(5)") == 5
 
 
-BILLING = '''
+BILLING = """
 @app.transaction
 def charge(tx: Transaction, cents: int) -> str:
     import prices
 
     return f"{cents} {prices.CURRENCY} for {tx.caller}"
-'''
-BUYS = '''
+"""
+BUYS = """
 @app.transaction
 def checkout(tx: Transaction) -> list[str]:
     first = tx.execute("select billing.charge(5)").scalar()
     import prices
 
     return [first, prices.CURRENCY]
-'''
+"""
 
 
 def test_a_call_of_another_app_and_back(database, client, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from .conftest import CALL
 
-VALUE = '''
+VALUE = """
 import values
 {import_}
 
@@ -14,12 +14,12 @@ def value(tx: Transaction) -> list[str]:
     import late
     from dataclasses import make_dataclass
     return [values.VALUE, late.VALUE, values.__name__, {extra}]
-'''
+"""
 
 
 def app_with(database, app, value, *, packages=None, module=None, more=""):
     """An app whose packages have the modules `values` and `late`, which say `value`."""
-    packages = packages or database.url and database.fresh_folder()
+    packages = packages or (database.url and database.fresh_folder())
     for name in ("values", "late"):
         (packages / f"{name}.py").write_text(f"VALUE = {value!r}\n")
     return database.deploy(VALUE.format(import_="", extra="'x'") + more, app, module=module, packages=packages)

@@ -40,6 +40,7 @@ class Backlog:
         self._on_trial: bytes | None = None
         self._later: list[tuple[int, bytes, Call]] = []
         self._timer: threading.Timer | None = None
+        self._reloads: dict[float, threading.Timer] = {}
 
     def activate(self, except_for: Iterable[bytes] = ()) -> None:
         """Begin to run the queue with what lies in the table, except for the calls that another process still runs."""
@@ -66,11 +67,18 @@ class Backlog:
         try:
             found = self._load(WINDOW)
         except Unavailable:
-            timer = threading.Timer(RELOAD_SECONDS, self._reload_again)
-            timer.daemon = True
-            timer.start()
+            self.reload_after(RELOAD_SECONDS)
         else:
             self.add(found)
+
+    def reload_after(self, seconds: float) -> None:
+        """Look into the table again after so many seconds."""
+        with self._lock:
+            if seconds in self._reloads or not self._active:
+                return
+            timer = self._reloads[seconds] = threading.Timer(seconds, self._reload_again, (seconds,))
+            timer.daemon = True
+            timer.start()
 
     def add(self, queued: Iterable[Queued]) -> None:
         """Take calls that were committed to the queue."""
@@ -137,10 +145,14 @@ class Backlog:
     def close(self) -> None:
         """Stop handing out."""
         self.deactivate()
-        if self._timer is not None:
-            self._timer.cancel()
+        with self._lock:
+            timers = [timer for timer in (self._timer, *self._reloads.values()) if timer is not None]
+        for timer in timers:
+            timer.cancel()
 
-    def _reload_again(self) -> None:
+    def _reload_again(self, seconds: float) -> None:
+        with self._lock:
+            del self._reloads[seconds]
         if self._active:
             self.reload()
 

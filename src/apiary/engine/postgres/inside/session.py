@@ -20,6 +20,7 @@ from apiary.engine.postgres.session import PostgresSession, check_columns
 from apiary.engine.postgres.statement import Statement
 from apiary.engine.postgres.types import Types
 from apiary.engine.postgres.values import Reader, convert, reader
+from apiary.runtime.errors import Error
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
 from apiary.runtime.session import Part
 
@@ -123,7 +124,7 @@ class InsideSession(PostgresSession):
             raise self._error(error, statement.source) from None
 
     def _error(self, error: Any, sql: str) -> Error:
-        """The error of a statement. Of those with an SQLSTATE that is not PostgreSQL's own, PL/Python tells it packed."""
+        """The error of a statement. An SQLSTATE that is not PostgreSQL's own comes in its packed form only."""
         packed, detail, *_ = error.spidata
         state = "".join(chr(ord("0") + (packed >> 6 * place & 0x3F)) for place in range(5))
         return self._failed(state, str(error), sql, detail or "")
