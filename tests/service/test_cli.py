@@ -442,3 +442,25 @@ def test_dev_trusts_this_machine_and_no_page_of_another_site(tools, tmp_path):
     finally:
         dev.process.send_signal(signal.SIGTERM)
         assert dev.process.wait(20) == 0
+
+
+def test_dev_follows_folders_that_are_made_later(tools, tmp_path):
+    module = tmp_path / "late.py"
+    module.write_text("from apiary import App\napp = App('late')\n")
+    dev = Dev(tools, module, tmp_path)
+    try:
+        (tmp_path / "migrations").mkdir()
+        (tmp_path / "migrations" / "001-t.sql").write_text("create table t (a);")
+        dev.shown("applied 001-t.sql")
+        (tmp_path / "migrations" / "002-u.sql").write_text("create table u (a);")
+        dev.shown("applied 002-u.sql")
+        for name in ("web", "web/deep"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "index.html").write_text(f"<p>{name}")
+            address = f"{dev.url}/apps/late/{name}/index.html"
+            tools.eventually(lambda at=address, text=name: httpx.get(at).text == f"<p>{text}")
+        (tmp_path / "web" / "deep" / "index.html").write_text("<p>changed")
+        tools.eventually(lambda: "changed" in httpx.get(f"{dev.url}/apps/late/web/deep/index.html").text)
+    finally:
+        os.killpg(dev.process.pid, signal.SIGINT)
+        assert dev.process.wait(15) == 0
