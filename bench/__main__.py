@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from bench import ceilings, host, provision, report, session
+from bench import ceilings, host, network, provision, report, session
 from bench.agreement import Disagreement
 from bench.closed_loop import LoadFailed
 from bench.mix import UNIFORM, ZIPF
-from bench.peers import PEERS
+from bench.peers import PEERS, REMOTE
 from bench.probe import CallFailed
 from bench.process import ServerFailed
 from bench.rounds import Plan
@@ -31,7 +31,6 @@ FAILURES = (
     Disagreement,
     LoadFailed,
 )  # of one workload; the next one is measured all the same
-QUICK_EXTENT = Extent(idle_calls=50, starts=1, floor_seconds=0.2, floor_rounds=1, tune=False)
 
 
 def main(
@@ -67,7 +66,8 @@ def main(
     )
     extent = Extent(1000 * costs, min(runs, 5) * costs, floor_seconds=2.0 * floor, floor_rounds=min(runs, 5), tune=True)
     if quick:
-        plan, extent = replace(plan, runs=1, seconds=1, warmup=0, keys=(UNIFORM,)), QUICK_EXTENT
+        plan = replace(plan, runs=1, seconds=1, warmup=0, keys=(UNIFORM,))
+        extent = Extent(50 * costs, 1 * costs, 0.2 * floor, floor_rounds=1, tune=False)
     workloads, peer_names = chosen(workload, WORKLOADS, "--workload"), chosen(peers, PEERS, "--peers")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -108,6 +108,7 @@ def measure(
             "host": facts,
             "settings": asdict(plan),
             "ceilings": ceilings.measure(place, plan),
+            "network": asdict(network.quality(place)) if any(name.endswith(REMOTE) for name in peers) else None,
             "workloads": {},
             "failures": [],
         }

@@ -62,7 +62,7 @@ class Workload:
     """A mix of operations on one app.
 
     `effects` names a query that counts what has taken effect, where each request has exactly one effect: the harness
-    compares it with the answers received.
+    compares it with the answers received. `violations` names a query that must answer 0 after all runs.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Workload:
     operations: tuple[Operation, ...]
     load: tuple[Load, ...]
     effects: str | None = None
+    violations: str | None = None
 
     def path(self, function: str) -> str:
         return f"/apps/{self.app}/{function}"

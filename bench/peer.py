@@ -32,6 +32,9 @@ class Peer(Protocol):
     def processes(self) -> Mapping[str, list[int]]:
         """The ids of the running processes by their role."""
 
+    def network(self) -> list[int]:
+        """The ids of the processes that stand for a network within the peer; none where all is on one machine."""
+
     def settings(self) -> Mapping[str, str]:
         """What a reader needs to judge the set-up."""
 

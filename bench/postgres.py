@@ -84,12 +84,17 @@ class Postgres:
         watcher = ["sh", "-c", WATCHER, "apiary-pg-watcher", str(self.folder)]
         self.watcher = subprocess.Popen(watcher, stdin=subprocess.PIPE, start_new_session=True)
 
-    def url(self, database: str = SUPERUSER, user: str = SUPERUSER, *, tcp: bool = False) -> str:
-        """Where a database is: over the Unix socket, or over TCP, where roles need their passwords."""
-        if not tcp:
+    def url(
+        self, database: str = SUPERUSER, user: str = SUPERUSER, *, tcp: bool = False, port: int | None = None
+    ) -> str:
+        """Where a database is: over the Unix socket, or over TCP, where roles need their passwords.
+
+        `port`: another way to the server, over TCP, for roles that have the superuser's password.
+        """
+        if not tcp and port is None:
             return f"postgresql://{quote(user)}@/{quote(database)}?host={quote(str(self.folder))}&port={self.port}"
-        secret = f":{self.password}" if user == SUPERUSER else ""
-        return f"postgresql://{quote(user)}{secret}@127.0.0.1:{self.port}/{quote(database)}"
+        secret = f":{self.password}" if user == SUPERUSER or port is not None else ""
+        return f"postgresql://{quote(user)}{secret}@127.0.0.1:{port or self.port}/{quote(database)}"
 
     def start(self) -> None:
         """Start the server and wait until it answers; the first time the cluster is made."""

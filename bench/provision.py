@@ -53,6 +53,11 @@ def chromedriver() -> str:
     return on_path(["chromedriver"], CHROMIUM_PACKAGES)
 
 
+def compiler() -> str:
+    """The path of a compiler of C."""
+    return on_path(["cc", "gcc"], ["gcc", "libc6-dev"])
+
+
 def on_path(names: Sequence[str], packages: Sequence[str]) -> str:
     """The path of the first of these programs that there is, which these packages bring."""
 

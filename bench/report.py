@@ -26,12 +26,21 @@ OTHERS_LIMIT = 0.05  # a machine on which others take more than this of the proc
 def faults(result: Measured) -> list[str]:
     """Everything that makes a number of this result invalid."""
     failures: list[str] = result["failures"]
-    return failures + [
-        f"{run['workload']}, {run['keys']} keys, run {run['number']}, {run['peer']}: {run['fault']}"
-        for workload in result["workloads"].values()
-        for run in (*workload["closed"], *workload["open"])
-        if run["fault"]
-    ]
+    return (
+        failures
+        + [
+            f"{run['workload']}, {run['keys']} keys, run {run['number']}, {run['peer']}: {run['fault']}"
+            for workload in result["workloads"].values()
+            for run in (*workload["closed"], *workload["open"])
+            if run["fault"]
+        ]
+        + [
+            f"{name}, {peer}: {seen['violations']} rows break the conditions of consistency"
+            for name, workload in result["workloads"].items()
+            for peer, seen in workload["peers"].items()
+            if seen.get("violations")
+        ]
+    )
 
 
 def show(result: Measured, console: Console) -> None:
@@ -44,6 +53,8 @@ def show(result: Measured, console: Console) -> None:
     )
     for name, workload in result["workloads"].items():
         console.print(closed_table(name, workload, result["settings"]))
+        for line in network_lines(name, workload, result):
+            console.print(line, highlight=False)
         if workload["open"]:
             console.print(open_table(name, workload))
         if workload["floor"]:
@@ -88,6 +99,17 @@ def closed_table(name: str, workload: Measured, settings: Measured) -> Table:
             runs = runs_of(workload, peer, keys)
             table.add_row(keys, peer, *closed_cells(runs), ratio_cell(workload, peer, keys))
     return table
+
+
+def network_lines(name: str, workload: Measured, result: Measured) -> Iterator[str]:
+    """What the network of the remote peers was worth, and what it took from the processors that they need."""
+    taken = max((run.get("network", 0) for run in workload["closed"]), default=0)
+    if taken and result.get("network"):
+        seen = result["network"]
+        yield (
+            f"{name}, remote peers: the network adds {milliseconds(seen['added_us'])} ms to a round trip, carries "
+            f"{seen['crowd_round_trips_per_second']:,.0f}/s, and took up to {taken:.0%} of one processor"
+        )
 
 
 def closed_cells(runs: list[Measured]) -> list[str]:
@@ -183,6 +205,7 @@ def costs_table(result: Measured) -> Table:
     for column in (
         "idle p50 ms",
         "idle p99 ms",
+        "1 statement p50 ms",
         "start s",
         "deploy s",
         "to first call s",
@@ -203,6 +226,7 @@ def cost_cells(seen: Measured) -> list[str]:
     return [
         milliseconds(idle["p50_us"]) if idle else "",
         milliseconds(idle["p99_us"]) if idle else "",
+        milliseconds(seen["idle_one_statement"]["p50_us"]) if "idle_one_statement" in seen else "",
         f"{median(starts):.2f}" if starts else "",
         f"{median(one['command_seconds'] for one in deploys):.2f}" if deploys else "",
         f"{median(one['first_call_seconds'] for one in deploys):.2f}" if deploys else "",
@@ -219,6 +243,10 @@ def verdicts(result: Measured) -> Iterator[str]:
         ours = workload["peers"].get(OURS)
         if ours:
             yield from cost_verdicts(name, ours)
+        inside = workload["peers"].get(INSIDE, {}).get("idle_one_statement")
+        if inside:
+            wanted = targets.IDLE_MEDIAN_IN_POSTGRES_US
+            yield verdict(f"{INSIDE}, idle median of one statement in µs", inside["p50_us"], wanted)
 
 
 def rate_verdicts(name: str, workload: Measured) -> Iterator[str]:

@@ -38,7 +38,8 @@ class Run:
     """One closed-loop run of one peer.
 
     `processor_us` is the servers' processor time for each request; `others` the share of the machine's processors that
-    went to anything but servers and load generator; `fault` is empty when every answer was right.
+    went to anything but servers, load generator and network; `network` the share of one processor that the network
+    took, where there is one; `fault` is empty when every answer was right.
     """
 
     workload: str
@@ -48,27 +49,34 @@ class Run:
     measured: Measured
     processor_us: float
     others: float
+    network: float
     fault: str
 
 
 @dataclass(frozen=True)
 class Processors:
-    """Readings of processor time, in seconds: of the servers, of this process with wrk, of the whole machine."""
+    """Readings of processor time, in seconds: of the servers, the network, this process with wrk, the whole machine."""
 
     at: float
     servers: float
+    network: float
     own: float
     machine: float
 
     @classmethod
-    def now(cls, pids: Sequence[int]) -> Self:
-        return cls(time.monotonic(), cpu_seconds(pids), own_seconds(), machine_busy_seconds())
+    def now(cls, peer: Peer) -> Self:
+        servers = cpu_seconds([pid for role in peer.processes().values() for pid in role])
+        return cls(time.monotonic(), servers, cpu_seconds(peer.network()), own_seconds(), machine_busy_seconds())
 
-    def since(self, later: Self) -> tuple[float, float]:
-        """The servers' seconds from this reading to a later one, and the share of the machine that others took."""
-        servers, own, machine = later.servers - self.servers, later.own - self.own, later.machine - self.machine
-        capacity = (later.at - self.at) * len(os.sched_getaffinity(0))
-        return servers, max(0.0, (machine - servers - own) / capacity)
+    def since(self, later: Self) -> tuple[float, float, float]:
+        """What happened until a later reading.
+
+        The servers' seconds, the share of the machine that others took, and of one processor that the network took.
+        """
+        seconds, machine = later.at - self.at, later.machine - self.machine
+        servers, network, own = later.servers - self.servers, later.network - self.network, later.own - self.own
+        capacity = seconds * len(os.sched_getaffinity(0))
+        return servers, max(0.0, (machine - servers - network - own) / capacity), network / seconds
 
 
 @dataclass(frozen=True)
@@ -108,14 +116,14 @@ def closed_runs(workload: Workload, peers: Sequence[Peer], plan: Plan) -> Iterat
 def closed_run(wrk: Wrk, workload: Workload, peer: Peer, keys: str, number: int, plan: Plan) -> Run:
     if plan.warmup > 0:
         wrk.run(workload, peer.port, keys, seed=1000 + number, seconds=plan.warmup)
-    pids = [pid for role in peer.processes().values() for pid in role]
-    effects_before, before = effects(workload, peer), Processors.now(pids)
+    effects_before, before = effects(workload, peer), Processors.now(peer)
     measured = wrk.run(workload, peer.port, keys, seed=number, seconds=plan.seconds)
-    servers, others = before.since(Processors.now(pids))
+    servers, others, network = before.since(Processors.now(peer))
     effects_after = effects(workload, peer)
-    fault = failure_of(measured.failures) or audit(measured, effects_before, effects_after, plan.clients)
+    cut_off = plan.clients * (2 if plan.warmup else 1)
+    fault = failure_of(measured.failures) or audit(measured, effects_before, effects_after, cut_off)
     processor_us = servers * 1e6 / max(1, measured.requests)
-    return Run(workload.name, peer.name, keys, number, measured, processor_us, others, fault)
+    return Run(workload.name, peer.name, keys, number, measured, processor_us, others, network, fault)
 
 
 def open_runs(workload: Workload, peers: Sequence[Peer], plan: Plan) -> Iterator[OpenRun]:
@@ -155,11 +163,23 @@ def effects(workload: Workload, peer: Peer) -> int | None:
     return seen
 
 
-def audit(measured: Measured, before: int | None, after: int | None, clients: int) -> str:
-    """Each answered request must have its one effect; at most the requests cut off at the end may have more."""
+def violations(workload: Workload, peer: Peer) -> int:
+    """How many rows break the workload's conditions of consistency, where it has such."""
+    if workload.violations is None:
+        return 0
+    with Connection(peer.port) as connection:
+        return int(connection.call(workload.path(workload.violations), {}))
+
+
+def audit(measured: Measured, before: int | None, after: int | None, cut_off: int) -> str:
+    """Each answered request must have its one effect.
+
+    At most the requests that were cut off may have more: those at the end of the run, and those at the end of its
+    warm-up, which may still have been waiting to be run again when the effects were counted.
+    """
     if before is None or after is None:
         return ""
     extra = after - before - measured.requests
     if extra < 0:
         return f"{-extra} answered requests without effect"
-    return f"{extra} effects without request" if extra > clients else ""
+    return f"{extra} effects without request" if extra > cut_off else ""

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import data_set
 from bench.mix import Draw, Key, Range, Word, Workload
 from bench.peers.apiary import APPS
-from bench.peers.fastapi import DATA
 from bench.postgres import POSTGRES_SETTINGS, Postgres
 from bench.process import ServerFailed, cpu_seconds_with_ended
 
@@ -63,7 +63,7 @@ def measure(workload: Workload, folder: Path, seconds: float, rounds: int) -> li
     log = folder / f"floor-{workload.name}.log"
     with cluster(folder, log) as postgres, Engine(workload, postgres, log) as engine:
         postgres.psql("postgres", f"create database {BY_HAND_DATABASE}")
-        postgres.psql(BY_HAND_DATABASE, (DATA / f"{workload.app}.sql").read_text())
+        postgres.psql(BY_HAND_DATABASE, data_set.postgresql_script(workload))
         postgres.psql(BY_HAND_DATABASE, (FUNCTIONS / f"{workload.app}.sql").read_text())
         drivers: dict[str, tuple[int, Callable[[], Seen]]] = {
             NOTHING: (CLIENTS, lambda: pgbench(postgres, "select 1;\n", seconds)),

@@ -12,6 +12,7 @@ from bench.peer import Peer
 from bench.peers import OURS, PEERS
 from bench.peers.apiary import APPS
 from bench.rounds import Plan, Run
+from bench.workloads import increment
 
 COSTS_WORKLOAD = "increment"  # the smallest call: start, deployment and idle latency are measured with it
 
@@ -48,6 +49,7 @@ def run(workload: Workload, names: Sequence[str], plan: Plan, extent: Extent, fo
         closed = collect(rounds.closed_runs(workload, peers, plan), lambda run: say(closed_line(run)))
         opened = collect(rounds.open_runs(workload, peers, plan), lambda run: say(f"{run.peer} at {run.rate:.0f}/s"))
         for peer in peers:
+            described[peer.name]["violations"] = rounds.violations(workload, peer)
             described[peer.name]["memory"] = costs.memory_of(peer)
             if workload.name == COSTS_WORKLOAD:
                 described[peer.name] |= lifecycle(workload, peer, extent, say)
@@ -92,7 +94,10 @@ def idle(workload: Workload, peer: Peer, extent: Extent, say: Say) -> dict[str, 
     if not extent.idle_calls:
         return {}
     say(f"{peer.name}: latency when idle")
-    return {"idle": asdict(costs.idle_latency(workload, peer, extent.idle_calls))}
+    return {
+        "idle": asdict(costs.idle_latency(workload, peer, extent.idle_calls)),
+        "idle_one_statement": asdict(costs.idle_latency(increment.ADD, peer, extent.idle_calls)),
+    }
 
 
 def lifecycle(workload: Workload, peer: Peer, extent: Extent, say: Say) -> dict[str, Any]:

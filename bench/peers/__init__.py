@@ -8,6 +8,7 @@ from bench.peers.apiary import Apiary, ApiaryPostgres
 from bench.peers.fastapi import FastAPIPostgres
 
 OURS = "apiary"
+REMOTE = "-remote"  # how the names of peers end that have the bench's network before their database
 
 # Each factory takes the folder that holds the databases and logs of the run.
 PEERS: dict[str, Callable[[Path], Peer]] = {
@@ -16,5 +17,8 @@ PEERS: dict[str, Callable[[Path], Peer]] = {
     "apiary-postgres": ApiaryPostgres,
     "apiary-beside": lambda folder: ApiaryPostgres(folder, inside=False),
     "apiary-postgres-unrecorded": lambda folder: ApiaryPostgres(folder, recorded=False),
+    "apiary-postgres-remote": lambda folder: ApiaryPostgres(folder, remote=True),
+    "apiary-beside-remote": lambda folder: ApiaryPostgres(folder, inside=False, remote=True),
     "fastapi": FastAPIPostgres,
+    "fastapi-remote": lambda folder: FastAPIPostgres(folder, remote=True),
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.mix import Workload
-from bench.postgres import POSTGRES_SETTINGS, Postgres
+from bench.peers.database_server import DatabaseServer
 from bench.probe import Connection, wait_until_healthy
 from bench.process import Server, ServerFailed, free_port, tree
 
@@ -73,6 +73,9 @@ class Apiary:
     def processes(self) -> Mapping[str, list[int]]:
         return {"platform": tree(self.server.pid) if self.server is not None else []}
 
+    def network(self) -> list[int]:
+        return []
+
     def settings(self) -> Mapping[str, str]:
         command = " ".join(self.options()).replace(str(self.folder), "DIR")
         return {"command": f"python -m apiary {command}", "processes": str(len(self.processes()["platform"]))}
@@ -89,18 +92,19 @@ class ApiaryPostgres(Apiary):
     no superuser, and may not make functions in Python.
     """
 
-    def __init__(self, folder: Path, inside: bool = True, recorded: bool = True) -> None:
+    def __init__(self, folder: Path, inside: bool = True, recorded: bool = True, remote: bool = False) -> None:
         super().__init__(folder, recorded)
-        self.name = "apiary-" + ("postgres" if inside else "beside") + ("" if recorded else "-unrecorded")
+        place = "postgres" if inside else "beside"
+        self.name = f"apiary-{place}{'' if recorded else '-unrecorded'}{'-remote' if remote else ''}"
         self.inside = inside
-        folder.chmod(folder.stat().st_mode | 0o011)  # the database's user walks through to its own folder
-        self.postgres = Postgres(folder, folder / f"{self.folder.name}-postgres.log", POSTGRES_SETTINGS)
+        self.server_of_data = DatabaseServer(folder, self.folder.name, remote)
+        self.postgres = self.server_of_data.postgres
 
     def set_up(self, workload: Workload) -> None:
-        self.postgres.start()
-        self.postgres.psql("postgres", "create role installer login createrole")
+        self.server_of_data.start()
+        self.postgres.psql("postgres", f"create role installer login createrole password '{self.postgres.password}'")
         self.postgres.psql("postgres", "create database bench owner installer")
-        self.database = self.postgres.url("bench") if self.inside else self.postgres.url("bench", "installer")
+        self.database = self.server_of_data.url("bench", "postgres" if self.inside else "installer")
         super().set_up(workload)
         self.postgres.psql("bench", "vacuum analyze")
 
@@ -109,10 +113,12 @@ class ApiaryPostgres(Apiary):
 
     def settings(self) -> Mapping[str, str]:
         command = f"serve --port {self.port} --database postgresql://… --anonymous-calls"
-        server = {f"postgres.{name}": value for name, value in self.postgres.settings().items()}
-        return {"command": f"python -m apiary {command}", "reached by": "Unix socket", **server}
+        return {"command": f"python -m apiary {command}", **self.server_of_data.settings()}
+
+    def network(self) -> list[int]:
+        return self.server_of_data.network_pids()
 
     def tear_down(self) -> None:
         self.halt()
-        self.postgres.remove()
+        self.server_of_data.remove()
         super().tear_down()

@@ -1,7 +1,7 @@
 """A microservice as it is commonly written: FastAPI + asyncpg + PostgreSQL, behind uvicorn with uvloop and httptools.
 
-The app is `fastapi_app.py`; tables and data are in `fastapi_data/`. The number of uvicorn workers is chosen for the
-peer by a short trial of each candidate before the runs.
+The app is `fastapi_app.py`; tables and data are those of bench/apps for PostgreSQL. The number of uvicorn workers is
+chosen for the peer by a short trial of each candidate before the runs.
 """
 
 import shutil
@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bench import data_set
 from bench.mix import Workload
-from bench.postgres import POSTGRES_SETTINGS, Postgres
+from bench.peers.database_server import DatabaseServer
 from bench.probe import wait_until_healthy
 from bench.process import Server, free_port, tree
 
-DATA = Path(__file__).parent / "fastapi_data"
 ROOT = Path(__file__).parent.parent.parent
 WORKER_CANDIDATES = (1, 2)
 POOL_SIZE = 10  # asyncpg's default, for each worker
@@ -23,26 +23,26 @@ DATABASE = "bench"
 
 
 class FastAPIPostgres:
-    """The microservice and its own PostgreSQL, which it reaches over a Unix socket."""
+    """The microservice and its own PostgreSQL."""
 
-    name = "fastapi"
     guarantees = "serializable, retried on conflict; durable commit"
     lacks = "no record of calls, no idempotency key: a retry after a lost answer runs twice"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, remote: bool = False) -> None:
+        self.name = "fastapi-remote" if remote else "fastapi"
         self.folder = Path(tempfile.mkdtemp(prefix="fastapi-", dir=folder))
         self.log = folder / f"{self.folder.name}.log"
-        folder.chmod(folder.stat().st_mode | 0o011)  # the database's user walks through to its own folder
-        self.postgres = Postgres(folder, folder / f"{self.folder.name}-postgres.log", POSTGRES_SETTINGS)
+        self.server_of_data = DatabaseServer(folder, self.folder.name, remote)
+        self.postgres = self.server_of_data.postgres
         self.port = free_port()
         self.workers = WORKER_CANDIDATES[0]
         self.trials: dict[int, float] = {}
         self.server: Server | None = None
 
     def set_up(self, workload: Workload) -> None:
-        self.postgres.start()
+        self.server_of_data.start()
         self.postgres.psql("postgres", f"create database {DATABASE}")
-        self.postgres.psql(DATABASE, (DATA / f"{workload.app}.sql").read_text())
+        self.postgres.psql(DATABASE, data_set.postgresql_script(workload))
         self.launch()
         self.wait()
 
@@ -60,7 +60,7 @@ class FastAPIPostgres:
             self.wait()
 
     def launch(self) -> None:
-        environment = {"BENCH_DSN": self.postgres.url(DATABASE), "BENCH_POOL_SIZE": str(POOL_SIZE)}
+        environment = {"BENCH_DSN": self.server_of_data.url(DATABASE), "BENCH_POOL_SIZE": str(POOL_SIZE)}
         self.server = Server([sys.executable, "-m", "uvicorn", *self.options()], self.log, environment, ROOT)
 
     def options(self) -> list[str]:
@@ -82,17 +82,20 @@ class FastAPIPostgres:
             "postgres": self.postgres.pids(),
         }
 
+    def network(self) -> list[int]:
+        return self.server_of_data.network_pids()
+
     def settings(self) -> Mapping[str, str]:
         trials = ", ".join(f"{workers}: {rate:.0f}/s" for workers, rate in self.trials.items())
         return {
             "command": f"uvicorn {' '.join(self.options())}",
             "workers_tried": trials or "none",
-            "pool": f"asyncpg, {POOL_SIZE} connections a worker, Unix socket, prepared statements cached",
+            "pool": f"asyncpg, {POOL_SIZE} connections a worker, prepared statements cached",
             "isolation": "serializable; 40001 and 40P01 run again with jittered backoff",
-            **{f"postgres.{name}": value for name, value in self.postgres.settings().items()},
+            **self.server_of_data.settings(),
         }
 
     def tear_down(self) -> None:
         self.halt()
-        self.postgres.remove()
+        self.server_of_data.remove()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,59 +1,18 @@
-"""The microservice that `peers/fastapi.py` serves: FastAPI, asyncpg's pool, PostgreSQL; the statements of bench/apps.
+"""The microservice that `peers/fastapi.py` serves: FastAPI, asyncpg, PostgreSQL; the statements of bench/apps."""
 
-Writes and reads of several statements run in serializable transactions and are run again after a serialization
-failure; a read of one statement needs no explicit transaction (the session's default isolation is serializable).
-"""
-
-import asyncio
-import os
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from operator import attrgetter
-from typing import Any
 
 import asyncpg
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-RETRY_AGAIN = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
-DEADLINE_SECONDS = 10.0
-BACKOFF_FIRST_SECONDS = 0.001
-BACKOFF_LAST_SECONDS = 0.05
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    size = int(os.environ["BENCH_POOL_SIZE"])
-    app.state.pool = await asyncpg.create_pool(
-        os.environ["BENCH_DSN"],
-        min_size=size,
-        max_size=size,
-        server_settings={"default_transaction_isolation": "serializable"},
-    )
-    async with app.state.pool:
-        yield
-
+from bench.peers import fastapi_hotel, fastapi_tpcc
+from bench.peers.fastapi_pool import lifespan, pool, transact
 
 app = FastAPI(lifespan=lifespan)
-
-
-async def transact(work: Callable[[asyncpg.Connection], Awaitable[Any]], readonly: bool = False) -> Any:
-    """Run the work in a serializable transaction, again with jittered backoff when it conflicts with another."""
-    deadline, backoff = time.monotonic() + DEADLINE_SECONDS, BACKOFF_FIRST_SECONDS
-    while True:
-        try:
-            async with (
-                app.state.pool.acquire() as connection,
-                connection.transaction(isolation="serializable", readonly=readonly),
-            ):
-                return await work(connection)
-        except RETRY_AGAIN:
-            if time.monotonic() > deadline:
-                raise HTTPException(503, "too many conflicts") from None
-        await asyncio.sleep(random.uniform(0, backoff))
-        backoff = min(2 * backoff, BACKOFF_LAST_SECONDS)
+app.include_router(fastapi_hotel.router)
+app.include_router(fastapi_tpcc.router)
 
 
 @app.get("/healthz")
@@ -80,9 +39,20 @@ async def increment(request: Increment) -> int:
     return await transact(work)
 
 
+@app.post("/apps/increment/add")
+async def add(request: Increment) -> int:
+    return await transact(
+        lambda connection: connection.fetchval(
+            "insert into counters (key, value) values ($1, 1) "
+            "on conflict (key) do update set value = counters.value + 1 returning value",
+            request.key,
+        )
+    )
+
+
 @app.post("/apps/increment/effects")
 async def increment_effects() -> int:
-    return await app.state.pool.fetchval("select coalesce(sum(value), 0) from counters")
+    return await pool().fetchval("select coalesce(sum(value), 0) from counters")
 
 
 class Browse(BaseModel):
@@ -113,7 +83,7 @@ class Order(BaseModel):
 
 @app.post("/apps/shop/browse")
 async def browse(request: Browse) -> list[Offer]:
-    rows = await app.state.pool.fetch(
+    rows = await pool().fetch(
         "select item_id, name, cost from items "
         "where name >= $1 and name < $1 || '~' and cost <= $2 order by name limit 8",
         request.prefix,
@@ -180,7 +150,7 @@ async def order_line(connection: asyncpg.Connection, order: int, item_id: int, q
 
 @app.post("/apps/shop/effects")
 async def shop_effects() -> int:
-    return await app.state.pool.fetchval("select count(*) from orders")
+    return await pool().fetchval("select count(*) from orders")
 
 
 class Timeline(BaseModel):
@@ -229,4 +199,4 @@ async def post(request: NewPost) -> int:
 
 @app.post("/apps/retwis/effects")
 async def retwis_effects() -> int:
-    return await app.state.pool.fetchval("select count(*) from posts")
+    return await pool().fetchval("select count(*) from posts")

@@ -1,7 +1,7 @@
 """The workloads, by name; one file each."""
 
 from bench.mix import Workload
-from bench.workloads import checkout, increment, retwis, shop
+from bench.workloads import checkout, hotel, increment, retwis, shop, tpcc
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
@@ -11,5 +11,7 @@ WORKLOADS: dict[str, Workload] = {
         checkout.WORKLOAD,
         retwis.WORKLOAD,
         retwis.TIMELINES,
+        hotel.WORKLOAD,
+        tpcc.WORKLOAD,
     )
 }

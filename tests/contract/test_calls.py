@@ -287,3 +287,115 @@ def test_a_result_that_is_too_large_is_refused_and_nothing_is_kept(contract):
     with pytest.raises(PayloadTooLarge):
         contract.run(large)
     assert contract.notes() == []
+
+
+def test_calls_may_nest_deeply(contract):
+    def body(tx, app, deep):
+        def nest(left):
+            inner = [{"do": "nest", "steps": nest(left - 1), "catch": left == deep // 2}] if left else FAIL
+            return [{"do": "write", "id": left}, {"do": "later", "name": "a", "amounts": [1]}, *inner]
+
+        FAIL = [{"do": "fail", "how": "value"}]
+        app.play(tx, nest(deep))
+        return tx.execute("select count(*) from notes").scalar()
+
+    assert contract.run(body, deep=60) == 31
+    contract.drain()
+    assert contract.counters()["a"] == 31
+    assert contract.notes() == list(range(30, 61))
+
+
+def test_recursion_without_end_is_a_failure_like_others(contract):
+    def body(tx, app):
+        def nest():
+            return (
+                app.play(tx, [{"do": "write", "id": 1}, {"do": "erase", "id": 0}, {"do": "nest", "steps": []}])
+                and nest()
+            )
+
+        return nest()
+
+    assert contract.code("evaluate", **contract.sent(body)) == "internal_error"
+    (record,) = contract.records(1)
+    assert "RecursionError" in record["error"]["traceback"]
+    assert contract.call("add", "a") == 1
+
+
+def test_a_part_that_cannot_be_undone_takes_the_call_with_it(contract):
+    """At the end of Python's stack anything may fail, the undoing of a part as well."""
+
+    def body(tx, app, margin):
+        def deep(left):
+            if left:
+                return deep(left - 1)
+            steps = [{"do": "write", "id": 1}, {"do": "fail", "how": "value"}]
+            return app.play(tx, [{"do": "nest", "steps": steps}])
+
+        frame, depth = app.sys._getframe(), 0
+        while frame is not None:
+            frame, depth = frame.f_back, depth + 1
+        try:
+            deep(app.sys.getrecursionlimit() - depth - margin)
+        except (RecursionError, ValueError):
+            pass
+        return tx.execute("select id from notes").scalars()
+
+    for margin in range(2, 60):
+        outcome = contract.outcome("evaluate", **contract.sent(body, margin=margin))
+        assert outcome.error["code"] == "internal_error" if outcome.error else outcome.output == b'"[]"', margin
+        assert contract.notes() == []
+    assert contract.call("add", "a") == 1
+
+
+def test_any_text_travels_as_argument_and_result(contract):
+    text = "a\0b \u2028 😀 \" ' \\ \n {} %s $1 :x"
+
+    def body(tx, app, text):
+        tx.log(text, text=text)
+        return [text, {text: text}]
+
+    assert contract.run(body, text=text) == [text, {text: text}]
+    (record,) = contract.records(1)
+    assert record["lines"] == [{"message": text, "fields": {"text": text}}]
+    text = text.replace("\0", "")  # PostgreSQL has no NUL in a parameter
+    assert contract.outcome("add", name=text).error["name"] == text
+
+
+def test_a_queued_action_runs_beside_the_database_and_is_recorded(contract):
+    def body(tx, app):
+        return tx.enqueue(app.send, "a letter") and tx.enqueue(app.send, "") and None
+
+    contract.run(body)
+    contract.drain()
+    caller, *sent = contract.records(3)
+    assert [(one["kind"], one["status"], one["parent"]) for one in sent] == [
+        ("action", "ok", caller["id"]),
+        ("action", "rejected", caller["id"]),
+    ] or [one["status"] for one in sent] == ["rejected", "ok"]
+    assert contract.call("send", "another") == "sent another"
+
+
+def test_a_queued_call_that_is_stopped_again_and_again_leaves_the_queue(contract, monkeypatch):
+    monkeypatch.setattr("apiary.engine.backlog.RETRY_SECONDS", 0.001)
+
+    def body(tx, app):
+        tx.enqueue(app.loop)
+
+    contract.run(body)
+    contract.drain()
+    _, *attempts = contract.records(6)
+    assert [(one["status"], one["attempt"]) for one in attempts] == [("stopped", number) for number in range(1, 6)]
+    assert (contract.waiting(), contract.counters()["a"]) == (0, 0)
+
+
+def test_a_queued_call_that_breaks_a_constraint_at_commit_is_recorded_and_leaves_the_queue(contract):
+    def body(tx, app):
+        tx.enqueue(app.family, 1, orphan=True)
+        tx.enqueue(app.family, 2)
+
+    contract.run(body)
+    contract.drain()
+    _, *queued = contract.records(3)
+    assert sorted(one["status"] for one in queued) == ["failed", "ok"]
+    assert contract.waiting() == 0
+    assert contract.look("select id from children") == [(2,)]

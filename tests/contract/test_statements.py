@@ -220,6 +220,72 @@ def test_names_that_only_look_forbidden_are_allowed(contract, statement):
     assert contract.code("evaluate", **contract.sent(body, statement=statement)) == "rejected"
 
 
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        ("insert into notes (id) values (1)", "ConstraintViolated"),
+        ("insert into mooded values ('angry')", "DatabaseError"),
+        ("insert into short values ('too long')", "ValueOutOfRange"),
+        ("insert into positive_notes values (-1)", "ConstraintViolated"),
+        ("insert into apart values (int4range(1, 5))", "ConstraintViolated"),
+        ("delete from firsts", "ConstraintViolated"),
+        ("select 1 / 0", "DatabaseError"),
+        ("select 10000000000::int", "ValueOutOfRange"),
+        ("select 'x'::int", "DatabaseError"),
+        ("select '2026-01-01 00:00+99'::timestamptz", "ValueOutOfRange"),
+        ("select chr(0)", "ValueOutOfRange"),
+        ('select \'{"a": "\\u0000"}\'::jsonb', "ValueOutOfRange"),
+        ("select currval('counted')", "DatabaseError"),
+        ("select raise_it()", "DatabaseError"),
+        ("select * from nowhere", "DatabaseError"),
+        ("select sqrt('a', 'b')", "DatabaseError"),
+        ("update pg_class set relname = 'x'", "RuleBroken"),
+        ("create database x", "RuleBroken"),
+        ("alter system set work_mem = '1MB'", "RuleBroken"),
+        ("create role x", "RuleBroken"),
+        ("select pg_read_file('/etc/passwd')", "RuleBroken"),
+        ("create function f() returns int language plpython3u as 'return 1'", "RuleBroken"),
+        ("create schema other", "RuleBroken"),
+    ],
+)
+def test_errors_of_postgres_are_told_apart_and_undo_only_their_statement(postgres_contract, statement, kind):
+    def body(tx, app, statement):
+        for prepare in (
+            "create table mooded (how mood)",
+            "create table short (text varchar(3))",
+            "create view positive_notes as select id from notes where id > 0 with check option",
+            "create table apart (during int4range, exclude using gist (during with &&))",
+            "insert into apart values (int4range(3, 7))",
+            "create table firsts (id int primary key)",
+            "create table seconds (id int references firsts on delete restrict)",
+            "insert into firsts values (1)",
+            "insert into seconds values (1)",
+            "create sequence counted",
+            "create function raise_it() returns int language plpgsql as $$ begin raise exception 'no'; end $$",
+            "insert into notes (id) values (1)",
+        ):
+            tx.execute(prepare)
+        found = [app.attempt(lambda: tx.execute(statement)) for _ in range(2)]
+        raise app.Rejected("all of it was only to try", found=found, notes=tx.execute("select id from notes").scalars())
+
+    outcome = postgres_contract.outcome("evaluate", **postgres_contract.sent(body, statement=statement))
+    assert (outcome.error["found"], outcome.error["notes"]) == ([kind] * 2, [1])
+
+
+def test_a_lock_that_is_not_waited_for_can_be_done_without(postgres_contract, databases):
+    def body(tx, app):
+        found = app.attempt(lambda: tx.execute("select * from counters where name = 'a' for update nowait"))
+        skipped = len(tx.execute("select * from counters for update skip locked"))
+        app.write(tx, 1)
+        return found, skipped
+
+    connect = databases(postgres_contract.name)[0].args[0].connect
+    with connect() as other, other.transaction():
+        other.execute("select * from counters where name = 'a' for update")
+        assert postgres_contract.run(body) == ("DatabaseUnavailable", 1)
+    assert postgres_contract.notes() == [1]
+
+
 # Rows
 
 

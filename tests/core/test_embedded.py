@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import apsw
 import pytest
 
 import apiary
@@ -249,3 +250,15 @@ def test_the_fixture_opens_fresh_databases(apiary_app, app):
     first, second = apiary_app(app), apiary_app(app)
     first.call("put")
     assert (first.call("count"), second.call("count")) == (1, 0)
+
+
+def test_the_log_shows_what_json_cannot_say(app, url):
+    """Earlier versions stored such arguments."""
+    with apiary.open(app, url) as opened:
+        opened.call("put", 5)
+        connection = apsw.Connection(url.removeprefix("sqlite:///"))
+        connection.execute("update apiary_calls set input = '{\"x\": [NaN, -Infinity, 1e999, 1.5]}'")
+        connection.close()
+        found = apiary.log.questions.calls(opened.log)[0]["id"]
+        shown = apiary.log.questions.show(opened.log, call=found)
+    assert shown["input"] == {"x": ["NaN", "-Infinity", "1e999", 1.5]}

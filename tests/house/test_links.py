@@ -1,5 +1,6 @@
 """Documents lead somewhere: their relative links exist, and the code map names every module."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -37,3 +38,36 @@ def test_the_code_map_names_every_module() -> None:
     package = ROOT / "src" / "apiary"
     there = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if not path.name.startswith("__")}
     assert named == there | {"__init__.py"}
+
+
+def names_in_code() -> set[str]:
+    """Classes, functions and constants of the package, and `Class.member` for what classes have."""
+    names = set()
+    for path in (ROOT / "src" / "apiary").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names |= {target.id for target in targets if isinstance(target, ast.Name)}
+            elif isinstance(node, ast.ClassDef):
+                names.add(node.name)
+                names |= {f"{node.name}.{member}" for member in members(node)}
+    return names
+
+
+def members(node: ast.ClassDef) -> set[str]:
+    own = {one.name for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)}
+    own |= {one.target.id for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)}
+    return own | {
+        one.attr
+        for one in ast.walk(node)
+        if isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name) and one.value.id == "self"
+    }
+
+
+def test_the_architecture_names_what_there_is() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([A-Z]\w*\.\w+|_?[A-Za-z_]*[A-Z]\w*|[A-Z_]{4,})(?:\(…\))?`", text))
+    assert len(named) > 50
+    assert named - names_in_code() == {"Exception", "PyThreadState_SetAsyncExc"}

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from apiary.engine.protocol import LAST_ATTEMPT
-from apiary.runtime.errors import DeadlineExceeded, Unavailable
+from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Queued
 from apiary.runtime.transaction import now_microseconds
 
 WINDOW = 1000
 RETRY_SECONDS = 0.5
+RELOAD_SECONDS = 1.0
 
 
 class Backlog:
@@ -61,8 +62,15 @@ class Backlog:
             return list(self._known)
 
     def reload(self) -> None:
-        """Look into the table again: another process may have left calls there."""
-        self.add(self._load(WINDOW))
+        """Look into the table again: another process may have left calls there. If it cannot be read, try later."""
+        try:
+            found = self._load(WINDOW)
+        except Unavailable:
+            timer = threading.Timer(RELOAD_SECONDS, self._reload_again)
+            timer.daemon = True
+            timer.start()
+        else:
+            self.add(found)
 
     def add(self, queued: Iterable[Queued]) -> None:
         """Take calls that were committed to the queue."""
@@ -96,8 +104,11 @@ class Backlog:
 
     def done(self, call: Call, outcome: Outcome) -> None:
         """A call came to an end: one that was stopped, or could not commit, is tried again after a while."""
-        status = (outcome.error or {}).get("status")  # not the code: that may be the application's own
-        again = status == Unavailable.status or (status == DeadlineExceeded.status and call.attempt < LAST_ATTEMPT)
+        problem = outcome.error or {}
+        status = problem.get("status")  # not the code alone: that may be the application's own
+        again = (status == Unavailable.status and problem.get("code") != HostCrashed.code) or (
+            status == DeadlineExceeded.status and call.attempt < LAST_ATTEMPT
+        )
         refill = False
         with self._lock:
             next_trial = call.id == self._on_trial
@@ -128,6 +139,10 @@ class Backlog:
         self.deactivate()
         if self._timer is not None:
             self._timer.cancel()
+
+    def _reload_again(self) -> None:
+        if self._active:
+            self.reload()
 
     def _put(self, call: Call, due: int) -> None:
         wait = due - now_microseconds()

@@ -76,6 +76,7 @@ class Dispatcher:
         self._running = [0] * engine.writers
         self._writers = [self._start(partial(self._write, number), engine.writer) for number in range(engine.writers)]
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
+        engine.listen(self.backlog.reload)
 
     def submit(self, call: Call, reply: Reply) -> None:
         """Run a call. `reply` gets its outcome, from another thread, once that is durable."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,6 +94,9 @@ class Engine(Protocol):
 
     def queued_call(self, identifier: bytes) -> Queued | None:
         """The call of this id, where it waits in the queue."""
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Call `changed`, from another thread, whenever somebody else may have put calls into the queue."""
 
     def close(self) -> None:
         """Close everything; no call may be running."""

@@ -48,12 +48,14 @@ def check_roles(function: Function[..., Any], roles: frozenset[str]) -> None:
 class Notes:
     """What a call says of itself: its log lines, the calls it made inside its own transaction.
 
-    `entered`: its arguments fit, and the function was called; `over`: it has come back.
+    `entered`: its arguments fit, and the function was called; `over`: it has come back. `broken`: why a part of it
+    could not be begun or ended as it should, after which nothing of it may be kept.
     """
 
     started: int
     entered: bool = False
     over: bool = False
+    broken: BaseException | None = None
     lines: list[dict[str, Any]] = field(default_factory=list)
     nested: list[dict[str, Any]] = field(default_factory=list)
 
@@ -144,6 +146,8 @@ class Transaction:
         """A transaction that a function kept would otherwise write into the call that runs next."""
         if self._notes.over:
             raise RuleBroken("the transaction is over", hint="it ends with the function that was given it")
+        if self._notes.broken is not None:
+            raise self._notes.broken
 
     def _nested(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run another function of the app inside this transaction, in a part that its failure undoes."""
@@ -157,7 +161,7 @@ class Transaction:
         self._notes.nested.append(note)
         started = now_microseconds()
         try:
-            with nullcontext() if query else _Part(self._session):
+            with nullcontext() if query else _Part(self._session, self._notes):
                 result = function.body(inner, *args, **kwargs)
             note["status"] = "ok"
             return result
@@ -167,21 +171,33 @@ class Transaction:
 
 
 class _Part:
-    """A savepoint: released when its block ends, undone when it raises."""
+    """A savepoint: released when its block ends, undone when it raises.
 
-    __slots__ = ("_session",)
+    Where that fails (at the end of Python's stack anything may), the parts around it cannot be told apart any more.
+    """
 
-    def __init__(self, session: Session) -> None:
+    __slots__ = ("_notes", "_session")
+
+    def __init__(self, session: Session, notes: Notes) -> None:
         self._session = session
+        self._notes = notes
 
     def __enter__(self) -> None:
-        self._session.savepoint("nested")
+        try:
+            self._session.savepoint("nested")
+        except BaseException as error:
+            self._notes.broken = error
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None:
-            self._session.release("nested")
-        else:
-            self._session.undo("nested")
+        try:
+            if kind is None:
+                self._session.release("nested")
+            else:
+                self._session.undo("nested")
+        except BaseException as error:
+            self._notes.broken = error
+            raise
 
 
 def as_json(notes: list[dict[str, Any]]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,9 @@ class SqliteEngine:
             rows: Any = self._connection.execute(SQL[statement], (parameter,)).fetchall()
         self.sync()
         return [Queued(row[0], row[1], row[2].encode(), *row[3:]) for row in rows]
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Only who owns the file puts calls into its queue."""
 
     def close(self) -> None:
         with self._lock:

@@ -66,7 +66,7 @@ class SqliteSession:
         self.connection = connection
         self.enqueued: list[Queued] = []
         self._convert_rows = convert_rows
-        self._recording = recording
+        self.recording = recording
         self._statements: dict[str, Statement] = {}
         self._schema: int | None = None
         self._violation: str | None = None
@@ -172,7 +172,7 @@ class SqliteSession:
 
     def record(self, record: Record) -> None:
         self._check_transaction()
-        if not self._recording:
+        if not self.recording:
             return
         try:
             self.platform("insert_call", record_row(record))

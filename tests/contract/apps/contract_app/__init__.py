@@ -247,6 +247,13 @@ def sly_nested(tx: Transaction, statement: str) -> int:
     return sly(tx, statement)
 
 
+@app.action
+def send(text: str) -> str:
+    if not text:
+        raise Rejected("there is nothing to send")
+    return f"sent {text}"
+
+
 # Programs of steps, one nested in the other
 
 
@@ -428,3 +435,8 @@ def innocent(tx: Transaction, id: int) -> int:
         tx.execute("select 1")
     write(tx, id)
     return id
+
+
+@app.transaction
+def echo(tx: Transaction, value: Any) -> Any:
+    return value

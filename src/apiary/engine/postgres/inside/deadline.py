@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import signal
 import time
-from typing import Any
 
 import plpy  # type: ignore[import-not-found]  # only a backend has it
 
@@ -21,7 +20,6 @@ CLOCK_MONOTONIC = 1
 SIGEV_SIGNAL = 0
 INSIST_SECONDS = 0.5
 CANCEL_AFTER_SECONDS = 0.03
-MAX_SETTINGS = 100
 
 _c = ctypes.CDLL(None, use_errno=True)
 
@@ -57,18 +55,17 @@ class Timer:
         if _c.timer_create(CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)) != 0:
             raise OSError(ctypes.get_errno(), "timer_create failed")
         self._off = ctypes.byref(_Setting())
-        self._on: dict[float, Any] = {}
+        self._setting = _Setting(0, int(INSIST_SECONDS * 1e9))
+        self._on = ctypes.byref(self._setting)
+        self._seconds = -1.0
 
     def start(self, seconds: float) -> None:
         """Send the signal after so many seconds, and then every half second."""
-        setting = self._on.get(seconds)
-        if setting is None:
-            if len(self._on) >= MAX_SETTINGS:
-                self._on.clear()
-            whole, part = divmod(seconds, 1)
-            insist = int(INSIST_SECONDS * 1e9)
-            setting = self._on[seconds] = ctypes.byref(_Setting(0, insist, int(whole), int(part * 1e9) + 1))
-        _c.timer_settime(self._timer, 0, setting, None)
+        if seconds != self._seconds:
+            self._seconds = seconds
+            self._setting.value_s = int(seconds)
+            self._setting.value_ns = int(seconds % 1 * 1e9) + 1
+        _c.timer_settime(self._timer, 0, self._on, None)
 
     def stop(self) -> None:
         """Send nothing."""
@@ -76,12 +73,16 @@ class Timer:
 
 
 class Alarm:
-    """The timers of a backend, set for the earliest deadline of the calls that run, each inside the one before."""
+    """The timers of a backend, set for the earliest deadline of the calls that run, each inside the one before.
+
+    The one for statements is set with the first statement.
+    """
 
     def __init__(self) -> None:
-        self._running: list[BackendGuard] = []
-        self._python = Timer(signal.SIGVTALRM)
-        self._sql = Timer(signal.SIGINT)
+        self.running: list[BackendGuard] = []
+        self.python = Timer(signal.SIGVTALRM)
+        self.sql = Timer(signal.SIGINT)
+        self.watches_sql = False
 
     def resume(self) -> None:
         """Have the signal handled here; another copy of this module may have had it."""
@@ -89,34 +90,27 @@ class Alarm:
 
     def busy(self) -> bool:
         """Whether a call runs."""
-        return bool(self._running)
+        return bool(self.running)
 
-    def add(self, guard: BackendGuard, seconds: float) -> None:
-        """A call begins. It ends with those around it at the latest."""
-        guard.deadline = time.monotonic() + seconds
-        if self._running:
-            guard.deadline = min(guard.deadline, self._running[-1].deadline)
-            seconds = max(guard.deadline - time.monotonic(), 0.0)
-        self._running.append(guard)
-        self._start(seconds)
+    def watch_statement(self) -> None:
+        """A statement begins."""
+        if not self.watches_sql and self.running:
+            self.watches_sql = True
+            self.sql.start(self._left() + CANCEL_AFTER_SECONDS)
 
-    def remove(self, guard: BackendGuard) -> None:
-        """A call is over."""
-        if guard in self._running:
-            del self._running[self._running.index(guard) :]
-        if self._running:
-            self._start(max(self._running[-1].deadline - time.monotonic(), 0.0))
-        else:
-            self._python.stop()
-            self._sql.stop()
+    def start_again(self) -> None:
+        """Go on with the innermost call that runs."""
+        left = self._left()
+        self.python.start(left)
+        if self.watches_sql:
+            self.sql.start(left + CANCEL_AFTER_SECONDS)
 
-    def _start(self, seconds: float) -> None:
-        self._python.start(seconds)
-        self._sql.start(seconds + CANCEL_AFTER_SECONDS)
+    def _left(self) -> float:
+        return max(self.running[-1].deadline - time.monotonic(), 0.0)
 
     def _stop(self, number: int, frame: object) -> None:
         now = time.monotonic()
-        late = [guard for guard in self._running if guard.deadline <= now]
+        late = [guard for guard in self.running if guard.deadline <= now]
         for guard in late:
             guard.fired = True
         if late:
@@ -132,18 +126,31 @@ class BackendGuard:
     def __init__(self) -> None:
         self.deadline = 0.0
         self.fired = False
-        self._running = False
 
     def begin(self, call: Call, seconds: float) -> None:
         self.fired = False
-        self._running = True
-        alarm.add(self, seconds)
+        self.deadline = time.monotonic() + seconds
+        running = alarm.running
+        if running:  # it ends with those around it at the latest
+            self.deadline = min(self.deadline, running[-1].deadline)
+            running.append(self)
+            alarm.start_again()
+        else:
+            running.append(self)
+            alarm.python.start(seconds)
 
     def end(self) -> bool:
-        if not self._running:
+        running = alarm.running
+        if self not in running:
             return False
-        self._running = False
-        alarm.remove(self)
+        del running[running.index(self) :]
+        if running:
+            alarm.start_again()
+        else:
+            alarm.python.stop()
+            if alarm.watches_sql:
+                alarm.watches_sql = False
+                alarm.sql.stop()
         if self.fired:
             _swallow_cancel()
         return self.fired

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import plpy  # type: ignore[import-not-found]  # only a backend has it
 
 from apiary.engine.postgres.errors import CONFLICTS
+from apiary.engine.postgres.inside.deadline import alarm
 from apiary.engine.postgres.session import PostgresSession, check_columns
 from apiary.engine.postgres.statement import Statement
 from apiary.engine.postgres.types import Types
@@ -115,10 +116,17 @@ class InsideSession(PostgresSession):
         return other, found
 
     def _execute(self, plan: Plan, statement: Statement, values: Sequence[Any]) -> Any:
+        alarm.watch_statement()
         try:
             return plpy.execute(plan.prepared, values)
         except plpy.SPIError as error:
-            raise self._failed(error.sqlstate, str(error), statement.source) from None
+            raise self._error(error, statement.source) from None
+
+    def _error(self, error: Any, sql: str) -> Error:
+        """The error of a statement. Of those with an SQLSTATE that is not PostgreSQL's own, PL/Python tells it packed."""
+        packed, detail, *_ = error.spidata
+        state = "".join(chr(ord("0") + (packed >> 6 * place & 0x3F)) for place in range(5))
+        return self._failed(state, str(error), sql, detail or "")
 
     def _prepare(self, statement: Statement, around: str = "{statement}") -> Plan:
         """Let the server infer the types of the parameters, and prepare with those."""
@@ -138,9 +146,10 @@ class InsideSession(PostgresSession):
                 [kind.element is not None for kind in kinds],
             )
         except plpy.SPIError as error:
-            raise self._failed(error.sqlstate, str(error), statement.source) from None
+            raise self._error(error, statement.source) from None
 
     def _parameter_types(self, sql: str) -> tuple[list[str], list[int]]:
+        alarm.watch_statement()
         name = f"apiary_{next(PREPARED)}"  # a function may be stopped before this one is given back
         plpy.execute(f"prepare {name} as {sql}")
         found = plpy.execute(plpy.prepare(self._own["parameter_types"].sql, ["text"]), [name])[0]
