@@ -85,6 +85,12 @@ class SqliteEngine:
                 new = self._new(migrations)
                 for migration in new:
                     self._apply(migration, version)
+                held: Any = run(SQL["references_to_platform"]).fetchall() if new else []
+                if held:
+                    raise MigrationRefused(
+                        f"the table {held[0][0]} refers to {held[0][1]}, which is the platform's own",
+                        hint="keep the id of the call in a column without a foreign key",
+                    )
                 broken = run("pragma foreign_key_check").fetchall() if new else []
                 if broken:
                     raise MigrationRefused(f"after the migrations, the table {broken[0][0]} has broken foreign keys")
