@@ -368,3 +368,8 @@ def test_a_table_cannot_hold_on_to_rows_of_the_platform(sqlite_engine, sql):
     with pytest.raises(MigrationRefused, match=r"(?i)the table jobs refers to apiary_"):
         sqlite_engine.migrate([Migration("001.sql", sql, "x")], "v1")
     sqlite_engine.migrate([Migration("001.sql", "create table jobs (id blob)", "y")], "v1")
+
+
+def test_a_migration_with_a_nul_is_refused(sqlite_engine):
+    with pytest.raises(MigrationRefused, match="NUL"):
+        sqlite_engine.migrate([Migration("001.sql", "create table t (a);\0", "x")], "v1")

@@ -150,7 +150,7 @@ def test_every_command_explains_itself(here):
         (["restore", "not_empty", "--database", "sqlite:///new"], 1),
         (["doctor", "--database", "mysql://x"], 1),
         (["doctor", "--database", "sqlite:///broken"], 1),
-        (["doctor", "--database", "sqlite:///no/such/place"], 0),
+        (["doctor", "--database", "sqlite:///no/such/place"], 1),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -296,6 +296,7 @@ def test_backup_restore_and_doctor(zoo, at, tmp_path, new_server, tools):
     done = apiary("restore", cut, "--database", f"sqlite:///{tmp_path}/cut")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    assert apiary("restore", tmp_path / "all.tar", "--database", f"sqlite:///{tmp_path}/cut").returncode == 0
 
 
 def test_a_backup_that_breaks_off_leaves_no_file_that_looks_like_one(tmp_path, here):

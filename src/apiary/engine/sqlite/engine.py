@@ -116,6 +116,8 @@ class SqliteEngine:
                 broken.append(reason)
             return apsw.SQLITE_DENY if broken else apsw.SQLITE_OK
 
+        if "\0" in migration.sql:
+            raise MigrationRefused(f"the migration {migration.name} has a NUL character")
         self._connection.authorizer = authorize
         try:
             _script(self._connection, migration.sql)
