@@ -373,3 +373,8 @@ def test_a_table_cannot_hold_on_to_rows_of_the_platform(sqlite_engine, sql):
 def test_a_migration_with_a_nul_is_refused(sqlite_engine):
     with pytest.raises(MigrationRefused, match="NUL"):
         sqlite_engine.migrate([Migration("001.sql", "create table t (a);\0", "x")], "v1")
+
+
+def test_what_is_said_of_commit_in_a_migration_is_of_migrations(sqlite_engine):
+    with pytest.raises(MigrationRefused, match="leave begin, commit and rollback out"):
+        sqlite_engine.migrate([Migration("001.sql", "create table t (a); commit;", "x")], "v1")

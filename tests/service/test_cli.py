@@ -450,6 +450,11 @@ def test_dev_follows_folders_that_are_made_later(tools, tmp_path):
     module.write_text("from apiary import App\napp = App('late')\n")
     dev = Dev(tools, module, tmp_path)
     try:
+        other = {"Authorization": "Bearer a-key-of-another-server"}
+        assert httpx.get(f"{dev.url}/api/v1/apps", headers=other).status_code == 200
+        assert (
+            httpx.get(f"{dev.url}/api/v1/apps", headers={**other, "Origin": "http://evil.example"}).status_code == 403
+        )
         (tmp_path / "migrations").mkdir()
         (tmp_path / "migrations" / "001-t.sql").write_text("create table t (a);")
         dev.shown("applied 001-t.sql")

@@ -112,6 +112,8 @@ class SqliteEngine:
 
         def authorize(action: int, first: str | None, second: str | None, *rest: str | None) -> int:
             reason = violation(action, first, second, PRAGMAS_OF_MIGRATIONS)
+            if action == apsw.SQLITE_TRANSACTION:
+                reason = "all migrations of a deploy are one transaction; leave begin, commit and rollback out"
             if reason is not None:
                 broken.append(reason)
             return apsw.SQLITE_DENY if broken else apsw.SQLITE_OK
