@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import random
 import threading
 from collections import deque
@@ -11,11 +12,16 @@ from dataclasses import replace
 
 from apiary.engine.protocol import LAST_ATTEMPT
 from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
+from apiary.runtime.ids import id_text
 from apiary.runtime.session import Call, Outcome, Queued
 from apiary.runtime.transaction import now_microseconds
 
+log = logging.getLogger("apiary")
+
 WINDOW = 1000
 RETRY_SECONDS = 0.5
+MANY_ATTEMPTS = 4
+"""From which on a call that cannot commit is told of, each time that their number has doubled."""
 RELOAD_SECONDS = 1.0
 
 
@@ -123,6 +129,10 @@ class Backlog:
             if next_trial:
                 self._on_trial = None
             if again and self._active:
+                if call.attempt >= MANY_ATTEMPTS and call.attempt & (call.attempt - 1) == 0:
+                    why = (outcome.error or {}).get("detail")
+                    what = (id_text(call.id), call.function, call.attempt)
+                    log.warning("the queued call %s of %s came to no end in %d attempts: %s", *what, why)
                 wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)
                 self._put(replace(call, attempt=call.attempt + 1), now_microseconds() + int(wait * 1e6))
             else:
