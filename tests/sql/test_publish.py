@@ -176,9 +176,8 @@ def test_all_change_at_once(database):
 
 
 def test_names_that_need_quotes(database):
-    source = "@app.transaction\ndef Select(tx: Transaction, Order: int, table: str = 'x') -> str:\n"
-    source += "    return table * Order\n"
-    assert database.deploy(source) == []
+    body = 'Select(tx: Transaction, Order: int, table: str = "x") -> str:\n    return table * Order\n'
+    assert database.deploy(f"@app.transaction\ndef {body}") == []
     assert database.one("""select shop."Select"("Order" => 2, "table" => 'ab')""") == "abab"
 
 

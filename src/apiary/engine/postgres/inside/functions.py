@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from apiary.codec import FunctionCodec, convert_rows
-from apiary.engine.postgres.errors import Conflicted
 from apiary.engine.postgres.inside.deadline import BackendGuard
 from apiary.engine.postgres.inside.session import InsideSession, Plan
 from apiary.engine.postgres.sqlforms import Mend, mend_argument, sql_text
 from apiary.forms import NONE
 from apiary.runtime.call import Bound, Program, out_of_time, run, user_traceback
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import Error, InternalError, RuleBroken, Stopped
+from apiary.runtime.errors import Error, InternalError, RuleBroken, Stopped, Unavailable
 from apiary.runtime.ids import new_id
 from apiary.runtime.plain import plain, plain_text
 from apiary.runtime.session import Call, Record
@@ -38,12 +37,13 @@ class CallSession(InsideSession):
     def __init__(self, log: str, plans: dict[str, Plan], *, recording: bool) -> None:
         super().__init__(log, convert_rows, plans, recording=recording, read_only=False)
         self.guard = BackendGuard()
+        self.gave_up: tuple[Error, str] | None = None
         self._log = log
 
     def join(self, around: InsideSession | None) -> None:
         """Begin a call, which may be one inside another call: `around` is the session of that."""
         self.enqueued = []
-        self.ended_by = None
+        self.ended_by = self.gave_up = None
         self._open.clear()
         self._marks.clear()
         if around is None:
@@ -66,6 +66,11 @@ class CallSession(InsideSession):
         """Tell the servers that calls were put into the queue, once this transaction commits."""
         self._platform("notify", (self._log,))
 
+    def check(self) -> None:
+        """Raise what ended the transaction, if the function made nothing of it."""
+        if self.ended_by is not None:
+            raise self.ended_by
+
     def roles(self, login: str) -> frozenset[str]:
         """The roles that a role of PostgreSQL has."""
         return frozenset(row[0] for row in self._platform("roles", (login,)))
@@ -75,6 +80,12 @@ class CallSession(InsideSession):
         self.guard.end()
         while self._open:
             self._leave(self._open[-1][0], keep=False)
+
+    def _failed(self, state: str, message: str, sql: str = "", detail: str = "") -> Error:
+        error = super()._failed(state, message, sql, detail)
+        if isinstance(error, Unavailable):
+            self.gave_up = error, state
+        return error
 
 
 class SqlFunctions:
@@ -103,13 +114,14 @@ class SqlFunctions:
                 given = _mended(arguments, mends, left_out) if mends or left_out else arguments.encode()
                 call = self._call(bound, given, login, role, session)
                 output = run(program, call, session, session.guard, Notes(now_microseconds()))
+                session.check()
                 if session.enqueued:
                     session.tell()
                 return "" if result == NONE else sql_text(result, output)
             except BaseException as error:  # noqa: BLE001 - the wrapper in SQL raises it
                 session.abandon()
-                cause = out_of_time(bound) if isinstance(error, Stopped) else error
-                self._failures.append(json.dumps(_failure(name, cause)))
+                cause = out_of_time(bound) if isinstance(error, Stopped) else session.ended_by or error
+                self._failures.append(json.dumps(_failure(name, cause, session.gave_up)))
                 return None
             finally:
                 idle.append(session)
@@ -143,10 +155,13 @@ def _mended(arguments: str, mends: Mapping[str, Mend], left_out: set[str]) -> by
     return json.dumps(given).encode()
 
 
-def _failure(name: str, cause: BaseException) -> dict[str, Any]:
-    """What the caller is told: an SQLSTATE, a message, the problem document or the traceback, and a hint."""
+def _failure(name: str, cause: BaseException, gave_up: tuple[Error, str] | None) -> dict[str, Any]:
+    """What the caller is told: an SQLSTATE, a message, the problem document or the traceback, and a hint.
+
+    Where the database `gave_up` (a conflict, a lock, a cancel), the SQLSTATE is the one that it said.
+    """
     if isinstance(cause, Error) and not isinstance(cause, InternalError):
-        state = cause.state if isinstance(cause, Conflicted) else f"AP{cause.status:03}"
+        state = gave_up[1] if gave_up is not None and gave_up[0] is cause else f"AP{cause.status:03}"
         told = (cause.message, json.dumps(plain(cause.problem()), ensure_ascii=False), cause.hint)
     else:
         state = f"AP{InternalError.status}"

@@ -124,7 +124,7 @@ class InsideSession(PostgresSession):
             raise self._error(error, statement.source) from None
 
     def _error(self, error: Any, sql: str) -> Error:
-        """The error of a statement. An SQLSTATE that is not PostgreSQL's own comes in its packed form only."""
+        """The error of a statement; only in packed form does PL/Python tell each SQLSTATE there is."""
         packed, detail, *_ = error.spidata
         state = "".join(chr(ord("0") + (packed >> 6 * place & 0x3F)) for place in range(5))
         return self._failed(state, str(error), sql, detail or "")
