@@ -1,10 +1,11 @@
 """Before anything is measured: every operation answers 200, and the peers agree on what reads and writes return.
 
-Each peer gets the same short, seeded sequence of calls on its fresh data set. What cannot be the same on two machines
-(clock readings) is left out of the comparison.
+Each peer gets the same short, seeded sequence of calls on its fresh data set, as many of each operation. What cannot
+be the same on two machines (clock readings) is left out of the comparison.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -34,8 +35,9 @@ def check(workload: Workload, peers: Sequence[Peer]) -> None:
 def answers(workload: Workload, peer: Peer) -> dict[str, Any]:
     """The results of the sequence, by the text of the call and its number."""
     found = {}
+    equal = replace(workload, operations=tuple(replace(one, share=1.0) for one in workload.operations))
     with Connection(peer.port) as connection:
-        for number, call in enumerate(islice(calls(workload, UNIFORM, SEED), CALLS)):
+        for number, call in enumerate(islice(calls(equal, UNIFORM, SEED), CALLS)):
             result = connection.call(workload.path(call.operation.function), call.arguments)
             found[f"call {number}, {call.operation.function}({call.arguments})"] = comparable(result)
     return found

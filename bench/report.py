@@ -205,6 +205,7 @@ def costs_table(result: Measured) -> Table:
     for column in (
         "idle p50 ms",
         "idle p99 ms",
+        "1 statement p50 ms",
         "start s",
         "deploy s",
         "to first call s",
@@ -225,6 +226,7 @@ def cost_cells(seen: Measured) -> list[str]:
     return [
         milliseconds(idle["p50_us"]) if idle else "",
         milliseconds(idle["p99_us"]) if idle else "",
+        milliseconds(seen["idle_one_statement"]["p50_us"]) if "idle_one_statement" in seen else "",
         f"{median(starts):.2f}" if starts else "",
         f"{median(one['command_seconds'] for one in deploys):.2f}" if deploys else "",
         f"{median(one['first_call_seconds'] for one in deploys):.2f}" if deploys else "",
@@ -241,6 +243,10 @@ def verdicts(result: Measured) -> Iterator[str]:
         ours = workload["peers"].get(OURS)
         if ours:
             yield from cost_verdicts(name, ours)
+        inside = workload["peers"].get(INSIDE, {}).get("idle_one_statement")
+        if inside:
+            wanted = targets.IDLE_MEDIAN_IN_POSTGRES_US
+            yield verdict(f"{INSIDE}, idle median of one statement in µs", inside["p50_us"], wanted)
 
 
 def rate_verdicts(name: str, workload: Measured) -> Iterator[str]:

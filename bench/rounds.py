@@ -120,7 +120,8 @@ def closed_run(wrk: Wrk, workload: Workload, peer: Peer, keys: str, number: int,
     measured = wrk.run(workload, peer.port, keys, seed=number, seconds=plan.seconds)
     servers, others, network = before.since(Processors.now(peer))
     effects_after = effects(workload, peer)
-    fault = failure_of(measured.failures) or audit(measured, effects_before, effects_after, plan.clients)
+    cut_off = plan.clients * (2 if plan.warmup else 1)
+    fault = failure_of(measured.failures) or audit(measured, effects_before, effects_after, cut_off)
     processor_us = servers * 1e6 / max(1, measured.requests)
     return Run(workload.name, peer.name, keys, number, measured, processor_us, others, network, fault)
 
@@ -170,11 +171,15 @@ def violations(workload: Workload, peer: Peer) -> int:
         return int(connection.call(workload.path(workload.violations), {}))
 
 
-def audit(measured: Measured, before: int | None, after: int | None, clients: int) -> str:
-    """Each answered request must have its one effect; at most the requests cut off at the end may have more."""
+def audit(measured: Measured, before: int | None, after: int | None, cut_off: int) -> str:
+    """Each answered request must have its one effect.
+
+    At most the requests that were cut off may have more: those at the end of the run, and those at the end of its
+    warm-up, which may still have been waiting to be run again when the effects were counted.
+    """
     if before is None or after is None:
         return ""
     extra = after - before - measured.requests
     if extra < 0:
         return f"{-extra} answered requests without effect"
-    return f"{extra} effects without request" if extra > clients else ""
+    return f"{extra} effects without request" if extra > cut_off else ""

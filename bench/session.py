@@ -12,6 +12,7 @@ from bench.peer import Peer
 from bench.peers import OURS, PEERS
 from bench.peers.apiary import APPS
 from bench.rounds import Plan, Run
+from bench.workloads import increment
 
 COSTS_WORKLOAD = "increment"  # the smallest call: start, deployment and idle latency are measured with it
 
@@ -93,7 +94,10 @@ def idle(workload: Workload, peer: Peer, extent: Extent, say: Say) -> dict[str, 
     if not extent.idle_calls:
         return {}
     say(f"{peer.name}: latency when idle")
-    return {"idle": asdict(costs.idle_latency(workload, peer, extent.idle_calls))}
+    return {
+        "idle": asdict(costs.idle_latency(workload, peer, extent.idle_calls)),
+        "idle_one_statement": asdict(costs.idle_latency(increment.ADD, peer, extent.idle_calls)),
+    }
 
 
 def lifecycle(workload: Workload, peer: Peer, extent: Extent, say: Say) -> dict[str, Any]:

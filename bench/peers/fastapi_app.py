@@ -39,6 +39,17 @@ async def increment(request: Increment) -> int:
     return await transact(work)
 
 
+@app.post("/apps/increment/add")
+async def add(request: Increment) -> int:
+    return await transact(
+        lambda connection: connection.fetchval(
+            "insert into counters (key, value) values ($1, 1) "
+            "on conflict (key) do update set value = counters.value + 1 returning value",
+            request.key,
+        )
+    )
+
+
 @app.post("/apps/increment/effects")
 async def increment_effects() -> int:
     return await pool().fetchval("select coalesce(sum(value), 0) from counters")

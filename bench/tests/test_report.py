@@ -79,8 +79,8 @@ def test_effects_are_held_against_answers() -> None:
     counts = {"requests": 100, "non_2xx": 0, "socket_errors": 0, "timeouts": 0, "received_bytes": 0}
     times = dict.fromkeys(("p50_us", "p90_us", "p99_us", "p999_us", "max_us", "mean_us"), 1.0)
     measured = Measured(**counts, **times, seconds=1.0, requests_per_second=100.0)
-    assert audit(measured, 50, 150, clients=4) == ""
-    assert audit(measured, 50, 154, clients=4) == ""
-    assert audit(measured, 50, 155, clients=4) == "5 effects without request"
-    assert audit(measured, 50, 149, clients=4) == "1 answered requests without effect"
-    assert audit(measured, None, None, clients=4) == ""
+    assert audit(measured, 50, 150, cut_off=4) == ""
+    assert audit(measured, 50, 154, cut_off=4) == ""
+    assert audit(measured, 50, 155, cut_off=4) == "5 effects without request"
+    assert audit(measured, 50, 149, cut_off=4) == "1 answered requests without effect"
+    assert audit(measured, None, None, cut_off=4) == ""

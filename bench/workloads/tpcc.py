@@ -2,10 +2,10 @@
 
 As in the specification (revision 5.11): both transactions with all their reads and writes, 10 districts a warehouse,
 3,000 customers a district, 5 to 15 lines an order, one line in a hundred and 15 % of the payments for the other
-warehouse, 60 % of the customers by last name, a tenth with bad credit. Not as there: 10,000 items instead of 100,000; no
-orders to begin with (neither transaction reads old ones); customers and items uniform (or Zipf) instead of NURand, the
-items of an order following from its first; no order with an unknown item, because that is an error over HTTP; no waiting
-terminals. The conditions of consistency (clause 3.3.2) are checked after all runs.
+warehouse, 60 % of the customers by last name, a tenth with bad credit. Not as there: 10,000 items instead of 100,000;
+no orders to begin with (neither transaction reads old ones); customers and items uniform (or Zipf) instead of NURand,
+the items of an order following from its first; no order with an unknown item, because that is an error over HTTP; no
+waiting terminals. The conditions of consistency (clause 3.3.2) are checked after all runs.
 """
 
 from typing import NamedTuple

@@ -140,6 +140,22 @@ def load_from(path: Path) -> App:
     return app
 
 
+def migrations_of(app: App, dialect: str, within: Path | None = None) -> list[Migration]:
+    """The migrations of an app, whose folder must be there where it names one, and lie `within` what was deployed."""
+    folder = app.migrations.resolve()
+    if app.names_migrations and not folder.is_dir():
+        raise BundleRefused(
+            f"the app {app.name} names {app.migrations.name!r} as the folder of its migrations, which is not there",
+            hint="correct the name; of a single file, `deploy` packs only migrations/ and web/ beside it",
+        )
+    if within is not None and folder.is_dir() and not folder.is_relative_to(within.resolve()):
+        raise BundleRefused(
+            f"the migrations of the app {app.name} lie outside of its bundle: {app.migrations}",
+            hint="name the folder as it lies beside the module, or within the package",
+        )
+    return read_migrations(folder, dialect)
+
+
 def read_migrations(folder: Path, dialect: str) -> list[Migration]:
     """The migrations in a folder, in the order of their numbers: `001-name.sql`, `002-…`.
 
@@ -223,4 +239,9 @@ def _walk(base: Path, folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple
             file = Path(root, name)
             if not file.is_file():  # a broken link, a socket
                 continue
+            if not file.resolve().is_relative_to(base):
+                raise BundleRefused(
+                    f"{file.relative_to(base)} leads out of the folder of the app, to {file.resolve()}",
+                    hint="put the file itself there; what is deployed may be served",
+                )
             yield file.relative_to(base).as_posix(), file

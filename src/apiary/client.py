@@ -10,9 +10,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 from urllib.parse import quote, urlsplit
 
 import httpx
-import pydantic_core
 
 from apiary.codec import FunctionCodec
+from apiary.given import given_key, write_given
 from apiary.runtime.declaration import Function
 from apiary.runtime.errors import Error, HostCrashed, Unavailable, WrongArguments, from_problem
 from apiary.runtime.ids import id_text, new_id
@@ -114,7 +114,7 @@ class Client:
         Every call bears an idempotency key (a fresh one where none is given), so that one whose answer was lost is
         sent again safely, a few times.
         """
-        idempotency_key: str | None = arguments.pop("idempotency_key", None)
+        idempotency_key = given_key(arguments.pop("idempotency_key", None))
         if isinstance(function, Function):
             codec = FunctionCodec(function)
             body = codec.encode_arguments(args, arguments)
@@ -122,7 +122,7 @@ class Client:
         if args:
             raise WrongArguments("arguments are given by name: call('cart', user=7)")
         app, _, name = function.rpartition(".")
-        body = pydantic_core.to_json(arguments, bytes_mode="base64")
+        body, _ = write_given(name, arguments)
         return self._post(app or self._app, name, body, idempotency_key).json()
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ A body must fit strictly (`"7"` is no integer); a query string is text, so its v
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 import json
 import operator
@@ -25,13 +24,16 @@ from pydantic_core import ArgsKwargs
 from typing_extensions import TypeAliasType, TypedDict
 
 from apiary.completeness import Completeness
+from apiary.finite import no_number
 from apiary.forms import Parameter, Signature, form_of_result, forms_of_fields
-from apiary.runtime.call import DIGEST, Bound, Program
-from apiary.runtime.declaration import App, Function, Kind
+from apiary.given import as_row, has_secrets, write_given
+from apiary.hints import hints_of
+from apiary.recorded import RecordedArguments
+from apiary.runtime.call import Bound, Program
+from apiary.runtime.declaration import App, Function
 from apiary.runtime.errors import DeclarationError, InternalError, PayloadTooLarge, WrongArguments
 from apiary.runtime.result import Row
 from apiary.runtime.session import Call
-from apiary.runtime.transaction import Transaction
 
 CONFIG = ConfigDict(
     extra="forbid",
@@ -42,8 +44,10 @@ CONFIG = ConfigDict(
 )
 RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 MAX_ERRORS_SHOWN = 20
+MAX_NUMBER_SHOWN = 30
 MAX_RESULT_BYTES = 16 * 1024 * 1024
-SCRYPT_COST = 2**13
+EXACT = {"int": int, "str": str, "bool": bool, "none": type(None)}
+"""Types whose own values need no look: to ask pydantic for its warnings costs ten times as much as to write one."""
 
 
 class FunctionCodec:
@@ -51,14 +55,15 @@ class FunctionCodec:
 
     def __init__(self, function: Function[..., Any]) -> None:
         self.function = function
-        self._hints = _hints(function)
+        self._hints = hints_of(function)
         names = list(function.parameters)
         try:
             arguments = _arguments_type(function, self._hints)
             self._arguments: TypeAdapter[Any] = TypeAdapter(arguments)
             result = self._hints.get("return", Any)
             self._result: TypeAdapter[Any] = _adapter(result)
-            self._writer = _configured(arguments)
+            self._secret = frozenset(name for name in names if has_secrets(_adapter(self._hints.get(name, Any))))
+            self._recorded = RecordedArguments(_configured(arguments), self._secret)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError) as error:
             raise DeclarationError(
                 f"{function.name} uses a type that does not travel as JSON: {error.message}",
@@ -68,46 +73,50 @@ class FunctionCodec:
         self._dump = self._result.serializer.to_json
         self._completeness = Completeness(self._result.core_schema)
         self._none = _takes_none(self._result)
+        schema = self._result.core_schema
+        self._exact = EXACT.get(schema["type"]) if "serialization" not in schema else None
         self._names = names
-        self._secret = '"format":"password"' in json.dumps(self.input_schema(), separators=(",", ":"))
 
     def decode(self, call: Call) -> dict[str, Any]:
         """The arguments of a call by name; those that are not given are left to the function's defaults."""
         try:
             if call.lax:
                 return self._decode_text(json.loads(call.input))
-            arguments: dict[str, Any] = self._validate_json(call.input or b"{}", strict=True)
-            return arguments
+            return self._read(call.input or b"{}", strict=True)
         except ValidationError as error:
             raise self._refusal(error) from None
 
     def _decode_text(self, texts: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments from a query string: scalars and lists of scalars as text, anything else as JSON text."""
-        values = {name: given if _is_many(self._hints.get(name)) else given[-1] for name, given in texts.items()}
-        arguments: dict[str, Any]
+        values = _texts(texts, self._hints)
         try:
-            arguments = self._validate_json(json.dumps(values), strict=False)
+            return self._read(json.dumps(values).encode(), strict=False)
         except ValidationError:
             read = {name: _read_json(value) for name, value in values.items()}
             if read == values:
                 raise
-            arguments = self._validate_json(json.dumps(read), strict=False)
-        return arguments
+            return self._read(json.dumps(read).encode(), strict=False)
+
+    def _read(self, body: bytes, *, strict: bool) -> dict[str, Any]:
+        arguments: dict[str, Any] = self._validate_json(body, strict=strict)
+        found = no_number(body)
+        if found is None:
+            return arguments
+        place, name = ".".join(map(str, found[0])), found[1]
+        message = f"{name[:MAX_NUMBER_SHOWN]} is no number in JSON, or out of range"
+        raise WrongArguments(
+            f"{self.function.name}: {place}: {message}", errors=[{"argument": place, "message": message}]
+        )
 
     def canonical(self, call: Call) -> bytes:
         """The input as the log keeps it: the body as it came, a query string as the arguments that it meant.
 
-        Where an argument is secret (`pydantic.SecretStr`), the arguments are written again, with stars for it. A slow
-        digest then tells whether a call that repeats an idempotency key repeats the secret, too.
+        Where an argument is secret (`pydantic.SecretStr`), the arguments are written again, with stars for it.
         """
         if not call.lax and not self._secret:
             return call.input or b"{}"
-        arguments = self._writer.dump_json(self.decode(call), by_alias=True)
-        if not self._secret or call.key is None:
-            return arguments
-        exact = json.dumps(json.loads(call.input or b"{}"), sort_keys=True).encode()
-        digest = hashlib.scrypt(exact, salt=call.key.encode(), n=SCRYPT_COST, r=8, p=1, dklen=16).hex()
-        return json.dumps({**json.loads(arguments), DIGEST: digest}).encode()
+        came = json.loads(call.input or b"{}")
+        return self._recorded.write(call, self.decode(call), _texts(came, self._hints) if call.lax else came)
 
     def encode(self, result: Any) -> bytes:
         """The result as JSON; `InternalError` where it is not what the signature says, or is too large to travel."""
@@ -123,14 +132,16 @@ class FunctionCodec:
 
     def _written(self, result: Any) -> bytes:
         try:
+            if type(result) is self._exact:
+                return self._dump(result)
             try:
-                output = self._dump(result, by_alias=True, warnings="error", fallback=_fallback)
+                output = self._dump(result, by_alias=True, warnings="error", fallback=as_row)
             except pydantic_core.PydanticSerializationError:
                 plain = _without_rows(result)
                 if plain is result:
                     raise
                 result = plain
-                output = self._dump(result, by_alias=True, warnings="error", fallback=_fallback)
+                output = self._dump(result, by_alias=True, warnings="error", fallback=as_row)
         except pydantic_core.PydanticSerializationError as error:
             raise InternalError(f"{self.function.name} returned what it does not declare: {error}") from error
         fault = self._completeness.fault(result, output)
@@ -146,13 +157,18 @@ class FunctionCodec:
         twice = given.keys() & kwargs.keys()
         if twice:
             raise WrongArguments(f"{self.function.name} got the argument {min(twice)} twice")
+        given.update(kwargs)
+        encoded, secret = write_given(self.function.name, given)
         try:
-            encoded = pydantic_core.to_json({**given, **kwargs}, bytes_mode="base64", fallback=_fallback)
-            self._validate_json(encoded, strict=True)
+            self._read(encoded, strict=True)
         except ValidationError as error:
             raise self._refusal(error) from None
-        except pydantic_core.PydanticSerializationError as error:
-            raise WrongArguments(f"{self.function.name}: {error}") from None
+        for name in secret:
+            if name not in self._secret:
+                raise WrongArguments(
+                    f"{self.function.name}: {name} was given a secret, and the log would show it",
+                    hint=f"declare the argument as SecretStr, or give the text itself: {name}.get_secret_value()",
+                )
         return encoded
 
     def decode_result(self, output: bytes) -> Any:
@@ -307,6 +323,7 @@ def _arguments_type(function: Function[..., Any], hints: Mapping[str, Any]) -> A
                 f"{function.name} has {name} = Field(…), which would be its value",
                 hint=f"write {name}: Annotated[…, Field(…)], and the default as a default",
             )
+        _check_default(function.name, parameter, hints.get(name, Any))
         hint = _bounded(hints.get(name, Any))
         fields[name] = hint if parameter.default is inspect.Parameter.empty else NotRequired[hint]
     arguments = TypedDict(f"{function.name}_arguments", fields)  # type: ignore[misc]
@@ -314,28 +331,22 @@ def _arguments_type(function: Function[..., Any], hints: Mapping[str, Any]) -> A
     return arguments
 
 
+def _check_default(function: str, parameter: inspect.Parameter, hint: Any) -> None:
+    """`DeclarationError` where a default is text or a number and not of its type. Other things may say `not given`."""
+    if not isinstance(parameter.default, str | int | float):
+        return
+    try:
+        _adapter(hint).validate_python(parameter.default)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise DeclarationError(f"{function} has a default that its {parameter.name} cannot have: {reason}") from None
+
+
 def _bounded(hint: Any) -> Any:
     """Plain integers are limited to the 64 bits that databases have, so that one too large is refused early."""
     if hint is int:
         return Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
     return hint
-
-
-def _hints(function: Function[..., Any]) -> dict[str, Any]:
-    """The annotations of a function. `Transaction` is known even where it is imported for type checkers only."""
-    body = function.body
-    try:
-        names = {"Transaction": Transaction, **inspect.unwrap(body).__globals__}
-        hints = get_type_hints(body, names, include_extras=True)
-    except Exception as error:  # an annotation is an expression, which may raise anything
-        raise DeclarationError(f"{function.name} has an annotation that cannot be resolved: {error}") from error
-    first = next(iter(inspect.signature(body).parameters), "")
-    if function.kind is not Kind.ACTION and hints.get(first, Any) not in (Transaction, Any):
-        raise DeclarationError(
-            f"{function.name} has {first}: {hints[first]!r} where its transaction is to be",
-            hint=f"write `def {function.name}(tx: Transaction, {first}, …)`",
-        )
-    return hints
 
 
 def _takes_none(adapter: TypeAdapter[Any]) -> bool:
@@ -357,6 +368,11 @@ def _is_many(hint: Any) -> bool:
     return (origin or hint) in (list, tuple, set, frozenset)
 
 
+def _texts(given: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts of a query string: one for each parameter, but where it takes several."""
+    return {name: texts if _is_many(hints.get(name)) else texts[-1] for name, texts in given.items()}
+
+
 def _read_json(value: Any) -> Any:
     """Text that looks like JSON as what it means; a list of one such text, too."""
     if isinstance(value, list) and len(value) == 1:
@@ -371,7 +387,7 @@ def _read_json(value: Any) -> Any:
 def _without_rows(value: Any) -> Any:
     """The value with rows as dictionaries; the same value where it holds none."""
     if isinstance(value, Row):
-        return dict(zip(value.keys(), value, strict=True))
+        return as_row(value)
     if isinstance(value, list):
         items = [_without_rows(item) for item in value]
         return value if all(map(operator.is_, items, value)) else items
@@ -379,9 +395,3 @@ def _without_rows(value: Any) -> Any:
         named = {name: _without_rows(item) for name, item in value.items()}
         return value if all(map(operator.is_, named.values(), value.values())) else named
     return value
-
-
-def _fallback(value: Any) -> Any:
-    if isinstance(value, Row):
-        return dict(zip(value.keys(), value, strict=True))
-    raise TypeError(f"a {type(value).__name__} has no JSON form")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, cycle, repeat
 from typing import Any
 
+from apiary.finite import Place, no_number
+
 Schema = Mapping[str, Any]
-Place = tuple[str | int, ...]
 
 FIELDS = ("typed-dict", "model-fields", "dataclass-args")
 ITEMS = ("list", "tuple", "set", "frozenset")
@@ -20,7 +20,7 @@ class Completeness:
     """Looks for such faults in results of one type, known by its core schema; most types can have none of them."""
 
     def __init__(self, schema: Schema) -> None:
-        every = list(_schemas(schema))
+        every = list(schemas_in(schema))
         self._schema = schema
         self._named = {inner["ref"]: inner for inner in every if isinstance(inner.get("ref"), str)}
         self._has_keys = any(inner.get("type") == "typed-dict" for inner in every)
@@ -35,28 +35,13 @@ class Completeness:
         if self._has_keys:
             for place in _holes(self._schema, value, (), self._named):
                 return f"{_name_of(place)} is missing"
-        if self._has_numbers and (b"NaN" in output or b"Infinity" in output):
-            for place, name in _constants(json.loads(output, parse_constant=_NoNumber)):
-                return f"{name} at {_name_of(place)} is no number in JSON"
+        if self._has_numbers and (found := no_number(output)):
+            place, name = found
+            return f"{name} at {_name_of(place)} is no number in JSON"
         return None
 
 
-class _NoNumber:
-    """NaN or an infinity, where JSON was read."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def _constants(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    if isinstance(value, _NoNumber):
-        yield place, value.name
-    elif isinstance(value, dict | list):
-        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _constants(item, (*place, name))
-
-
-def _schemas(schema: Any) -> Iterator[Schema]:
+def schemas_in(schema: Any) -> Iterator[Schema]:
     """A core schema, and all that are inside it."""
     if isinstance(schema, Mapping):
         yield schema
@@ -64,7 +49,7 @@ def _schemas(schema: Any) -> Iterator[Schema]:
     elif not isinstance(schema, list | tuple):
         return
     for inner in schema:
-        yield from _schemas(inner)
+        yield from schemas_in(inner)
 
 
 def _holes(schema: Schema, value: Any, place: Place, named: Mapping[str, Schema]) -> Iterator[Place]:

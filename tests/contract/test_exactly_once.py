@@ -132,3 +132,32 @@ def test_a_failure_at_commit_is_the_outcome_of_its_key(contract):
     again = contract.outcome("family", _key="k", id=1, orphan=True)
     assert again.error == first.error
     assert again.replayed
+
+
+def test_a_key_answers_only_those_who_may_call_the_function(contract):
+    assert contract.calls.run("secret", key="s").output == b"42"
+    for roles in ((), {"another"}):
+        outcome = contract.calls.run("secret", key="s", roles=roles)
+        assert (outcome.error["code"], outcome.replayed) == ("forbidden", None)
+    assert contract.calls.run("secret", key="s", roles={"boss"}).replayed
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "same"),
+    [
+        ("true", "1", False),
+        ("1", "true", False),
+        ("false", "0.0", False),
+        ('[{"a": 1}]', '[{"a": true}]', False),
+        ("[1]", "[1, 1]", False),
+        ('{"a": 1}', '{"b": 1}', False),
+        ('{"a": [1, null], "b": 2}', '{"b": 2.0, "a": [1, null]}', True),
+        ("1", "1.0", True),
+        ("0", "null", False),
+        ('""', "[]", False),
+    ],
+)
+def test_arguments_are_compared_as_json(contract, first, again, same):
+    assert contract.calls.run("echo", f'{{"value": {first}}}', key="k").error is None
+    outcome = contract.calls.run("echo", f'{{"value": {again}}}', key="k")
+    assert (outcome.error or {"code": "same"})["code"] == ("same" if same else "idempotency_key_reused")

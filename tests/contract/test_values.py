@@ -16,7 +16,7 @@ from psycopg.types.json import Json, Jsonb
 from psycopg.types.string import TextLoader
 
 from apiary import InternalError
-from apiary.engine.postgres.connection import READ_AS_TEXT
+from apiary.engine.postgres.connection import READ_AS_TEXT, Access
 from apiary.runtime.errors import ValueOutOfRange
 
 
@@ -202,7 +202,7 @@ def test_values_compare_and_sort_as_values(contract):
 @pytest.fixture
 def reference(databases):
     """The value that psycopg reads for an expression of SQL, with its parameters."""
-    connection = databases("beside")[0].args[0].connect()
+    connection = Access(databases("beside")[0].args[0]).open().connection
     for name, base in {"mood": None, "consent": 16, "moment": 1184, "percentage": 23}.items():
         found = TypeInfo.fetch(connection, name)
         register_array(TypeInfo(name, base or found.oid, found.array_oid), connection)

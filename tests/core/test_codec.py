@@ -5,7 +5,7 @@ import enum
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Optional, Required
@@ -15,7 +15,8 @@ import jsonschema_rs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr
+from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
 from apiary import App, InternalError, Transaction, WrongArguments
@@ -610,3 +611,108 @@ def test_rows_are_read_as_records_by_name():
     assert convert_rows(dict, ("x", "y"), [(1, 2)]) == [{"x": 1, "y": 2}]
     assert convert_rows(date, ("b",), [("2026-01-01",)]) == [date(2026, 1, 1)]
     assert convert_rows(Aliased, ("size",), [(3,)]) == [Aliased(size=3)]
+
+
+class Unwritable:
+    """Something that pydantic reads and has no way to write."""
+
+    def __init__(self, name: Any) -> None:
+        self.name = name
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_plain_validator_function(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
+        return {"type": "string"}
+
+
+def raising(value: Any) -> Any:
+    raise RuntimeError("not today")
+
+
+Grumpy = Annotated[str, PlainSerializer(raising)]
+
+
+@pytest.mark.parametrize("kind", ["query", "transaction"])
+def test_what_a_type_cannot_write_is_recorded_as_it_came(make_app, engine_app, platform, kind):
+    """A serializer is of no importance to the call: it would fail for ever, as if the database were away."""
+    app = make_app()
+
+    def body(tx: Transaction, odd: Unwritable, grumpy: Grumpy, secret: SecretStr, n: int = 1) -> str:
+        return f"{odd.name} {grumpy} {n}"
+
+    body.__name__ = "take"
+    getattr(app, kind)(body)
+    opened = engine_app(app)
+    calls = platform(opened)
+    arguments = {"odd": "o", "grumpy": "g", "secret": "quiet", "n": 2}
+    for key in (None, "k", "k"):
+        outcome = calls.run("take", json.dumps(arguments), key=key)
+        assert (outcome.error, outcome.output) == (None, b'"o g 2"')
+    changed = calls.run("take", json.dumps({**arguments, "secret": "other"}), key="k")
+    assert changed.error["code"] == "idempotency_key_reused"
+    codec = FunctionCodec(app.functions["take"])
+    lax = json.dumps({"odd": ["x", "o"], "grumpy": ["g"], "secret": ["quiet"], "n": ["2"]}).encode()
+    for call in (Call(b"", "take", json.dumps(arguments).encode()), Call(b"", "take", lax, lax=True)):
+        assert json.loads(codec.canonical(call)) == {**arguments, "secret": "**********"}
+
+
+def test_an_argument_without_a_json_schema_is_refused_at_once(make_app, sqlite_app):
+    app = make_app()
+
+    @app.query
+    def take(tx: Transaction, callback: Callable[[], int]) -> None: ...
+
+    with pytest.raises(DeclarationError, match="take uses a type that does not travel as JSON"):
+        sqlite_app(app)
+
+
+NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-1E+0400", "1" + "0" * 400 + ".0", '{"a": [1, 1.5e309]}']
+NUMBERS = ["1e308", "1e-999", '"NaN"', '"1e999 Infinity"', '{"NaN": "1e999"}', "1" + "0" * 400, '"' + "1" * 400 + '"']
+
+
+def anything(tx: Transaction, x: Any) -> Any:
+    return x
+
+
+def named(tx: Transaction, x: dict[str, Any]) -> Any:
+    return x
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_what_is_no_number_is_refused(make_app, text):
+    body = f'{{"a": {text}}}'
+    strict = (anything, Call(b"", "anything", f'{{"x": {body}}}'.encode()))
+    lax = (named, Call(b"", "named", json.dumps({"x": [body]}).encode(), lax=True))
+    for function, call in (strict, lax):
+        with pytest.raises(WrongArguments, match="no number in JSON") as caught:
+            FunctionCodec(make_app().query(function)).decode(call)
+        assert caught.value.details["errors"][0]["argument"].startswith("x.a")
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_what_looks_like_none_is_taken(make_app, text):
+    codec = FunctionCodec(make_app().query(anything))
+    assert codec.decode(Call(b"", "anything", f'{{"x": {text}}}'.encode())) == {"x": json.loads(text)}
+
+
+def test_no_number_is_given_from_python(make_app):
+    codec = FunctionCodec(make_app().query(anything))
+    for value in (math.nan, math.inf, [-math.inf]):
+        with pytest.raises(WrongArguments, match="no number in JSON"):
+            codec.encode_arguments((value,), {})
+
+
+@pytest.mark.parametrize("text", ["-_8=", "+/8=", "-_8", "+/8"])
+def test_bytes_are_read_in_both_alphabets_and_written_as_the_schema_says(make_app, text):
+    def same(tx: Transaction, value: bytes) -> bytes:
+        return value
+
+    codec = FunctionCodec(make_app().query(same))
+    arguments = codec.decode(Call(b"", "same", json.dumps({"value": text}).encode()))
+    assert arguments == {"value": b"\xfb\xff"}
+    assert codec.encode(arguments["value"]) == b'"-_8="'
+    assert codec.input_schema()["properties"]["value"]["format"] == "base64url"
+    assert codec.output_schema()["format"] == "base64url"

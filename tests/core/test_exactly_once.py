@@ -331,3 +331,32 @@ def test_a_used_key_with_a_body_that_is_none_is_refused(opened, platform, body):
     assert calls.run("add", '{"by": 1}', key="k").error is None
     refused = calls.run("add", body, key="k").error
     assert refused["code"] in ("wrong_arguments", "idempotency_key_reused")
+
+
+def test_the_key_of_an_action_answers_only_those_who_may_call_it(make_app, engine_app, platform):
+    app = make_app()
+
+    @app.action(roles=["boss"])
+    def act() -> int:
+        return 42
+
+    calls = platform(engine_app(app))
+    assert calls.run("act", key="k", roles={"boss"}).output == b"42"
+    assert calls.run("act", key="k", roles=()).error["code"] == "forbidden"
+    assert calls.run("act", key="k", roles={"boss"}).replayed
+
+
+def test_the_outcome_of_a_function_that_is_gone_is_for_its_caller(make_app, engine_app, platform):
+    old, new = make_app(), make_app()
+
+    @old.transaction(roles=["boss"])
+    def put(tx: Transaction) -> int:
+        return 1
+
+    first = engine_app(old)
+    assert platform(first, caller="ada").run("put", key="k", roles={"boss"}).output == b"1"
+    first.close()
+    opened = engine_app(new)
+    assert platform(opened, caller="eve").run("put", key="k", roles={"boss"}).error["code"] == "forbidden"
+    assert platform(opened, caller="ada").run("put", key="k", roles=()).output == b"1"
+    assert platform(opened, caller="eve").run("put", key="k", roles={"admin"}).output == b"1"

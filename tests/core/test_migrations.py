@@ -4,13 +4,14 @@ import hashlib
 
 import pytest
 
+import apiary
 from apiary import App, Transaction
 from apiary.bundle import Migration
 from apiary.codec import convert_rows
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
 from apiary.engine.sqlite.engine import SqliteEngine
-from apiary.runtime.errors import DatabaseUnavailable, MigrationRefused
+from apiary.runtime.errors import BundleRefused, DatabaseUnavailable, MigrationRefused
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -349,3 +350,31 @@ def test_the_schema_of_the_platform_is_made_by_its_files(tmp_path):
     numbers = again._connection.execute("select number from apiary_schema order by number").fetchall()
     assert numbers == [(number + 1,) for number in range(len(numbers))]
     again.close()
+
+
+def test_a_folder_of_migrations_that_is_named_must_be_there(tmp_path):
+    with pytest.raises(BundleRefused, match="'mistyped' as the folder of its migrations, which is not there"):
+        apiary.open(App("x", migrations=tmp_path / "mistyped"), database=f"sqlite:///{tmp_path}/x.db")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "create table jobs (id blob references apiary_queue (id));",
+        "create table jobs (id blob); alter table jobs add column call blob references Apiary_Calls (id);",
+    ],
+)
+def test_a_table_cannot_hold_on_to_rows_of_the_platform(sqlite_engine, sql):
+    with pytest.raises(MigrationRefused, match=r"(?i)the table jobs refers to apiary_"):
+        sqlite_engine.migrate([Migration("001.sql", sql, "x")], "v1")
+    sqlite_engine.migrate([Migration("001.sql", "create table jobs (id blob)", "y")], "v1")
+
+
+def test_a_migration_with_a_nul_is_refused(sqlite_engine):
+    with pytest.raises(MigrationRefused, match="NUL"):
+        sqlite_engine.migrate([Migration("001.sql", "create table t (a);\0", "x")], "v1")
+
+
+def test_what_is_said_of_commit_in_a_migration_is_of_migrations(sqlite_engine):
+    with pytest.raises(MigrationRefused, match="leave begin, commit and rollback out"):
+        sqlite_engine.migrate([Migration("001.sql", "create table t (a); commit;", "x")], "v1")

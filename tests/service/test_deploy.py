@@ -319,3 +319,33 @@ def test_a_restarted_server_serves_the_active_versions(new_server, write, tools)
     assert server.call("version", app="kept") == "first"
     assert server.call("count", app="kept") == 2
     assert len(list((server.data / "code").iterdir())) == 1
+
+
+@pytest.mark.parametrize("named", ['"sql"', 'Path(__file__).parent / "sql"', '"/nowhere/sql"', '"mistyped"'])
+def test_a_named_folder_of_migrations_that_is_not_in_the_bundle_is_refused(new_server, tools, tmp_path, named):
+    server = new_server("--anonymous-calls")
+    declared = f'from pathlib import Path\nfrom apiary import App\napp = App("small", migrations={named})\n'
+    app = tools.write_app(tmp_path / "app", {"small.py": declared, "sql/001-hits.sql": MIGRATION})
+    response = server.deploy(app / "small.py")
+    assert response.status_code == 422, response.text
+    assert "as the folder of its migrations, which is not there" in response.json()["detail"]
+    assert "migrations/" in response.json()["hint"]
+
+
+def test_a_named_folder_of_migrations_outside_of_the_bundle_is_refused(new_server, tools, tmp_path):
+    server = new_server("--anonymous-calls")
+    tools.write_app(tmp_path / "sql", {"001-hits.sql": MIGRATION})
+    declared = f'from apiary import App\napp = App("small", migrations={str(tmp_path / "sql")!r})\n'
+    response = server.deploy(tools.write_app(tmp_path / "app", {"small.py": declared}) / "small.py")
+    assert response.status_code == 422, response.text
+    assert "outside of its bundle" in response.json()["detail"]
+
+
+def test_a_package_ships_the_folders_that_it_names_and_web_beside_the_module(new_server, tools, tmp_path):
+    server = new_server("--anonymous-calls")
+    declared = source("x").replace('App("small")', 'App("small", migrations="sql/all")')
+    files = {"__init__.py": declared, "sql/all/001-hits.sql": MIGRATION, "web/index.html": "<p>beside the module"}
+    tools.write_app(tmp_path / "app" / "small", files)
+    assert server.deployed(tmp_path / "app")["migrations"] == ["001-hits.sql"]
+    assert server.call("count", app="small") == 1
+    assert "beside the module" in server.http.get("/apps/small/web/").text

@@ -135,15 +135,6 @@ def test_an_action_that_holds_the_interpreter_is_stopped_at_its_timeout(zoo):
     assert zoo.host() != host
 
 
-def test_a_function_that_takes_all_memory_fails_alone(new_server, tools):
-    server = new_server("--host-memory-mb", "256", "--anonymous-calls")
-    server.deployed(tools.APPS / "zoo")
-    for _ in range(2):
-        response = server.post("hog")
-        assert (response.status_code, response.json()["code"]) in [(500, "internal_error"), (503, "host_crashed")]
-        assert server.call("bump", name=name()) == 1
-
-
 @pytest.mark.parametrize(
     "what",
     ["write", "small", pytest.param("close", marks=pytest.mark.soak), pytest.param("half", marks=pytest.mark.soak)],

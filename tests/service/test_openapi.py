@@ -26,7 +26,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 HARMFUL = re.compile(
-    "kill|segfault|leave|spin|block|regex|recurse|hog|large|descriptors|fork|print|slow|later_run|fail|later$"
+    "kill|segfault|leave|spin|block|regex|recurse|large|descriptors|fork|print|slow|later_run|fail|later$"
 )
 
 

@@ -59,7 +59,10 @@ def hosts_of(start: Start, emit: Callable[[Event], None] = lambda event: None) -
     async def prepare(version: str) -> Start:
         return start
 
-    return AppHosts("one", prepare, make, emit, 100)
+    async def publish(host: HostProcess) -> None:
+        """Nobody else calls the app."""
+
+    return AppHosts("one", prepare, make, publish, emit, 100)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):

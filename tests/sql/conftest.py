@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,16 @@ from apiary.runtime.declaration import App
 
 APP = "from apiary import App, Rejected, Transaction\n\napp = App({name!r})\n\n"
 
+CALL = "usage on schema shop", "execute on all functions in schema shop"
+
 
 class Database:
-    """A database with apps, as a platform prepares it; `connect` is a client's way into it."""
+    """A database with apps, as a platform prepares it, and its superuser's connection."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
+        self.folder = folder
+        self.place: dict[str, Any] = {}
         self._folder = folder
         self._count = 0
         self.places: Places = open_places(url, folder)
@@ -34,40 +38,54 @@ class Database:
         self.places.close()
 
     def deploy(
-        self, source: str, app: str = "shop", *, module: str | None = None, packages: Path | None = None, **more: Any
+        self,
+        source: str,
+        app: str = "shop",
+        *,
+        module: str | None = None,
+        packages: Path | None = None,
+        migrations: tuple[str, ...] = (),
+        recording: bool = True,
     ) -> list[str]:
-        """Let a version of an app serve; `source` follows the declaration of `app`. Returns what people are told.
+        """Let a version of an app serve, as a server does; `source` follows the declaration of `app`.
 
-        `migrations`: texts of SQL, in order. `recording=False` leaves out the records.
+        Returns what people are told. `migrations` are texts of SQL, in their order.
         """
-        self._count += 1
-        folder = self._folder / f"version{self._count}"
-        (folder / "migrations").mkdir(parents=True)
+        folder = self.folder = self.fresh_folder()
+        (folder / "migrations").mkdir()
         module = module or app
         (folder / f"{module}.py").write_text(APP.format(name=app) + source)
-        for number, migration in enumerate(more.pop("migrations", ()), start=1):
+        for number, migration in enumerate(migrations, start=1):
             (folder / "migrations" / f"{number:03}-part.sql").write_text(migration)
-        return self.activate(folder, module, packages, **more)
-
-    def activate(self, folder: Path, module: str, packages: Path | None = None, *, recording: bool = True) -> list[str]:
         version = make_bundle(folder).version
-        with imported(folder, module, packages) as app:
-            manifest = manifest_of(app, compile_program(app, version))
+        with imported(folder, module, packages) as loaded:
+            manifest = manifest_of(loaded, compile_program(loaded, version))
             folders = (folder,) if packages is None else (folder, packages)
-            place = self.places.make(app.name, Source(module, version, folders))
-            engine = open_engine(place, convert_rows, recording=recording)
-            engine.migrate(read_migrations(app.migrations, engine.dialect), version)
+            self.place = self.places.make(app, Source(module, version, folders))
+            engine = open_engine(self.place, convert_rows, recording=recording)
+            engine.migrate(read_migrations(loaded.migrations, engine.dialect), version)
             engine.close()
-        return self.places.publish(place, manifest, recording=recording)
+        return self.places.publish(self.place, manifest, recording=recording)
+
+    def fresh_folder(self) -> Path:
+        """A new folder."""
+        self._count += 1
+        folder = self._folder / f"folder{self._count}"
+        folder.mkdir()
+        return folder
 
     def ask(self, statement: str, *values: Any) -> list[Any]:
         """The rows of a statement, as somebody who may see everything."""
-        cursor = self.admin.execute(statement.encode(), values)
+        cursor = self.admin.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
 
+    def one(self, statement: str, *values: Any) -> Any:
+        """The only value of a statement."""
+        return self.ask(statement, *values)[0][0]
+
     def records(self, app: str = "shop") -> list[Any]:
-        """Function, kind, status and caller of all calls in the log, in order."""
-        return self.ask(f"select function, kind, status, caller from apiary_{app}.calls order by seq")
+        """Function, status and caller of all calls in the log, in order."""
+        return self.ask(f"select function, status, caller from apiary_{app}.calls order by seq")
 
 
 @contextmanager
@@ -91,26 +109,63 @@ def database(postgres_database: str, tmp_path: Path) -> Iterator[Database]:
     found.close()
 
 
+@pytest.fixture(scope="module")
+def module_database(
+    new_postgres_database: Callable[[], AbstractContextManager[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """One that the tests of a module share."""
+    with new_postgres_database() as url:
+        found = Database(url, tmp_path_factory.mktemp("database"))
+        yield found
+        found.close()
+
+
+class Client:
+    """A connection of a role that is no superuser."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self.name = connection.info.user
+        self.caller = f"postgresql:{self.name}"
+        self.transaction = connection.transaction
+
+    def ask(self, statement: str, *values: Any) -> list[Any]:
+        """The rows of a statement."""
+        cursor = self.connection.execute(statement.encode(), values or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def one(self, statement: str, *values: Any) -> Any:
+        """The only value of a statement."""
+        return self.ask(statement, *values)[0][0]
+
+    def refused(self, statement: str, *values: Any) -> psycopg.Error:
+        """The error that a statement ends with."""
+        with pytest.raises(psycopg.Error) as caught:
+            self.ask(statement, *values)
+        return caught.value
+
+
 @pytest.fixture
-def connect(database: Database, postgres: Any) -> Iterator[Callable[..., psycopg.Connection[Any]]]:
-    """A function that connects as a role, which it makes where there is none; `grants` are what it is given first."""
-    opened: list[psycopg.Connection[Any]] = []
+def client(database: Database, postgres: Any) -> Iterator[Callable[..., Client]]:
+    """A function that connects as a role, which it makes and gives what it shall have: `execute on …`, or a role."""
+    opened: list[Client] = []
     name = database.admin.info.dbname
     made: set[str] = set()
 
-    def connection(role: str = "web", *grants: str, **options: Any) -> psycopg.Connection[Any]:
+    def connect(role: str = "web", *grants: str, **options: Any) -> Client:
         login = f"{name}_{role}"
-        if not database.ask("select from pg_roles where rolname = %s", login):
+        if login not in made:
             database.ask(f"create role {login} login")
             made.add(login)
         for grant in grants:
             database.ask(f"grant {grant} to {login}")
-        opened.append(psycopg.connect(postgres.url(name, login), **{"autocommit": True, **options}))
+        opened.append(Client(psycopg.connect(postgres.url(name, login), autocommit=True, **options)))
         return opened[-1]
 
-    yield connection
+    yield connect
     for one in opened:
-        one.close()
+        one.connection.close()
     for login in made:
-        database.ask(f"drop owned by {login}")
+        database.ask(f"drop owned by {login} cascade")
+    for login in made:
         database.ask(f"drop role {login}")

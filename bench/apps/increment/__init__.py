@@ -9,12 +9,18 @@ VERSION = 1
 app = App("increment")
 
 
-@app.transaction
+@app.transaction(key="key")
 def increment(tx: Transaction, key: int) -> int:
     """Add one to a counter and return its new value."""
     value = (tx.execute(statements.READ, key=key).scalar() or 0) + 1
     tx.execute(statements.WRITE, key=key, value=value)
     return value
+
+
+@app.transaction(key="key")
+def add(tx: Transaction, key: int) -> int:
+    """As `increment`, in one statement."""
+    return tx.execute(statements.ADD, key=key).scalar()
 
 
 @app.query

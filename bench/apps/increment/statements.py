@@ -10,4 +10,8 @@ WRITE = """
     insert into counters (key, value) values (:key, :value)
     on conflict (key) do update set value = excluded.value
 """
+ADD = """
+    insert into counters (key, value) values (:key, 1)
+    on conflict (key) do update set value = counters.value + 1 returning value
+"""
 EFFECTS = "select coalesce(sum(value), 0) from counters"

@@ -42,7 +42,7 @@ def update_cart(tx: Transaction, user: int, item: int, quantity: int) -> int:
     return cost * quantity
 
 
-@app.transaction
+@app.transaction(key="user")
 def checkout(tx: Transaction, user: int) -> Order:
     """Order what is in the user's cart. The cart stays as it is, so that the benchmark can repeat the call."""
     cart = tx.execute(statements.CART, user=user).all()

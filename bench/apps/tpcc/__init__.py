@@ -80,7 +80,7 @@ def order_lines(warehouse: int, item: int, count: int) -> list[Wanted]:
     ]
 
 
-@app.transaction
+@app.transaction(key="warehouse")
 def new_order(tx: Transaction, warehouse: int, district: int, customer: int, item: int, count: int) -> Order:
     """Order `count` items, of which the first is given."""
     wanted = order_lines(warehouse, item, count)
@@ -117,7 +117,7 @@ def order_line(tx: Transaction, warehouse: int, district: int, order_id: int, li
     return Line(item, name, quantity, stock, kind, price, amount)
 
 
-@app.transaction
+@app.transaction(key="warehouse")
 def payment(
     tx: Transaction, warehouse: int, district: int, customer: int, amount: int, remote: int, by: int
 ) -> Payment:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from apiary.engine.protocol import Engine
-from apiary.runtime.call import Bound, Program, failure, problem_of, record_of, recorded_outcome, stopped
+from apiary.runtime.call import Bound, Program, failure, let_go, problem_of, record_of, recorded_outcome, stopped
 from apiary.runtime.declaration import IDEMPOTENCY_KEY
 from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Overloaded, Rejected, Unavailable
 from apiary.runtime.ids import id_text
@@ -153,6 +153,7 @@ class ActionRunner:
             except NoThread:
                 raise Overloaded(f"{call.function} found no thread to run in; send it again") from None
             except BaseException as error:  # noqa: BLE001 - whatever it raised, it is retried or recorded
+                let_go(error)
                 said = f"attempt {attempt}: {type(error).__name__}: {plain(error)}"
                 notes.lines.append({"at": now_microseconds() - started, "message": said})
                 wait = min(options.backoff * 2 ** (attempt - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)

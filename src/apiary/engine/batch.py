@@ -43,6 +43,10 @@ class BatchLost(Exception):
         self.record = record
 
 
+class Unseen(DatabaseUnavailable):
+    """A call has a record that was committed after this transaction began, and so cannot be read in it."""
+
+
 class Batch:
     """The calls of one program in the transactions of one session."""
 
@@ -103,7 +107,7 @@ class Batch:
         """The outcome of the earlier run of this call, which may be part of the same batch."""
         record = self._session.find(call.id, call.key)
         if record is None:
-            raise DatabaseUnavailable("the record of this call went away while it ran; send it again")
+            raise Unseen("the call was committed by another attempt while it ran; send it again")
         try:
             return recorded_outcome(record, call, self._program.functions.get(call.function))
         except Error as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from apiary.engine.backlog import as_call
 from apiary.engine.protocol import LAST_ATTEMPT, MAX_DEATHS, Engine
 from apiary.runtime.call import Program, problem_of, record_of
-from apiary.runtime.errors import Error, HostCrashed
+from apiary.runtime.errors import Error, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 from apiary.runtime.transaction import Notes, now_microseconds
 
@@ -53,8 +53,11 @@ class Deaths:
 
     def _count(self, death: Death) -> threading.Event:
         written = threading.Event()
-        queued = self._engine.queued_call(death.call)
-        if queued is None:  # it came to its end before
+        try:
+            queued = self._engine.queued_call(death.call)
+        except Unavailable:
+            queued = None
+        if queued is None:  # it came to its end before, or nobody can tell
             written.set()
             return written
         call = as_call(queued)

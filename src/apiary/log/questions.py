@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from apiary.engine.places import Log
+from apiary.finite import read_json
 from apiary.runtime.errors import NotFound
 from apiary.runtime.ids import id_bytes, id_text
 
@@ -86,7 +86,7 @@ def _summary(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+    return None if text is None else read_json(text)
 
 
 QUESTIONS: dict[str, Callable[..., Any]] = {"calls": calls, "show": show}

@@ -10,7 +10,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -22,7 +21,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from apiary.bundle import Migration, load_app, read_migrations
+from apiary.bundle import Migration, load_app, migrations_of
 from apiary.codec import compile_program, convert_rows
 from apiary.engine.deaths import Death
 from apiary.engine.dispatch import Dispatcher
@@ -31,6 +30,7 @@ from apiary.engine.protocol import Engine
 from apiary.engine.watchdog import RECORDER_BYTES, Watchdog
 from apiary.platform.locks import migrating
 from apiary.platform.manifest import manifest_of
+from apiary.platform.memory import Memory
 from apiary.platform.messages import (
     Answer,
     Ask,
@@ -40,6 +40,7 @@ from apiary.platform.messages import (
     Ran,
     Refused,
     Returned,
+    Spent,
     Start,
     Stop,
     frame,
@@ -70,7 +71,7 @@ class Host:
         self._recorder = recorder
         self._lock = threading.Lock()
         self._out: deque[bytes] = deque()
-        self._exhausted = False
+        self._memory: Memory
         self._start: Start
         self._app: App
         self._program: Program
@@ -81,7 +82,7 @@ class Host:
     def load(self, message: Start) -> None:
         """Load the app, and say what it is."""
         self._start = message
-        _limit_memory(message.memory_bytes)
+        self._memory = Memory(message.memory_bytes, lambda: self._send(Spent()))
         sys.path[:0] = [message.code, *([message.packages] if message.packages else [])]
         app = load_app(message.module)
         if app.name in RESERVED:
@@ -96,7 +97,7 @@ class Host:
     def _open(self, place: dict[str, Any]) -> list[str]:
         """Open the engine at the app's place; returns the migrations that it lacks."""
         self._engine = open_engine(place, convert_rows, recording=self._start.recording)
-        self._migrations = read_migrations(self._app.migrations, self._engine.dialect)
+        self._migrations = migrations_of(self._app, self._engine.dialect, Path(self._start.code))
         pending = self._engine.pending(self._migrations)
         self._dispatcher = Dispatcher(
             self._engine,
@@ -107,6 +108,7 @@ class Host:
             watchdog=Watchdog(self._recorder),
         )
         _settle_memory()
+        self._memory.settle()
         return pending
 
     def refuse(self, error: BaseException) -> None:
@@ -138,11 +140,8 @@ class Host:
             frames = [self._out.popleft() for _ in range(len(self._out))]
             if frames:
                 self._socket.sendall(b"".join(frames))
-        if self._exhausted:
-            log.error("a function ran out of memory; the host is replaced")
-            os._exit(os.EX_TEMPFAIL)
 
-    def _send(self, message: Loaded | Refused | Answer | Ran) -> None:
+    def _send(self, message: Loaded | Refused | Answer | Ran | Spent) -> None:
         self._out.append(frame(message))
         self.flush()
 
@@ -160,15 +159,19 @@ class Host:
         self._dispatcher.submit(call, self._reply)
 
     def _reply(self, call: Call, outcome: Outcome) -> None:
-        if isinstance(outcome.cause, MemoryError):
-            self._exhausted = True
+        self._look_at(outcome)
         error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
         self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
 
     def _give_back(self, call: Call) -> None:
         self._out.append(frame(Returned(call.id)))
 
+    def _look_at(self, outcome: Outcome) -> None:
+        if isinstance(outcome.cause, MemoryError):
+            self._memory.ran_out()
+
     def _ran(self, call: Call, outcome: Outcome) -> None:
+        self._look_at(outcome)
         error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
         self._send(Ran(call.id, call.function, error, outcome.duration))
 
@@ -274,12 +277,6 @@ def _end_with_parent() -> None:
     """Have the kernel end this process with the server, even while a function holds the interpreter."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _limit_memory(limit: int) -> None:
-    """Let allocations beyond the limit fail (`MemoryError` in the function) before the machine suffers."""
-    if limit and sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -10,26 +10,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from apiary.engine.protocol import MAX_DEATHS
 from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
 from apiary.platform.messages import Answer, Invoke, Ran, Start
 from apiary.platform.process import HostProcess, InFlight, Make, gone
-from apiary.runtime.errors import (
-    BundleRefused,
-    DeadlineExceeded,
-    Error,
-    HostCrashed,
-    Overloaded,
-    Unavailable,
-    from_problem,
-)
+from apiary.platform.survivors import Survivors
+from apiary.runtime.errors import BundleRefused, Error, HostCrashed, Overloaded, Unavailable, from_problem
 from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
 
-MAX_SHARED_DEATHS = 6
-"""Where other calls ran beside it each time, any of which can have been the reason."""
-MAX_ATTEMPTS = 10
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 1.0
 EXCUSE_FACTOR = 4.0
@@ -72,7 +61,7 @@ class AppHosts:
         self._waiting: list[InFlight] = []
         self._held: list[InFlight] | None = None
         self._held_since = 0.0
-        self._suspects: list[InFlight] = []
+        self._survivors = Survivors(self._send)
         self._deaths: dict[str, tuple[str, bool]] = {}
         self._changing = asyncio.Lock()
         self._failures = 0
@@ -138,19 +127,42 @@ class AppHosts:
     async def switch(self, host: HostProcess) -> None:
         """Let `host` serve from now on. The host before it finishes what is in flight, then ends."""
         async with self._changing:
-            if self._held is not None:
-                await self._excuse(host)
-            old = self._serve(host)
-            self._let_go()
-            if old is None:
-                with suppress(Error):  # it is gone, and whoever takes its place runs the queue
-                    await self._run_queue(host)
-            else:
-                self.draining.add(old)
-                await self._hand_over(old, host)
-                self._background(self._drain(old))
-            await self._publish(host)
+            await self._change(host)
+
+    async def _change(self, host: HostProcess) -> None:
+        if self._held is not None:
+            await self._excuse(host)
+        old = self._serve(host)
+        self._let_go()
+        if old is None:
+            with suppress(Error):  # it is gone, and whoever takes its place runs the queue
+                await self._run_queue(host)
+        else:
+            self.draining.add(old)
+            await self._hand_over(old, host)
+            self._background(self._drain(old))
+        await self._publish(host)
         self._emit(Activated(self.app, host.version, host.migrated))
+
+    async def _relieve(self, spent: HostProcess) -> None:
+        """Let another host serve in the place of one without memory, as after a deploy of the same version.
+
+        Unless something else is about to replace it.
+        """
+        if spent is not self.active or self._closed:
+            return
+        log.warning("functions of %s have used up the memory of their process; another one takes its place", self.app)
+        try:
+            host = await self.load(spent.version)
+        except Error as error:
+            log.error("%s stays in a process without memory, because no other starts: %s", self.app, error.message)
+            return
+        async with self._changing:
+            wanted = spent is self.active and self._held is None and not self._closed
+            if wanted:
+                await self._change(host)
+        if not wanted:
+            await host.stop()
 
     def keep_trying(self, version: str) -> None:
         """Start a version in the background, again and again until it works."""
@@ -160,16 +172,19 @@ class AppHosts:
     async def close(self) -> None:
         """Let all hosts finish, and end them."""
         self._closed = True
+        self._survivors.close()
         if self.migrating is not None:
             self.migrating.kill("the server is stopping")
         hosts = [*self.draining, *([self.active] if self.active else [])]
         await asyncio.gather(*(host.stop() for host in hosts))
-        for flight in [*self._waiting, *self._suspects, *(self._held or ())]:
+        self._survivors.refuse()
+        for flight in [*self._waiting, *(self._held or ())]:
             flight.fail(gone("the server is stopping"))
 
     def kill(self) -> None:
         """End all hosts at once."""
         self._closed = True
+        self._survivors.close()
         for host in [*self.draining, *([self.active] if self.active else [])]:
             host.kill("the server was told to end at once")
 
@@ -182,6 +197,7 @@ class AppHosts:
     def _serve(self, host: HostProcess) -> HostProcess | None:
         """Send calls to this host from now on; returns the one before it."""
         host.on_ran, host.on_returned = self._ran, self._returned
+        host.on_spent = lambda: self._background(self._relieve(host))
         old, self.active, self.version = self.active, host, host.version
         self._last_start = time.monotonic()
         host.watch_end(self._ended)
@@ -307,44 +323,7 @@ class AppHosts:
             self._emit(HostDied(self.app, host.version, host.pid, host.reason, len(flights)))
             self._restart()
         for flight in flights:
-            self._settle(flight, suspects, host)
-
-    def _settle(self, flight: InFlight, suspects: set[bytes], host: HostProcess) -> None:
-        """A call without an answer is sent again, under its id: if it had committed, its record answers.
-
-        Only a call that the dead host was just running, or owed an answer for too long, counts the death. One whose
-        function was running beyond its deadline was the reason, and has not committed.
-        """
-        message = flight.message
-        if flight.answer.done() or not isinstance(message, Invoke):
-            return
-        if self._closed:
-            flight.fail(gone("the host of the app went away"))
-            return
-        if any(running.call == message.id and time.monotonic() > running.deadline for running in host.running()):
-            flight.fail(DeadlineExceeded(f"{message.function} did not end in time; its process was ended"))
-            return
-        flight.crashes += message.id in suspects
-        most = MAX_DEATHS if suspects == {message.id} else MAX_SHARED_DEATHS
-        if flight.crashes >= most or message.attempt >= MAX_ATTEMPTS:
-            crashed = HostCrashed(
-                f"the host died {message.attempt} times with {message.function}; the last time {host.reason}",
-                hint="look at the log for whether it took effect; with an idempotency key it can be sent again",
-            )
-            flight.fail(crashed)
-            return
-        message.attempt += 1
-        if flight.crashes >= MAX_DEATHS - 1 and flight not in self._suspects:
-            self._suspects.append(flight)
-            flight.answer.add_done_callback(lambda _: self._cleared(flight))
-        if flight not in self._suspects or flight is self._suspects[0]:
-            self._send(flight)
-
-    def _cleared(self, flight: InFlight) -> None:
-        """A call on its last attempt is done. One at a time has it, so that none is blamed for what another does."""
-        self._suspects.remove(flight)
-        if self._suspects and not self._closed:
-            self._send(self._suspects[0])
+            self._survivors.settle(flight, suspects, host)
 
     def _restart(self) -> None:
         """Replace the host that served, unless that is being done already."""

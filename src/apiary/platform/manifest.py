@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 from apiary.codec import FunctionCodec
@@ -13,12 +12,12 @@ from apiary.runtime.declaration import App
 
 def manifest_of(app: App, program: Program) -> dict[str, Any]:
     """The functions with their options and schemas, and the folder of the app's web pages, as a JSON object."""
-    web = app.migrations.parent / "web"
+    web = app.folder / "web"
     return {
         "app": app.name,
         "version": program.version,
         "description": app.description,
-        "web": str(web) if Path(web).is_dir() else None,
+        "web": str(web) if web.is_dir() else None,
         "functions": {
             name: {
                 "kind": bound.function.kind.value,

@@ -89,8 +89,12 @@ class Ran(msgspec.Struct, tag="ran", array_like=True):
     duration: int
 
 
+class Spent(msgspec.Struct, tag="spent", array_like=True):
+    """Functions have used up the memory of the host and do not give it back; another one should take its place."""
+
+
 ToHost = Start | Invoke | Ask | Stop
-FromHost = Loaded | Refused | Answer | Returned | Ran
+FromHost = Loaded | Refused | Answer | Returned | Ran | Spent
 
 encoder = msgspec.msgpack.Encoder()
 to_host = msgspec.msgpack.Decoder(ToHost)

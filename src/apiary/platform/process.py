@@ -28,6 +28,7 @@ from apiary.platform.messages import (
     Ran,
     Refused,
     Returned,
+    Spent,
     Start,
     Stop,
     frame,
@@ -77,14 +78,15 @@ class InFlight:
 class HostProcess(asyncio.Protocol):
     """A running host. Answers complete the futures of `in_flight`.
 
-    `on_ran` is called for each call that its queue ran, `on_returned` for each that it gives back. While it is
-    `held`, it gives back all calls but queries.
+    `on_ran` is called for each call that its queue ran, `on_returned` for each that it gives back, `on_spent` when
+    it has no memory left. While it is `held`, it gives back all calls but queries.
     """
 
     def __init__(self, version: str) -> None:
         self.version = version
         self.on_ran: Callable[[Ran], None] = lambda message: None
         self.on_returned: Callable[[InFlight], None] = lambda flight: None
+        self.on_spent: Callable[[], None] = lambda: None
         self.in_flight: dict[bytes, InFlight] = {}
         self.manifest: dict[str, Any] = {}
         self.place: dict[str, Any] = {}
@@ -277,6 +279,8 @@ class HostProcess(asyncio.Protocol):
                     self.on_returned(flight)
             elif isinstance(message, Ran):
                 self.on_ran(message)
+            elif isinstance(message, Spent):
+                self.on_spent()
             elif not self._started.done():
                 self._started.set_result(message)
 

@@ -22,6 +22,7 @@ from apiary.runtime.errors import (
     DeadlineExceeded,
     Duplicate,
     Error,
+    Forbidden,
     InternalError,
     KeyReused,
     Rejected,
@@ -125,6 +126,7 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
         raise
     except BaseException as error:  # noqa: BLE001 - `sys.exit()` in a function ends that function, not its host
         failed = error
+        let_go(error)
     else:
         session.release("call")
         return Outcome(output, duration=now_microseconds() - notes.started)
@@ -168,7 +170,8 @@ def run(program: Program, call: Call, session: Session, guard: Guard, notes: Not
         raise
     if late:
         raise Stopped
-    session.record(record_of(program, bound, call, notes, "ok", output))
+    if session.recording:
+        session.record(record_of(program, bound, call, notes, "ok", output))
     return output
 
 
@@ -184,6 +187,18 @@ def _body(
     finally:
         notes.over = True
         _current.reset(token)
+
+
+def let_go(error: BaseException) -> None:
+    """Where there was no memory, give back at once what the function held, instead of when its traceback goes."""
+    chain: dict[int, BaseException] = {}
+    link: BaseException | None = error
+    while link is not None and id(link) not in chain:
+        chain[id(link)] = link
+        link = link.__cause__ or link.__context__
+    if any(isinstance(link, MemoryError) for link in chain.values()):
+        for link in chain.values():
+            traceback.clear_frames(link.__traceback__)
 
 
 def stopped(program: Program, call: Call, notes: Notes) -> tuple[Outcome, Record]:
@@ -275,13 +290,18 @@ def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
 def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome:
     """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call.
 
-    Also where this version has no such function any more (no `bound`).
+    Also where this version has no such function any more (no `bound`), and nobody knows whom it was for: then its own
+    caller is answered, and the role `admin`. `Forbidden` for those who may not call the function.
     """
+    if bound is not None and not call.queued:
+        check_roles(bound.function, call.roles)
     if record.function != call.function or not _same_input(record, call, bound):
         raise KeyReused(
             f"the idempotency key was used for another call of {record.function}",
             first_call_id=id_text(record.id),
         )
+    if bound is None and record.caller != call.caller and "admin" not in call.roles:
+        raise Forbidden(f"the idempotency key was used by somebody else, for {record.function}, which is gone")
     if record.error is None:
         return Outcome(record.output or b"null", replayed=record.id)
     problem = json.loads(record.error)
@@ -297,11 +317,20 @@ def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
     recorded = json.loads(record.input)
     try:
         given = json.loads(bound.codec.canonical(call) if bound else call.input or b"{}")
+        return _same(recorded, given) or (bound is None and DIGEST in recorded)
     except (ValueError, RecursionError):
         if bound is not None:
             bound.codec.decode(call)
         return False
-    return bool(recorded == given) or (bound is None and DIGEST in recorded)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same: 1 and 1.0 are one number, true is none."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(item, other[name]) for name, item in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def user_traceback(cause: BaseException) -> str:

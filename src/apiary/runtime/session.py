@@ -94,7 +94,9 @@ Part = Literal["call", "nested"]
 
 
 class Session(Protocol):
-    """A transaction of some engine, as the runtime sees it."""
+    """A transaction of some engine, as the runtime sees it. Where it is not `recording`, records are left out."""
+
+    recording: bool
 
     def execute(self, sql: str, parameters: Mapping[str, Any], read_only: bool) -> Result:
         """Run one statement of the user's function; `RuleBroken` where it writes and `read_only` is set."""

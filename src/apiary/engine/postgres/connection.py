@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.types.string import TextLoader
 
-from apiary.engine.postgres.errors import ConnectionLost
+from apiary.engine.postgres.errors import NotConnected
+from apiary.engine.postgres.link import Link, Patience
 
-CONNECT_SECONDS = 5
-KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+log = logging.getLogger("apiary")
+
+CONNECT_SECONDS = 3
+AGAIN_SECONDS = (0.05, 1.0)
+"""Between two attempts to connect: at first, and at most."""
+KEEPALIVE: dict[str, int | str] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "connect_timeout": CONNECT_SECONDS,
+    "target_session_attrs": "primary",
+}
+"""Of every connection, on our side."""
+SERVER_KEEPALIVE = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "client_connection_check_interval": "2s",
+}
+"""On the server's side: a client that is gone holds no locks for long."""
 SETTINGS = {
     "default_transaction_isolation": "serializable",
     "timezone": "UTC",
     "datestyle": "ISO",
     "intervalstyle": "postgres",
-    "client_min_messages": "error",
-    "idle_in_transaction_session_timeout": "0",
+    "client_min_messages": "warning",
+    **SERVER_KEEPALIVE,
 }
+UNREACHABLE = "the database cannot be reached"
 READ_AS_TEXT = (
     "inet", "cidr", "int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange", "int4multirange",
     "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange",
@@ -42,20 +65,70 @@ class Target:
     program: str | None = None
     why_beside: str | None = None
 
-    def connect(self, *, read_only: bool = False, waiting: bool = True) -> psycopg.Connection[Any]:
-        """A connection in autocommit; `ConnectionLost` where there is none to be had."""
-        settings = SETTINGS | {"search_path": f'"{self.schema}",public'}
-        if read_only:
-            settings["default_transaction_read_only"] = "on"
-        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+class Access:
+    """The way of one engine to its database. When there is no connection to be had, that is known for a moment."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._patience = Patience(target.conninfo, self._failed)
+        self._lock = threading.Lock()
+        self._refused_since: float | None = None
+        self._failures = 0
+        self._again = 0.0
+        self._closed = False
+
+    def open(self, *, read_only: bool = False, idle_seconds: float = 0.0) -> Link:
+        """A connection in autocommit; `NotConnected` where there is none to be had, or was none a moment ago.
+
+        `idle_seconds`: the server ends a transaction in which nothing is asked for so long; 0: it waits for ever.
+        """
+        with self._lock:
+            if self._closed or (self._refused_since is not None and time.monotonic() < self._again):
+                raise NotConnected(UNREACHABLE)
+        settings: dict[str, str] = {
+            "search_path": f'"{self._target.schema}",public',
+            "default_transaction_read_only": "on" if read_only else "off",
+            "idle_in_transaction_session_timeout": f"{idle_seconds * 1000:.0f}",
+        }
+        begun = time.monotonic()
         try:
-            connection = psycopg.connect(
-                make_conninfo(self.conninfo, options=options, connect_timeout=CONNECT_SECONDS, **KEEPALIVE),
-                autocommit=True,
-                prepare_threshold=2,
-            )
-        except psycopg.OperationalError as error:
-            raise ConnectionLost(f"the database cannot be reached: {error}", hint="is it running?") from None
+            connection = connect(self._target.conninfo, {**SETTINGS, **settings})
+        except psycopg.Error as error:
+            self._failed(" ".join(str(error).split()), time.monotonic() - begun)
+            raise NotConnected(UNREACHABLE) from None
+        self._succeeded()
         for name in READ_AS_TEXT:
             connection.adapters.register_loader(name, TextLoader)
-        return connection
+        link = Link(connection)
+        self._patience.watch(link)
+        return link
+
+    def close(self) -> None:
+        """Open and watch no connection any more."""
+        self._closed = True
+        self._patience.close()
+
+    def _failed(self, why: str, seconds: float) -> None:
+        """Try again after a pause, which is no shorter than the attempt."""
+        with self._lock:
+            now = time.monotonic()
+            if self._refused_since is None:
+                self._refused_since = now
+                log.warning("the database cannot be reached: %s", why)
+            least, most = AGAIN_SECONDS
+            self._again = now + max(seconds, min(most, least * 2**self._failures))
+            self._failures += 1
+
+    def _succeeded(self) -> None:
+        with self._lock:
+            if self._refused_since is not None:
+                log.warning("the database can be reached again, after %.1f s", time.monotonic() - self._refused_since)
+            self._refused_since = None
+            self._failures = 0
+
+
+def connect(conninfo: str, settings: dict[str, str]) -> psycopg.Connection[tuple[object, ...]]:
+    """A connection in autocommit, with these settings of the server."""
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    return psycopg.connect(make_conninfo(conninfo, options=options, **KEEPALIVE), autocommit=True, prepare_threshold=2)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -11,24 +13,40 @@ from uuid import UUID
 import psycopg
 
 from apiary.bundle import Migration, migrations_to_apply
-from apiary.engine.postgres.connection import Target
-from apiary.engine.postgres.errors import translate
-from apiary.engine.postgres.lane import BesideLane, InsideLane
+from apiary.engine.postgres.connection import Access, Target
+from apiary.engine.postgres.errors import Conflicted, ConnectionLost, Locked, NotConnected, translate
+from apiary.engine.postgres.lane import PostgresLane
+from apiary.engine.postgres.link import Link
+from apiary.engine.postgres.listen import Listener
 from apiary.engine.postgres.placed import BESIDE, PlacedLane
+from apiary.engine.postgres.runner import BesideRunner, InsideRunner, Runner
 from apiary.engine.postgres.session import own_statements, row_record
 from apiary.engine.postgres.statement import check_script
 from apiary.engine.protocol import Lane
 from apiary.runtime.call import Guard, Program
-from apiary.runtime.errors import BundleRefused, InternalError, MigrationRefused, Unavailable
+from apiary.runtime.errors import (
+    BundleRefused,
+    DatabaseUnavailable,
+    Error,
+    InternalError,
+    MigrationRefused,
+)
 from apiary.runtime.result import Convert
 from apiary.runtime.session import Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
-MIGRATION_LOCK_SECONDS = 10
-
+Cursor = psycopg.RawCursor[Any]
 
 WRITERS = 4
 READERS = 2
+ASK_SECONDS = 10.0
+MIGRATION_LOCK_SECONDS = 10.0
+"""So long, in all, a migration waits for locks that others hold."""
+LOCK_TURN_SECONDS = 1.0
+PAUSE_SECONDS = 0.2
+RECONNECT_SECONDS = 30.0
+"""So long a migration whose connection was lost tries to find out whether it was kept."""
+MAX_LOST = 3
 
 
 class PostgresEngine:
@@ -51,56 +69,88 @@ class PostgresEngine:
         self._target = target
         self._convert_rows = convert_rows
         self._recording = recording
-        self._lock = threading.Lock()
         self._own = own_statements(target.log)
-        self._connection: psycopg.Connection[Any] | None = None
+        self._access = Access(target)
+        self._runners: defaultdict[tuple[type[Runner], bool], list[Runner]] = defaultdict(list)
+        self._lock = threading.Lock()
+        self._link: Link | None = None
+        self._listener: Listener | None = None
 
     def pending(self, migrations: Sequence[Migration]) -> list[str]:
-        with self._migrating() as connection:
-            return [migration.name for migration in self._new(connection, migrations)]
+        with self._migrating(MIGRATION_LOCK_SECONDS) as cursor:
+            return [migration.name for migration in self._new(cursor, migrations)]
 
     def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
-        with self._migrating() as connection:
-            new = self._new(connection, migrations)
-            for migration in new:
-                self._apply(connection, migration)
-                row = (migration.name, migration.checksum, version, now_microseconds())
-                psycopg.RawCursor(connection).execute(self._own["insert_migration"].sql.encode(), row)
-        return [migration.name for migration in new]
+        """Waits for locks in short turns, so that what reads meanwhile is not held up behind it for long."""
+        end = time.monotonic() + MIGRATION_LOCK_SECONDS
+        lost = 0
+        wanted: list[str] | None = None
+        while True:
+            try:
+                with self._migrating(LOCK_TURN_SECONDS) as cursor:
+                    new = self._new(cursor, migrations)
+                    if wanted is None:
+                        wanted = [migration.name for migration in new]
+                    for migration in new:
+                        self._apply(cursor, migration, version)
+                return wanted
+            except (Locked, Conflicted) as error:
+                if time.monotonic() > end:
+                    raise _held_up(error) from error
+            except ConnectionLost:
+                lost += 1
+                if lost == MAX_LOST:
+                    raise
+                end = time.monotonic() + RECONNECT_SECONDS
+            except NotConnected:
+                if not lost or time.monotonic() > end:
+                    raise
+            time.sleep(PAUSE_SECONDS)
 
     @contextmanager
-    def _migrating(self) -> Iterator[psycopg.Connection[Any]]:
-        """A transaction in which nobody else migrates, not even a backend whose client has died."""
+    def _migrating(self, lock_seconds: float) -> Iterator[Cursor]:
+        """A transaction in which nobody else migrates, not even a backend whose client has died.
+
+        It sees what was committed while it waited for that.
+        """
+        link = self._access.open()
+        link.connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         try:
-            with self._lock, self._target.connect() as connection:
-                lock = (f"apiary migrate {self._target.schema}",)
-                psycopg.RawCursor(connection).execute(self._own["migration_lock"].sql.encode(), lock)
-                with connection.transaction():  # sees what was committed before it had the lock
-                    yield connection
+            with link.waiting() as connection, connection.transaction():
+                cursor = psycopg.RawCursor(connection)
+                self._run(cursor, "lock_timeout", (f"{lock_seconds * 1000:.0f}",))
+                self._run(cursor, "migration_lock", (f"apiary migrate {self._target.schema}",))
+                yield cursor
         except psycopg.Error as error:
-            found = translate(error.sqlstate or "", error.diag.message_primary or str(error))
-            if isinstance(found, Unavailable):
-                raise found from error
-            raise MigrationRefused(f"the migrations cannot be committed: {found.message}") from error
+            raise _translated(error, link) from error
+        finally:
+            link.close()
 
-    def _new(self, connection: psycopg.Connection[Any], migrations: Sequence[Migration]) -> list[Migration]:
-        applied = connection.execute(self._own["applied_migrations"].sql.encode()).fetchall()
-        return migrations_to_apply(migrations, dict(applied))
+    def _run(self, cursor: Cursor, name: str, values: Sequence[Any] = ()) -> list[Any]:
+        cursor.execute(self._own[name].sql.encode(), values)
+        return cursor.fetchall() if cursor.description else []
 
-    def _apply(self, connection: psycopg.Connection[Any], migration: Migration) -> None:
-        before = connection.execute("select pg_current_xact_id()").fetchone()
+    def _new(self, cursor: Cursor, migrations: Sequence[Migration]) -> list[Migration]:
+        return migrations_to_apply(migrations, dict(self._run(cursor, "applied_migrations")))
+
+    def _apply(self, cursor: Cursor, migration: Migration, version: str) -> None:
+        before = self._run(cursor, "transaction_id")
         try:
             check_script(migration.sql)
-            connection.execute(migration.sql.encode())
-            if connection.execute("select pg_current_xact_id()").fetchone() != before:
+            cursor.connection.execute(migration.sql.encode())
+            if self._run(cursor, "transaction_id") != before:
                 raise MigrationRefused(f"the migration {migration.name} ends the transaction in which it runs")
         except InternalError as error:
             raise MigrationRefused(f"the migration {migration.name}: {error.message}") from error
         except psycopg.Error as error:
+            known = translate(error.sqlstate or "", str(error))
+            if isinstance(known, DatabaseUnavailable):
+                raise
             raise MigrationRefused(
                 f"the migration {migration.name} failed: {error.diag.message_primary or error}",
                 hint="nothing of this deploy was kept; mend the file and deploy again",
             ) from error
+        self._run(cursor, "insert_migration", (migration.name, migration.checksum, version, now_microseconds()))
 
     def writer(self, program: Program, guard: Guard) -> Lane:
         return self._lane(program, guard, read_only=False)
@@ -110,18 +160,23 @@ class PostgresEngine:
 
     def _lane(self, program: Program, guard: Guard, *, read_only: bool) -> Lane:
         target = self._target
-        how = {"recording": self._recording, "read_only": read_only}
         wanted = {bound.function.options.placement: name for name, bound in program.functions.items()}
         if target.program is None and target.why_beside is not None and "database" in wanted:
             raise BundleRefused(
                 f"{wanted['database']} must run inside the database, and cannot: {target.why_beside}",
                 hint='apiary doctor looks at the database; without placement="database" it runs beside it',
             )
-        beside = BesideLane(target, program, guard, self._convert_rows, **how)
-        if target.program is None:
-            return beside
-        inside = InsideLane(target, program, **how)
-        return PlacedLane(inside, beside, program) if BESIDE in wanted else inside
+        how = {"recording": self._recording, "read_only": read_only}
+        lanes = []
+        if target.program is not None:
+            lanes.append(self._lane_of(InsideRunner(self._access, target, **how), program, guard, read_only))
+        if target.program is None or BESIDE in wanted:
+            runner = BesideRunner(self._access, target, program, self._convert_rows, **how)
+            lanes.append(self._lane_of(runner, program, guard, read_only))
+        return lanes[0] if len(lanes) == 1 else PlacedLane(lanes[0], lanes[1], program)
+
+    def _lane_of(self, runner: Runner, program: Program, guard: Guard, read_only: bool) -> PostgresLane:
+        return PostgresLane(runner, self._runners[type(runner), read_only], program, guard)
 
     def sync(self) -> None:
         """A commit waits for the disk by itself."""
@@ -145,17 +200,40 @@ class PostgresEngine:
     def _ask_own(self, name: str, values: Sequence[Any]) -> list[Any]:
         with self._lock:
             for last in (False, True):
+                if self._link is None or self._link.closed:
+                    if self._link is not None:
+                        self._link.close()
+                    self._link = self._access.open()
                 try:
-                    if self._connection is None or self._connection.closed:
-                        self._connection = self._target.connect()
-                    cursor = psycopg.RawCursor(self._connection)
-                    return cursor.execute(self._own[name].sql.encode(), values).fetchall()
+                    with self._link.waiting(ASK_SECONDS) as connection:
+                        return self._run(psycopg.RawCursor(connection), name, values)
                 except psycopg.Error as error:
-                    if last or not self._connection or not self._connection.closed:
-                        raise translate(error.sqlstate or "", str(error)) from error
+                    if last or not self._link.closed:
+                        raise _translated(error, self._link) from error
         raise AssertionError("the second attempt returns or raises")
 
+    def listen(self, changed: Callable[[], None]) -> None:
+        if self._target.program is not None and self._listener is None:
+            self._listener = Listener(self._access, self._target.log, changed)
+
     def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
+            if self._link is not None:
+                self._link.close()
+            self._access.close()
+
+
+def _translated(error: psycopg.Error, link: Link) -> Error:
+    """The error of Apiary for one of the driver; a connection that is gone is closed."""
+    if link.connection.broken or not error.sqlstate:
+        return link.lost(error)
+    return translate(error.sqlstate, error.diag.message_primary or str(error))
+
+
+def _held_up(error: Error) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"the migration waited {MIGRATION_LOCK_SECONDS:g} s for a lock that another session holds: {error.message}",
+        hint="nothing of this deploy was kept; end that session (pg_stat_activity has it), and deploy again",
+    )

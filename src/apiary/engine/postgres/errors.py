@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+
 from apiary.runtime.errors import (
     ConstraintViolated,
     DatabaseError,
@@ -9,12 +12,15 @@ from apiary.runtime.errors import (
     Error,
     RuleBroken,
     ValueOutOfRange,
+    from_problem,
 )
 
 CANCELLED = "57014"
 LOCKED = "55P03"
 PASSING = (CANCELLED, LOCKED)
 """After these the transaction can go on: somebody wanted the statement to end, or not to wait."""
+INTERRUPTED = "22P01"
+"""What comes of SIGFPE, with which a backend ends what nothing else can end."""
 CONFLICTS = ("40001", "40P01")
 CONSTRAINTS = {
     "23001": "foreign key",
@@ -29,6 +35,7 @@ ENDING = ("57P01", "57P02", "57P03", "57P05", "25P03")
 READ_ONLY = "25006"
 FORBIDDEN = ("42501", "0A000", "25001", "2D000", "25P02", "2F003")
 GAVE_UP = ("53", "57", "58", "XX")
+HANDED_ON = ("AP403", "AP404", "AP409", "AP422")
 OUT_OF_RANGE = ("22001", "22003", "22008", "22009", "22015", "22021", "22P05", "54000")
 
 
@@ -42,16 +49,39 @@ class Conflicted(DatabaseUnavailable):
     state = "40001"
 
 
+class NotConnected(DatabaseUnavailable):
+    """There is no connection to be had: nothing was sent."""
+
+    hint = "nothing was kept; send it again later"
+
+
 class ConnectionLost(DatabaseUnavailable):
-    """The connection to the database went away; whether its last transaction was committed only the log can tell."""
+    """The connection to the database went away; whether its last transaction was committed only the log can tell.
+
+    `explained`: the server said why, or it was cut from here. Else what ran on it may have ended the backend.
+    """
+
+    hint = "send it again"
+    explained = False
+
+
+class Cancelled(DatabaseUnavailable):
+    """A statement was cancelled: by the platform at a deadline, or by somebody else."""
+
+
+class Locked(DatabaseUnavailable):
+    """A lock that another session holds was not to be had in time."""
 
 
 class Repeated(DatabaseUnavailable):
     """A call has a record already, which showed only when its transaction ended."""
 
 
-def translate(state: str, message: str, sql: str = "") -> Error:
-    """The error of Apiary for an SQLSTATE (empty: the connection is gone) that came while `sql` ran."""
+def translate(state: str, message: str, sql: str = "", detail: str = "") -> Error:
+    """The error of Apiary for an SQLSTATE (empty: the connection is gone) that came while `sql` ran.
+
+    A refusal by a function that the statement called is what it was there; its `detail` has the problem document.
+    """
     shown = f" in: {' '.join(sql.split())[:200]}" if sql else ""
     text = message.strip()
     if state in CONFLICTS:
@@ -59,14 +89,32 @@ def translate(state: str, message: str, sql: str = "") -> Error:
     if state in CONSTRAINTS or state[:2] == "23":
         name = CONSTRAINTS.get(state, "constraint")
         return ConstraintViolated(f"the change breaks a {name} constraint: {text}", constraint=name)
-    if not state or state[:2] == "08" or state in ENDING:
-        return ConnectionLost(f"the connection to the database was lost: {text}", hint="send the call again")
-    if state[:2] in GAVE_UP or state == LOCKED:
-        return DatabaseUnavailable(f"the database cannot do this now: {text}", hint="nothing was kept; send it again")
+    unavailable = _unavailable(state, text)
+    if unavailable is not None:
+        return unavailable
     if state in OUT_OF_RANGE:
         return ValueOutOfRange(f"the database cannot hold a value: {text}")
     if state == READ_ONLY:
         return RuleBroken("a query cannot write", hint="declare the function with @app.transaction")
+    if state in HANDED_ON:
+        with suppress(ValueError, AttributeError):  # the detail is another one, of somebody who uses the same SQLSTATE
+            return from_problem(json.loads(detail))
     if state in FORBIDDEN:
         return RuleBroken(f"the function may not do this: {text}{shown}")
     return DatabaseError(f"{text}{shown}", hint="is the table made by a migration?" * (state == "42P01"))
+
+
+def _unavailable(state: str, text: str) -> DatabaseUnavailable | None:
+    """The error where the database, and not the statement, is the reason."""
+    if not state or state[:2] == "08" or state in ENDING:
+        lost = ConnectionLost(f"the connection to the database was lost: {text}")
+        lost.explained = bool(state)
+        return lost
+    again = "nothing was kept; send it again"
+    if state == CANCELLED:
+        return Cancelled(f"the statement was cancelled: {text}", hint=again)
+    if state == LOCKED:
+        return Locked(f"another session holds a lock: {text}", hint=again)
+    if state[:2] in GAVE_UP:
+        return DatabaseUnavailable(f"the database cannot do this now: {text}", hint=again)
+    return None

@@ -1,68 +1,84 @@
-"""The lanes of PostgreSQL: what becomes of a batch whose transaction fails is the same wherever its functions run."""
+"""The lanes of PostgreSQL: what becomes of a batch whose transaction fails, wherever its functions run."""
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import count
 
-import psycopg
-from psycopg import pq
-
-from apiary.engine.batch import Batch, BatchLost, gave_up, uncommitted
-from apiary.engine.postgres.beside.session import BesideSession
-from apiary.engine.postgres.connection import Target
-from apiary.engine.postgres.errors import REFUSED, Conflicted, ConnectionLost, Repeated, translate
-from apiary.engine.postgres.wire import pack_batch, unpack_done
-from apiary.engine.protocol import Committed
-from apiary.runtime.call import Guard, Program
-from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, from_problem
-from apiary.runtime.result import Convert
-from apiary.runtime.session import Call, Record
+from apiary.engine.batch import BatchLost, Unseen, gave_up, uncommitted
+from apiary.engine.postgres.errors import Cancelled, Conflicted, ConnectionLost, NotConnected, Repeated
+from apiary.engine.postgres.runner import Ran, Runner
+from apiary.engine.protocol import MAX_DEATHS, Committed
+from apiary.runtime.call import Guard, Program, failure, problem_of, stopped
+from apiary.runtime.declaration import Kind
+from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, HostCrashed, Unavailable
+from apiary.runtime.session import Call, Outcome, Record
+from apiary.runtime.transaction import Notes, now_microseconds
 
 BACKOFF_SECONDS = (0.001, 0.128)
-RECONNECT_SECONDS = (0.05, 2.0)
+RECONNECT_SECONDS = (0.05, 1.0)
+RIDE_OUT_SECONDS = 5.0
+"""So long a call waits for a database that cannot be reached, if its timeout is not shorter."""
+GRACE_SECONDS = 3.0
+"""Beyond the timeouts of its calls, a batch may take so long."""
+MAX_UNWRITTEN = 10_000
+
+
+@dataclass(slots=True)
+class Outage:
+    """What the calls of one batch find out for each other when a connection was lost.
+
+    `until` is when to give up a database that cannot be reached. `lasts`: a call has given up, and the others whose
+    time is over need not try any more.
+    """
+
+    until: float
+    lasts: bool = False
 
 
 class PostgresLane:
-    """One connection. A subclass says how a batch is run on it."""
+    """One thread's way to the database, by a runner of its own or, without a connection, by one of another lane.
 
-    def __init__(self, target: Target, program: Program, *, recording: bool, read_only: bool) -> None:
-        self._target = target
+    `runners`: all that may do the same. The lane adds its own.
+    """
+
+    def __init__(self, runner: Runner, runners: list[Runner], program: Program, guard: Guard) -> None:
+        self._own = runner
+        self._using = runner
+        self._runners = runners
+        runners.append(runner)
         self._program = program
-        self._recording = recording
-        self._read_only = read_only
+        self._guard = guard
         self._records: list[Record] = []
-        self._connection: psycopg.Connection[Any] | None = None
-
-    def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
-        """Run and commit. Where the batch fails as a whole, every call is run again by itself."""
-        try:
-            return self._once(calls, records)
-        except BatchLost as lost:
-            others = [call for call in calls if call is not lost.call]
-            done = self.run(others, [*records, lost.record])
-            outcomes = dict(zip(map(id, others), done.outcomes, strict=True))
-            settled = [outcomes.get(id(call), lost.outcome) for call in calls]
-            return Committed(settled, done.queued, done.lost, durable=True)
-        except Error as error:
-            first, shared = error, len(calls) + len(records) > 1
-        parts = [self._alone(call, first, shared) for call in calls] + [self._written(record) for record in records]
-        return Committed(
-            [outcome for part in parts for outcome in part.outcomes],
-            [queued for part in parts for queued in part.queued],
-            [record for part in parts for record in part.lost],
-            durable=True,
-        )
+        self._unwritten: list[Record] = []
 
     def open(self) -> None:
         """Connect, and have the backend load its program: that takes it half a second."""
         with suppress(Error):
-            self._once((), ())
+            self._attempt((), (), GRACE_SECONDS)
+
+    def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
+        """Run and commit. Where the batch fails as a whole, every call is run again by itself."""
+        if self._unwritten:
+            records, self._unwritten = [*self._unwritten, *records], []
+        return self._run(calls, records)
+
+    def _run(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
+        begun = time.monotonic()
+        try:
+            return self._attempt(calls, records, max(map(self._seconds, calls), default=0.0) + GRACE_SECONDS)
+        except BatchLost as lost:
+            others = [call for call in calls if call is not lost.call]
+            done = self._run(others, [*records, lost.record])
+            outcomes = dict(zip(map(id, others), done.outcomes, strict=True))
+            settled = [outcomes.get(id(call), lost.outcome) for call in calls]
+            return Committed(settled, done.queued, done.lost, durable=True, doubt=done.doubt)
+        except Error as error:
+            return self._separately(calls, records, error, begun)
 
     def take_records(self) -> list[Record]:
         records, self._records = self._records, []
@@ -72,166 +88,147 @@ class PostgresLane:
         """What is read here is durable."""
 
     def interrupt(self) -> None:
-        connection = self._connection
-        if connection is not None:
-            with suppress(psycopg.Error):  # the server that does not hear this does not run the statement either
-                connection.cancel_safe(timeout=1.0)
+        self._using.interrupt()
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        if self._unwritten:
+            self.run(())
+        self._own.close()
 
-    def _attempt(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
-        """Run and commit once; an `Error` says that nothing of it was kept, or that this is not known."""
-        raise NotImplementedError
-
-    def _once(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
-        """`_attempt`, after which any fault is an `Error`: the thread of a lane has calls to answer."""
+    def _attempt(self, calls: Sequence[Call], records: Sequence[Record], patience: float) -> Committed:
+        """Run and commit once; after any fault an `Error`: the thread of a lane has calls to answer."""
         try:
-            return self._attempt(calls, records)
+            done, kept = self._on_a_runner(calls, records, patience)
         except (Error, BatchLost):
             raise
         except Exception as error:
-            if self._connection is not None:
-                self._connection.close()
-            raise DatabaseUnavailable(f"the calls could not be run: {type(error).__name__}: {error}") from error
+            self._using.close()
+            raise ConnectionLost(f"the calls could not be run: {type(error).__name__}: {error}") from error
+        self._records += kept
+        return done
 
-    def _alone(self, call: Call, error: Error, shared: bool) -> Committed:
+    def _on_a_runner(self, calls: Sequence[Call], records: Sequence[Record], patience: float) -> Ran:
+        self._using = self._own
+        try:
+            with self._own.lock:
+                return self._own.run(calls, records, self._guard, patience)
+        except NotConnected:
+            for other in self._runners:
+                if other.connected and other.lock.acquire(timeout=patience):
+                    self._using = other
+                    try:
+                        return other.run(calls, records, self._guard, patience)
+                    finally:
+                        other.lock.release()
+            raise
+
+    def _separately(self, calls: Sequence[Call], records: Sequence[Record], error: Error, begun: float) -> Committed:
+        """Each by itself, after the error of all."""
+        shared = len(calls) + len(records) > 1
+        outage = Outage(time.monotonic() + RIDE_OUT_SECONDS)
+        parts = [self._alone(call, error, shared, begun, outage) for call in calls]
+        parts += [self._written(record, outage.until) for record in records]
+        return Committed(
+            [outcome for part in parts for outcome in part.outcomes],
+            [queued for part in parts for queued in part.queued],
+            [record for part in parts for record in part.lost],
+            durable=True,
+            doubt=isinstance(error, ConnectionLost) or any(part.doubt for part in parts),
+        )
+
+    def _alone(self, call: Call, error: Error, shared: bool, begun: float, outage: Outage) -> Committed:
         """Run a call by itself, again and again where other calls or the connection were to blame.
 
         `shared`: the error was that of a batch, so perhaps another call's. Attempts are counted where one of them may
         have committed, so that the next looks first.
         """
-        seconds = self._program.find(call.function).function.options.timeout if self._known(call) else 1.0
-        deadline = time.monotonic() + seconds
-        failed = 0
+        deadline = begun + self._seconds(call)
+        failed = deaths = 0
+        in_doubt = False
+        tried = begun
         while True:
+            if isinstance(error, ConnectionLost):
+                in_doubt = True
+                deaths += not (shared or error.explained)
             if isinstance(error, ConstraintViolated) and not shared:
                 outcome, record = uncommitted(self._program, call, error)
-                written = not self._written(record).lost
+                written = not self._written(record, outage.until).lost
                 return Committed([outcome if written else gave_up(call, error)], durable=True)
+            if isinstance(error, Cancelled) and not shared and time.monotonic() - tried > self._seconds(call):
+                outcome, record = stopped(self._program, call, Notes(now_microseconds()))
+                self._written(record, outage.until)
+                return Committed([outcome], durable=True)
+            if deaths >= MAX_DEATHS:
+                return self._crashed(call, outage.until)
             wait = _wait(error, failed)
-            if failed and (wait is None or time.monotonic() + wait > deadline):
-                return Committed([gave_up(call, error)], durable=True)
+            last = min(deadline, outage.until) if isinstance(error, NotConnected) else deadline
+            if (failed or outage.lasts) and (wait is None or time.monotonic() + wait > last):
+                outage.lasts |= isinstance(error, ConnectionLost | NotConnected)
+                return Committed([gave_up(call, _unknown(call) if in_doubt else error)], durable=True, doubt=in_doubt)
             time.sleep(wait or 0.0)
             failed += 1
             shared = False
             if wait is not None:
                 call = replace(call, attempt=call.attempt + 1)
+            tried = time.monotonic()
             try:
-                return self._once((call,), ())
+                done = self._attempt((call,), (), self._seconds(call) + GRACE_SECONDS)
+                return replace(done, doubt=in_doubt)
             except BatchLost as lost:
-                kept = not self._written(lost.record).lost
+                kept = not self._written(lost.record, outage.until).lost
                 return Committed([lost.outcome if kept else gave_up(call, error)], durable=True)
             except Error as again:
                 error = again
 
-    def _known(self, call: Call) -> bool:
-        return call.function in self._program.functions
+    def _crashed(self, call: Call, until: float) -> Committed:
+        """The outcome of a call that ended its backend each time; one of the queue leaves it with that record."""
+        error = HostCrashed(
+            f"the process of the database that ran {call.function} died {MAX_DEATHS} times",
+            hint="look at the log for whether it took effect; mend the function before you send it again",
+        )
+        problem = problem_of(call, error)
+        if call.queued:
+            bound = self._program.functions.get(call.function)
+            notes = Notes(now_microseconds())
+            self._written(failure(self._program, bound, call, notes, problem, error), until)
+        return Committed([Outcome(error=problem, cause=error)], durable=True)
 
-    def _written(self, record: Record) -> Committed:
-        """Write one record by itself; lost where there is one already, or where the database does not let it be."""
-        for _ in range(3):
+    def _seconds(self, call: Call) -> float:
+        bound = self._program.functions.get(call.function)
+        return bound.function.options.timeout if bound else 1.0
+
+    def _written(self, record: Record, until: float) -> Committed:
+        """Write one record by itself; lost where there is one already, or where the database does not let it be.
+
+        One that is no outcome, or that of a query, waits for the next batch then: nobody waits for that.
+        """
+        spare = record.kind == Kind.QUERY.value or record.status == "stopped"
+        for failed in count():
             try:
-                return self._once((), (record,))
-            except (Conflicted, ConnectionLost):
-                time.sleep(random.uniform(*RECONNECT_SECONDS) / 10)
-            except Error:
+                return self._attempt((), (record,), GRACE_SECONDS)
+            except Repeated:
                 break
+            except Error as error:
+                wait = _wait(error, failed)
+                unreachable = isinstance(error, ConnectionLost | NotConnected)
+                if wait is None or (spare and unreachable) or time.monotonic() + wait > until:
+                    if spare and isinstance(error, Unavailable) and len(self._unwritten) < MAX_UNWRITTEN:
+                        self._unwritten.append(record)
+                    break
+                time.sleep(wait)
         return Committed((), lost=(record,), durable=True)
 
 
 def _wait(error: Error, failed: int) -> float | None:
     """Seconds until the next attempt, with jitter; `None` where there shall be none."""
-    least, most = RECONNECT_SECONDS if isinstance(error, ConnectionLost) else BACKOFF_SECONDS
-    if not isinstance(error, Conflicted | ConnectionLost | Repeated):
+    if not isinstance(error, Cancelled | Conflicted | ConnectionLost | NotConnected | Repeated | Unseen):
         return None
+    least, most = RECONNECT_SECONDS if isinstance(error, ConnectionLost | NotConnected) else BACKOFF_SECONDS
     return random.uniform(0.0, min(most, least * 2**failed)) if failed else 0.0
 
 
-class InsideLane(PostgresLane):
-    """Sends a batch to a backend, which runs it in one statement and commits."""
-
-    def _attempt(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
-        batch = pack_batch(calls, records, recording=self._recording, read_only=self._read_only)
-        result = self._execute(batch)
-        done, kept = unpack_done(result, records)
-        self._records += kept
-        return done
-
-    def _execute(self, batch: bytes) -> bytes:
-        assert self._target.program is not None
-        if self._connection is None or self._connection.closed:
-            self._connection = self._target.connect(read_only=self._read_only)
-            self._connection.pgconn.prepare(b"run", b"select apiary.run($1::text, $2::bytea)")
-        pgconn = self._connection.pgconn
-        try:
-            result = pgconn.exec_prepared(b"run", [self._target.program.encode(), batch], [0, 1], 1)
-        except psycopg.OperationalError as error:
-            raise ConnectionLost(f"the connection to the database was lost: {error}") from None
-        if result.status == pq.ExecStatus.TUPLES_OK:
-            value = result.get_value(0, 0)
-            assert value is not None
-            return value
-        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-        message = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message).decode()
-        if pgconn.status != pq.ConnStatus.OK:
-            self._connection.close()
-            raise ConnectionLost(f"the connection to the database was lost: {message}")
-        if state == REFUSED:
-            raise from_problem(json.loads(result.error_field(pq.DiagnosticField.MESSAGE_DETAIL) or b"{}"))
-        raise translate(state, message)
-
-
-class BesideLane(PostgresLane):
-    """Runs functions in this process, their statements over the connection."""
-
-    def __init__(
-        self,
-        target: Target,
-        program: Program,
-        guard: Guard,
-        convert_rows: Convert,
-        *,
-        recording: bool,
-        read_only: bool,
-    ) -> None:
-        super().__init__(target, program, recording=recording, read_only=read_only)
-        self._guard = guard
-        self._convert_rows = convert_rows
-        self._session: BesideSession | None = None
-
-    def _attempt(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
-        session = self._open()
-        try:
-            session.begin()
-            done = Batch(session, self._program, self._guard).run(calls, records)
-            session.commit()
-        except Exception:
-            self._abandon(session)
-            raise
-        self._records += session.records
-        session.records = []
-        return Committed(done.outcomes, done.queued, done.lost, durable=True)
-
-    def _open(self) -> BesideSession:
-        if self._session is None or self._connection is None or self._connection.closed:
-            self._connection = self._target.connect(read_only=self._read_only)
-            self._session = BesideSession(
-                self._connection,
-                self._target.log,
-                self._convert_rows,
-                recording=self._recording,
-                read_only=self._read_only,
-            )
-        return self._session
-
-    def _abandon(self, session: BesideSession) -> None:
-        """Leave the transaction; where that cannot be done in order, leave the connection."""
-        session.records = []
-        with suppress(Error):
-            if not session.lost and not isinstance(session.ended_by, ConnectionLost):
-                session.rollback()
-                return
-        if self._connection is not None:
-            self._connection.close()
+def _unknown(call: Call) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"the connection to the database was lost while {call.function} ran; it may or may not have been kept",
+        hint="send it again with the same idempotency key, or look whether it took effect",
+    )

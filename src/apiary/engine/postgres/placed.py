@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from apiary.engine.postgres.lane import BesideLane, InsideLane
+from apiary.engine.postgres.lane import PostgresLane
 from apiary.engine.protocol import Committed
 from apiary.runtime.call import Program
 from apiary.runtime.session import Call, Record
@@ -15,7 +15,7 @@ BESIDE = "host"
 class PlacedLane:
     """A lane of an app that has functions of both kinds. What belongs to one batch may commit in two transactions."""
 
-    def __init__(self, inside: InsideLane, beside: BesideLane, program: Program) -> None:
+    def __init__(self, inside: PostgresLane, beside: PostgresLane, program: Program) -> None:
         self._inside = inside
         self._beside = beside
         self._functions = {

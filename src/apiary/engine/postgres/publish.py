@@ -123,7 +123,7 @@ class Publication:
         foreign = {key for key, (_, digest) in present.items() if digest is None}
         grants = self._grants({key: oid for key, (oid, digest) in present.items() if digest is not None})
         keys = {(function.name, function.types) for function in wanted}
-        for name, types in present.keys() - keys - foreign:
+        for name, types in sorted(present.keys() - keys - foreign):
             if not self._drop(name, types):
                 told.append(f"{self._shown(name, types)} is kept, with the code of before, because something uses it")
         for function in wanted:

@@ -38,7 +38,7 @@ class PostgresSession:
         self.records: list[Record] = []
         self.ended_by: Error | None = None
         self._own = own_statements(log)
-        self._recording = recording
+        self.recording = recording
         self._read_only = read_only
         self._parsed: dict[str, Statement] = {}
         self._marks: list[int] = []
@@ -87,7 +87,7 @@ class PostgresSession:
     def record(self, record: Record) -> None:
         """Write a record, or keep it for somebody who writes, where this session only reads."""
         self._check_transaction()
-        if not self._recording:
+        if not self.recording:
             return
         if self._read_only:
             self.records.append(record)
@@ -137,9 +137,9 @@ class PostgresSession:
         if self.ended_by is not None:
             raise self.ended_by
 
-    def _failed(self, state: str, message: str, sql: str = "") -> Error:
+    def _failed(self, state: str, message: str, sql: str = "", detail: str = "") -> Error:
         """The error of a statement; one after which the transaction cannot go on is remembered."""
-        error = translate(state, message, sql)
+        error = translate(state, message, sql, detail)
         if isinstance(error, Unavailable) and state not in PASSING:
             self.ended_by = error
         return error

@@ -19,6 +19,9 @@ values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint);
 -- name: notify
 select pg_catalog.pg_notify($1::text, '');
 
+-- name: listen
+listen {channel};
+
 -- The roles of a role of PostgreSQL: those whose privileges it has without asking, itself among them.
 -- name: roles
 select rolname::text from pg_catalog.pg_roles
@@ -41,6 +44,13 @@ select * from {log}.queued($1::integer, $2::uuid);
 -- One process migrates an app at a time. Taken before the transaction, whose snapshot is that of its first statement.
 -- name: migration_lock
 select pg_advisory_lock(hashtext($1));
+
+-- In milliseconds, for this transaction.
+-- name: lock_timeout
+select set_config('lock_timeout', $1, true);
+
+-- name: transaction_id
+select pg_current_xact_id()::text;
 
 -- name: applied_migrations
 select name, checksum from {log}.migrations;

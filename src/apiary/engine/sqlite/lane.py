@@ -127,7 +127,7 @@ class ReadingSession(SqliteSession):
     release = undo = savepoint
 
     def record(self, record: Record) -> None:
-        if self._recording:
+        if self.recording:
             self.records.append(record)
 
 

@@ -435,3 +435,8 @@ def innocent(tx: Transaction, id: int) -> int:
         tx.execute("select 1")
     write(tx, id)
     return id
+
+
+@app.transaction
+def echo(tx: Transaction, value: Any) -> Any:
+    return value

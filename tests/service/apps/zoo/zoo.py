@@ -304,14 +304,6 @@ def recurse(tx: Transaction, depth: int = 0) -> int:
     return recurse.body(tx, depth + 1)
 
 
-@app.transaction
-def hog(tx: Transaction) -> int:
-    """Take all the memory that there is."""
-    kept = []
-    while True:
-        kept.append(bytearray(16 * 2**20))
-
-
 @app.query
 def large_result(tx: Transaction, megabytes: int) -> str:
     """A result of some size."""

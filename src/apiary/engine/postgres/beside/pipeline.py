@@ -8,6 +8,7 @@ https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -17,6 +18,7 @@ from psycopg import pq
 from psycopg.adapt import Transformer
 
 from apiary.engine.postgres.errors import ConnectionLost
+from apiary.engine.postgres.link import Link
 from apiary.runtime.errors import ValueOutOfRange
 
 MAX_PREPARED = 1000
@@ -34,10 +36,10 @@ class Pipeline:
     it matters.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
-        self._pgconn = connection.pgconn
-        self._transformer = Transformer(connection)
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._pgconn = link.connection.pgconn
+        self._transformer = Transformer(link.connection)
         self._prepared: dict[str, bytes] = {}
         self._names = count()
         self._sent: list[str | None] = []
@@ -98,16 +100,21 @@ class Pipeline:
         _check_stack(STACK)
         self.torn = True
         sent, self._sent = self._sent, []
+        results: list[pq.abc.PGresult] = []
+        self._link.waiting_since = time.monotonic()
         try:
             self._pgconn.pipeline_sync()
             while self._pgconn.flush():
                 self._wait_both.poll()
                 self._pgconn.consume_input()
-            results = [self._result() for _ in sent]
-            while self._next().status != SYNCED:  # type: ignore[union-attr]  # nothing else follows
+            for _ in sent:
+                self._receive(results)
+            while self._expected().status != SYNCED:
                 pass
         except psycopg.OperationalError as error:
-            raise self._lost(error) from None
+            raise self._lost(error, results) from None
+        finally:
+            self._link.waiting_since = None
         for sql, result in zip(sent, results, strict=True):
             if sql is not None and result.status != pq.ExecStatus.COMMAND_OK:
                 self._prepared.pop(sql, None)
@@ -123,11 +130,15 @@ class Pipeline:
             raise ValueOutOfRange(f"a column has a value that Python cannot hold: {error}") from None
         return rows
 
-    def _result(self) -> pq.abc.PGresult:
-        result = self._next()
-        assert result is not None
+    def _receive(self, results: list[pq.abc.PGresult]) -> None:
+        results.append(self._expected())
         while self._next() is not None:
             pass
+
+    def _expected(self) -> pq.abc.PGresult:
+        result = self._next()
+        if result is None:
+            raise psycopg.OperationalError("the server ended the session")
         return result
 
     def _next(self) -> pq.abc.PGresult | None:
@@ -136,9 +147,10 @@ class Pipeline:
             self._pgconn.consume_input()
         return self._pgconn.get_result()
 
-    def _lost(self, error: Exception) -> ConnectionLost:
-        self._connection.close()
-        return ConnectionLost(f"the connection to the database was lost: {error}")
+    def _lost(self, error: Exception, results: Sequence[pq.abc.PGresult] = ()) -> ConnectionLost:
+        lost = self._link.lost(error)
+        lost.explained |= any(result.status == FAILED for result in results)
+        return lost
 
 
 def _check_stack(frames: int) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import psycopg
 from psycopg import pq
 from psycopg.types import TypeInfo
 from psycopg.types.array import register_array
 
 from apiary.engine.postgres.beside.pipeline import FAILED, Pipeline
 from apiary.engine.postgres.errors import ConnectionLost, Repeated
+from apiary.engine.postgres.link import Link
 from apiary.engine.postgres.session import PostgresSession, check_columns, own_values
 from apiary.engine.postgres.statement import Statement
 from apiary.engine.postgres.types import ARRAYS, FIRST_OF_CATALOG, Types
@@ -40,7 +40,7 @@ class BesideSession(PostgresSession):
 
     def __init__(
         self,
-        connection: psycopg.Connection[Any],
+        link: Link,
         log: str,
         convert_rows: Convert,
         *,
@@ -50,8 +50,8 @@ class BesideSession(PostgresSession):
         super().__init__(log, recording=recording, read_only=read_only)
         self._log = log.encode()
         self._convert_rows = convert_rows
-        self._connection = connection
-        self._pipeline = Pipeline(connection)
+        self._connection = link.connection
+        self._pipeline = Pipeline(link)
         self._types = Types(self._type)
         self._shapes: dict[tuple[tuple[bytes | None, int], ...], Shape] = {}
         self._array_parameters: dict[str, list[bool]] = {}
@@ -165,8 +165,9 @@ class BesideSession(PostgresSession):
             return self.ended_by
         if field(pq.DiagnosticField.SOURCE_FUNCTION) == STALE_PLAN:
             return StalePlan("the tables changed after the statement was prepared")
-        state = (field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-        return self._failed(state, (field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(), sql)
+        fields = (pq.DiagnosticField.SQLSTATE, pq.DiagnosticField.MESSAGE_PRIMARY, pq.DiagnosticField.MESSAGE_DETAIL)
+        state, message, detail = ((field(name) or b"").decode() for name in fields)
+        return self._failed(state, message, sql, detail)
 
     def _arrays(self, statement: Statement) -> Sequence[bool]:
         arrays = self._array_parameters.get(statement.sql)

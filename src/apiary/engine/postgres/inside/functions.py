@@ -11,18 +11,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from apiary.codec import FunctionCodec, convert_rows
-from apiary.engine.postgres.errors import Conflicted
 from apiary.engine.postgres.inside.deadline import BackendGuard
 from apiary.engine.postgres.inside.session import InsideSession, Plan
 from apiary.engine.postgres.sqlforms import Mend, mend_argument, sql_text
 from apiary.forms import NONE
-from apiary.runtime.call import Program, out_of_time, run, user_traceback
+from apiary.runtime.call import Bound, Program, out_of_time, run, user_traceback
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import Error, InternalError, RuleBroken, Stopped
+from apiary.runtime.errors import Error, InternalError, RuleBroken, Stopped, Unavailable
 from apiary.runtime.ids import new_id
 from apiary.runtime.plain import plain, plain_text
 from apiary.runtime.session import Call, Record
-from apiary.runtime.transaction import Notes, Transaction, current_transaction, now_microseconds
+from apiary.runtime.transaction import Notes, current_transaction, now_microseconds
 
 SqlCall = Callable[[str, str, str], str | None]
 """Runs a call: its arguments (a JSON object), the login of the caller, and the role that it has set, or `none`."""
@@ -38,15 +37,20 @@ class CallSession(InsideSession):
     def __init__(self, log: str, plans: dict[str, Plan], *, recording: bool) -> None:
         super().__init__(log, convert_rows, plans, recording=recording, read_only=False)
         self.guard = BackendGuard()
+        self.gave_up: tuple[Error, str] | None = None
         self._log = log
 
-    def join(self, outer: Transaction | None) -> None:
-        """Begin a call, which may be one inside another call of the same backend."""
-        self.begin()
+    def join(self, around: InsideSession | None) -> None:
+        """Begin a call, which may be one inside another call: `around` is the session of that."""
+        self.enqueued = []
+        self.ended_by = self.gave_up = None
+        self._open.clear()
         self._marks.clear()
-        around = None if outer is None else cast(InsideSession, outer._session)
-        self._read_only = around is not None and around._read_only
-        self.records = around.records if around is not None else []
+        if around is None:
+            self._read_only = False
+        else:
+            self._read_only = around._read_only
+            self.records = around.records
 
     def record(self, record: Record) -> None:
         """Write the record. A query's is left out in a transaction that only reads, which cannot hold any."""
@@ -59,9 +63,13 @@ class CallSession(InsideSession):
                 raise RuleBroken(f"{record.function} writes, and the transaction is read-only") from None
 
     def tell(self) -> None:
-        """Tell a server of the calls that were put into the queue, once this transaction commits."""
-        if self.enqueued:
-            self._platform("notify", (self._log,))
+        """Tell the servers that calls were put into the queue, once this transaction commits."""
+        self._platform("notify", (self._log,))
+
+    def check(self) -> None:
+        """Raise what ended the transaction, if the function made nothing of it."""
+        if self.ended_by is not None:
+            raise self.ended_by
 
     def roles(self, login: str) -> frozenset[str]:
         """The roles that a role of PostgreSQL has."""
@@ -72,6 +80,12 @@ class CallSession(InsideSession):
         self.guard.end()
         while self._open:
             self._leave(self._open[-1][0], keep=False)
+
+    def _failed(self, state: str, message: str, sql: str = "", detail: str = "") -> Error:
+        error = super()._failed(state, message, sql, detail)
+        if isinstance(error, Unavailable):
+            self.gave_up = error, state
+        return error
 
 
 class SqlFunctions:
@@ -87,7 +101,8 @@ class SqlFunctions:
 
     def function(self, name: str, recorded: bool) -> SqlCall:
         """What a call of this function runs."""
-        bound = self._program.find(name)
+        program = self._program
+        bound = program.find(name)
         signature = cast(FunctionCodec, bound.codec).signature()
         mends = {given.name: mend for given in signature.parameters if (mend := mend_argument(given))}
         left_out = {given.name for given in signature.parameters if given.optional and given.constant is None}
@@ -97,38 +112,35 @@ class SqlFunctions:
             session = idle.pop() if idle else CallSession(self._log, self._plans, recording=recorded)
             try:
                 given = _mended(arguments, mends, left_out) if mends or left_out else arguments.encode()
-                output = self._run(name, given, login, role, session)
+                call = self._call(bound, given, login, role, session)
+                output = run(program, call, session, session.guard, Notes(now_microseconds()))
+                session.check()
+                if session.enqueued:
+                    session.tell()
                 return "" if result == NONE else sql_text(result, output)
             except BaseException as error:  # noqa: BLE001 - the wrapper in SQL raises it
                 session.abandon()
-                cause = out_of_time(bound) if isinstance(error, Stopped) else error
-                self._failures.append(json.dumps(_failure(name, cause)))
+                cause = out_of_time(bound) if isinstance(error, Stopped) else session.ended_by or error
+                self._failures.append(json.dumps(_failure(name, cause, session.gave_up)))
                 return None
             finally:
                 idle.append(session)
 
         return call
 
-    def _run(self, name: str, arguments: bytes, login: str, role: str, session: CallSession) -> bytes:
+    def _call(self, bound: Bound, arguments: bytes, login: str, role: str, session: CallSession) -> Call:
+        """A call of this function, joined to what goes on: to the transaction, or to a call that runs."""
         outer = current_transaction()
-        session.join(outer)
         if outer is None:
-            acting = login if role == NO_ROLE else role
+            session.join(None)
+            acting, caller = (login, CALLER + login) if role == NO_ROLE else (role, f"{CALLER}{login}/{role}")
             roles = session.roles(acting) if self._has_roles else NOBODY
-            caller = CALLER + (login if role == NO_ROLE else f"{login}/{role}")
-            call = Call(new_id(), name, arguments, caller, roles)
-        else:
-            call = self._inside(outer, name, arguments)
-        output = run(self._program, call, session, session.guard, Notes(now_microseconds()))
-        session.tell()
-        return output
-
-    def _inside(self, outer: Transaction, name: str, arguments: bytes) -> Call:
-        """A call by a statement of another call, on behalf of its caller."""
-        if outer._read_only and self._program.find(name).function.kind is not Kind.QUERY:
-            raise RuleBroken(f"a query cannot call the transaction {name}")
+            return Call(new_id(), bound.function.name, arguments, caller, roles)
+        session.join(cast(InsideSession, outer._session))
+        if outer._read_only and bound.function.kind is not Kind.QUERY:
+            raise RuleBroken(f"a query cannot call the transaction {bound.function.name}")
         around = outer._call
-        return Call(new_id(), name, arguments, around.caller, around.roles, parent=around.id)
+        return Call(new_id(), bound.function.name, arguments, around.caller, around.roles, parent=around.id)
 
 
 def _mended(arguments: str, mends: Mapping[str, Mend], left_out: set[str]) -> bytes:
@@ -143,10 +155,13 @@ def _mended(arguments: str, mends: Mapping[str, Mend], left_out: set[str]) -> by
     return json.dumps(given).encode()
 
 
-def _failure(name: str, cause: BaseException) -> dict[str, Any]:
-    """What the caller is told: an SQLSTATE, a message, the problem document or the traceback, and a hint."""
+def _failure(name: str, cause: BaseException, gave_up: tuple[Error, str] | None) -> dict[str, Any]:
+    """What the caller is told: an SQLSTATE, a message, the problem document or the traceback, and a hint.
+
+    Where the database `gave_up` (a conflict, a lock, a cancel), the SQLSTATE is the one that it said.
+    """
     if isinstance(cause, Error) and not isinstance(cause, InternalError):
-        state = cause.state if isinstance(cause, Conflicted) else f"AP{cause.status:03}"
+        state = gave_up[1] if gave_up is not None and gave_up[0] is cause else f"AP{cause.status:03}"
         told = (cause.message, json.dumps(plain(cause.problem()), ensure_ascii=False), cause.hint)
     else:
         state = f"AP{InternalError.status}"

@@ -45,12 +45,17 @@ class Program:
 
 
 class Loader:
-    """The programs of a session. One at a time has its modules in `sys.modules`; those of the others lie aside."""
+    """The programs of a session. One at a time has its modules in `sys.modules`; those of the others lie aside.
+
+    `_shared` are the names of those modules that are libraries, `_outside` of those that come from no archive.
+    """
 
     def __init__(self, plpy: Any) -> None:
         self._plpy = plpy
         self._programs: dict[str, Program] = {}
         self._aside: dict[str, Modules] = {}
+        self._shared: set[str] = set()
+        self._outside: set[str] = set()
         self._current: str | None = None
         self._targets: dict[str, Callable[[str, str, str], str | None]] = {}
         self._failures: list[str] = []
@@ -85,44 +90,54 @@ class Loader:
         before = self._current
         if before == program:
             return work(self._programs[program].loaded)
-        entered = self._enter(program)
         try:
-            return work(entered.loaded)
+            return work(self._enter(program).loaded)
         finally:
-            if before is not None and self._programs[before].busy():
-                self._enter(before)
+            around = self._programs.get(before or "")
+            if around is not None and around.busy():
+                self._enter(around.name)
 
     def _enter(self, name: str) -> Program:
-        self._leave()
         program = self._programs.pop(name, None) or self._find(name)
-        sys.path[:0] = program.folders
-        for part in (program.name, program.libraries):
-            sys.modules.update(self._aside.pop(part, {}))
+        self._leave(program.libraries)
         self._programs[name] = program
         self._current = name
+        sys.path[:0] = program.folders
+        if program.libraries != name and not self._shared:
+            shared = self._aside.pop(program.libraries, {})
+            self._shared.update(shared)
+            sys.modules.update(shared)
+        sys.modules.update(self._aside.pop(name, {}))
         try:
             if program.loaded is None:
                 program.loaded = importlib.import_module(ENTRY).load(program.row, self._failures)
                 self._forget()
         except BaseException:
-            self._leave()
-            del self._programs[name]
+            self._leave(None)
+            del self._programs[name], self._aside[name]
             raise
         program.loaded.resume()
         return program
 
-    def _leave(self) -> None:
-        """Put the modules of the present program aside. Those that an earlier loader has left are dropped."""
+    def _leave(self, libraries: str | None) -> None:
+        """Put the modules of the present program aside, but for `libraries`. Those of an earlier loader are dropped."""
         program = self._programs.get(self._current or "")
         own: Modules = {}
-        shared: Modules = {}
-        for name, module in list(sys.modules.items()):
-            place = _place(module)
-            if place is not None:
-                (own if program is None or program.owns(place) else shared)[name] = sys.modules.pop(name)
+        for name in sys.modules.keys() - self._outside - self._shared:
+            place = _place(sys.modules[name])
+            if place is None:
+                self._outside.add(name)
+            elif program is None or program.owns(place):
+                own[name] = sys.modules.pop(name)
+            else:
+                self._shared.add(name)
         if program is not None:
             self._aside[program.name] = own
-            self._aside.setdefault(program.libraries, shared)
+            if program.libraries != libraries and self._shared:
+                self._aside[program.libraries] = {
+                    name: sys.modules.pop(name) for name in self._shared & sys.modules.keys()
+                }
+                self._shared.clear()
         sys.path[:] = [entry for entry in sys.path if not entry.startswith(ROOT)]
         self._targets.clear()
         self._current = None

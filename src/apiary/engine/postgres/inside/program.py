@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,13 +11,16 @@ import plpy  # type: ignore[import-not-found]  # only a backend has it
 
 from apiary.bundle import load_app
 from apiary.codec import compile_program, convert_rows
-from apiary.engine.batch import Batch
+from apiary.engine.batch import Batch, Unseen
 from apiary.engine.postgres.errors import REFUSED, Conflicted
 from apiary.engine.postgres.inside.deadline import BackendGuard, alarm
 from apiary.engine.postgres.inside.functions import SqlFunctions
+from apiary.engine.postgres.inside.memory import Memory
 from apiary.engine.postgres.inside.session import InsideSession, Plan
 from apiary.engine.postgres.wire import pack_done, unpack_batch
 from apiary.runtime.errors import Error
+
+GC_ALLOCATIONS = 20_000
 
 
 class Loaded:
@@ -26,7 +30,8 @@ class Loaded:
         self._log: str = program["log"]
         self._compiled = compile_program(load_app(program["module"]), program["version"])
         self._plans: dict[str, Plan] = {}
-        self._guard = BackendGuard()
+        self._guard = BackendGuard(ends_backend=True)
+        self._memory: Memory | None = None
         self._batches: dict[tuple[bool, bool], tuple[InsideSession, Batch]] = {}
         self._functions = SqlFunctions(self._compiled, self._log, self._plans, failures)
         self.busy = alarm.busy
@@ -34,17 +39,20 @@ class Loaded:
 
     def run(self, message: bytes) -> bytes:
         """Run a batch."""
+        if self._memory is None:
+            self._memory = Memory()
+            self._memory.limit()
         header, calls, records = unpack_batch(message)
         session, batch = self._batch(header["recording"], header["read_only"])
         session.begin()
         try:
             done = batch.run(calls, records)
         except Error as error:
-            state = error.state if isinstance(error, Conflicted) else REFUSED
+            state = Conflicted.state if isinstance(error, Conflicted | Unseen) else REFUSED
             plpy.error(error.message, sqlstate=state, detail=json.dumps(error.problem(), default=str))
             raise
         kept, session.records = session.records, []
-        return pack_done(done, records, kept)
+        return pack_done(done, records, kept, self._memory.own_bytes())
 
     def function(self, name: str, recorded: bool) -> Callable[[str, str, str], str | None]:
         """What a call of this function from SQL runs."""
@@ -60,4 +68,9 @@ class Loaded:
 
 def load(program: Mapping[str, Any], failures: list[str]) -> Loaded:
     """Import the app of a program, a row of `apiary.program`."""
-    return Loaded(program, failures)
+    loaded = Loaded(program, failures)
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # what is loaded now stays, so that the collector of cycles need not look at it again and again
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
+    return loaded

@@ -15,10 +15,12 @@ from typing import Any, Literal
 import plpy  # type: ignore[import-not-found]  # only a backend has it
 
 from apiary.engine.postgres.errors import CONFLICTS
+from apiary.engine.postgres.inside.deadline import alarm
 from apiary.engine.postgres.session import PostgresSession, check_columns
 from apiary.engine.postgres.statement import Statement
 from apiary.engine.postgres.types import Types
 from apiary.engine.postgres.values import Reader, convert, reader
+from apiary.runtime.errors import Error
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
 from apiary.runtime.session import Part
 
@@ -118,10 +120,17 @@ class InsideSession(PostgresSession):
         return other, found
 
     def _execute(self, plan: Plan, statement: Statement, values: Sequence[Any]) -> Any:
+        alarm.watch_statement()
         try:
             return plpy.execute(plan.prepared, values)
         except plpy.SPIError as error:
-            raise self._failed(error.sqlstate, str(error), statement.source) from None
+            raise self._error(error, statement.source) from None
+
+    def _error(self, error: Any, sql: str) -> Error:
+        """The error of a statement; only in packed form does PL/Python tell each SQLSTATE there is."""
+        packed, detail, *_ = error.spidata
+        state = "".join(chr(ord("0") + (packed >> 6 * place & 0x3F)) for place in range(5))
+        return self._failed(state, str(error), sql, detail or "")
 
     def _prepare(self, statement: Statement, around: str = "{statement}") -> Plan:
         """Let the server infer the types of the parameters, and prepare with those."""
@@ -141,9 +150,10 @@ class InsideSession(PostgresSession):
                 [kind.element is not None for kind in kinds],
             )
         except plpy.SPIError as error:
-            raise self._failed(error.sqlstate, str(error), statement.source) from None
+            raise self._error(error, statement.source) from None
 
     def _parameter_types(self, sql: str) -> tuple[list[str], list[int]]:
+        alarm.watch_statement()
         name = f"apiary_{next(PREPARED)}"  # a function may be stopped before this one is given back
         plpy.execute(f"prepare {name} as {sql}")
         found = plpy.execute(plpy.prepare(self._own["parameter_types"].sql, ["text"]), [name])[0]

@@ -12,8 +12,9 @@ if {key} not in GD:
 return GD[{key}].run(args[0], args[1])
 $shim$;
 
--- Runs a call from SQL in the same way: the functions of an app's schema are made around it.
-create or replace function apiary.call(target text, arguments text, login text, role text) returns text
+-- Runs a call from SQL in the same way: the functions of an app's schema are made around it. Its arguments, which would
+-- cost time if they had names, are the target, the arguments (JSON), the login of the caller, and the role it has set.
+create or replace function apiary.call(text, text, text, text) returns text
 language plpython3u as $shim$
 if {key} not in GD:
     plpy.execute("select apiary.prepare()")

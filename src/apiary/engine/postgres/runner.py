@@ -1,0 +1,182 @@
+"""Runs a batch once, on one connection: in a backend, or here with its statements over the connection.
+
+What becomes of a batch that fails is the lane's business (`lane.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import psycopg
+from psycopg import pq
+
+from apiary.engine.batch import Batch
+from apiary.engine.postgres.beside.session import BesideSession
+from apiary.engine.postgres.connection import Access, Target
+from apiary.engine.postgres.errors import (
+    CANCELLED,
+    INTERRUPTED,
+    REFUSED,
+    Cancelled,
+    ConnectionLost,
+    NotConnected,
+    translate,
+)
+from apiary.engine.postgres.inside.memory import RECYCLE_BYTES
+from apiary.engine.postgres.link import Link
+from apiary.engine.postgres.wire import pack_batch, unpack_done
+from apiary.engine.protocol import Committed
+from apiary.runtime.call import Guard, Program
+from apiary.runtime.errors import Error, from_problem
+from apiary.runtime.result import Convert
+from apiary.runtime.session import Call, Record
+
+IDLE_SECONDS = 10.0
+"""So long after the longest timeout of its functions, a transaction in which nothing happens is taken for abandoned."""
+
+Ran = tuple[Committed, Sequence[Record]]
+"""What a batch came to, and the records of its queries."""
+
+
+class Runner:
+    """One connection, opened when it is needed. Whoever uses it holds its `lock`."""
+
+    def __init__(self, access: Access, target: Target, *, recording: bool, read_only: bool) -> None:
+        self.lock = threading.Lock()
+        self.link: Link | None = None
+        self._access = access
+        self._target = target
+        self._recording = recording
+        self._read_only = read_only
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as this is known."""
+        return self.link is not None and not self.link.closed
+
+    def run(self, calls: Sequence[Call], records: Sequence[Record], guard: Guard, patience: float) -> Ran:
+        """Run and commit once, in `patience` seconds; an `Error` says that nothing was kept, or that this is not known.
+
+        `NotConnected`: nothing was sent. `ConnectionLost`: it is not known.
+        """
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """Have the server end the statement that runs now; called from another thread."""
+        link = self.link
+        if link is not None:
+            with suppress(psycopg.Error):
+                link.connection.cancel_safe(timeout=1.0)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self.link is not None:
+            self.link.close()
+
+
+class InsideRunner(Runner):
+    """Sends a batch to a backend, which runs it in one statement and commits."""
+
+    def run(self, calls: Sequence[Call], records: Sequence[Record], guard: Guard, patience: float) -> Ran:
+        batch = pack_batch(calls, records, recording=self._recording, read_only=self._read_only)
+        done, kept, memory = unpack_done(self._execute(batch, patience), records)
+        if memory > RECYCLE_BYTES:
+            self.close()
+        return done, kept
+
+    def _execute(self, batch: bytes, patience: float) -> bytes:
+        program = self._target.program
+        assert program is not None
+        link = self._open()
+        try:
+            with link.waiting(patience):
+                result = link.connection.pgconn.exec_prepared(b"run", [program.encode(), batch], [0, 1], 1)
+        except psycopg.Error as error:
+            raise link.lost(error) from None
+        if result.status == pq.ExecStatus.TUPLES_OK:
+            value = result.get_value(0, 0)
+            assert value is not None
+            return value
+        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        message = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message).decode()
+        if link.connection.pgconn.status != pq.ConnStatus.OK:
+            lost = link.lost(message)
+            lost.explained |= bool(state)
+            raise lost
+        if state in (CANCELLED, INTERRUPTED):
+            link.close()
+            raise Cancelled("the calls were ended from outside")
+        if state == REFUSED:
+            raise from_problem(json.loads(result.error_field(pq.DiagnosticField.MESSAGE_DETAIL) or b"{}"))
+        raise translate(state, message)
+
+    def _open(self) -> Link:
+        if self.link is None or self.link.closed:
+            self.close()
+            self.link = self._access.open(read_only=self._read_only)
+            try:
+                with self.link.waiting():
+                    self.link.connection.pgconn.prepare(b"run", b"select apiary.run($1::text, $2::bytea)")
+            except psycopg.Error as error:
+                raise NotConnected(self.link.lost(error).message) from None
+        return self.link
+
+
+class BesideRunner(Runner):
+    """Runs functions in this process, their statements over the connection."""
+
+    def __init__(
+        self,
+        access: Access,
+        target: Target,
+        program: Program,
+        convert_rows: Convert,
+        *,
+        recording: bool,
+        read_only: bool,
+    ) -> None:
+        super().__init__(access, target, recording=recording, read_only=read_only)
+        self._program = program
+        timeouts = (bound.function.options.timeout for bound in program.functions.values())
+        self._idle_seconds = max(timeouts, default=0.0) + IDLE_SECONDS
+        self._convert_rows = convert_rows
+        self._session: BesideSession | None = None
+
+    def run(self, calls: Sequence[Call], records: Sequence[Record], guard: Guard, patience: float) -> Ran:
+        session, link = self._open()
+        link.until = time.monotonic() + patience
+        try:
+            session.begin()
+            done = Batch(session, self._program, guard).run(calls, records)
+            session.commit()
+        except Exception:
+            self._abandon(session)
+            raise
+        kept, session.records = session.records, []
+        return Committed(done.outcomes, done.queued, done.lost, durable=True), kept
+
+    def _open(self) -> tuple[BesideSession, Link]:
+        if self._session is None or self.link is None or self.link.closed:
+            self.close()
+            self.link = self._access.open(read_only=self._read_only, idle_seconds=self._idle_seconds)
+            self._session = BesideSession(
+                self.link,
+                self._target.log,
+                self._convert_rows,
+                recording=self._recording,
+                read_only=self._read_only,
+            )
+        return self._session, self.link
+
+    def _abandon(self, session: BesideSession) -> None:
+        """Leave the transaction; where that cannot be done in order, leave the connection."""
+        session.records = []
+        with suppress(Error):
+            if not session.lost and not isinstance(session.ended_by, ConnectionLost):
+                session.rollback()
+                return
+        self.close()

@@ -1,0 +1,129 @@
+"""The network between lanes and server is cut at any message, or swallows all: effects are there once, answers true."""
+
+import threading
+import time
+
+import pytest
+from bench.proxy import Direction, Kind
+from tests.faults.conftest import UNKNOWN, eventually, new_key
+
+WRITERS = 1
+"""So that the next message is one of the call that a test makes."""
+MANY = 100
+FEW_SECONDS = 6.0
+
+
+def cut_everywhere(world, direction, function, keyed):
+    """Cut the connection at the 1st, 2nd, … message that travels, until a call meets none of them."""
+    for number in range(1, MANY):
+        key = new_key()
+        world.run("effect", key=new_key())
+        fault = world.proxy.fault(Kind.CUT, direction, number)
+        outcome = world.run(function, _key=key if keyed(number) else None, key=key)
+        world.proxy.heal()
+        assert outcome.error is None
+        if function == "later":
+            eventually(lambda key=key: len(world.numbers(key)) == 1)
+        else:
+            world.true(outcome, key)
+        if not fault.hit.is_set():
+            break
+    assert 3 < number < MANY - 1
+
+
+@pytest.mark.parametrize("direction", Direction, ids=["before", "after"])
+def test_a_connection_may_be_cut_at_any_message(world, direction):
+    cut_everywhere(world, direction, "effect", lambda number: number % 2)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("keyed", [True, False], ids=["keyed", "unkeyed"])
+@pytest.mark.parametrize("direction", Direction, ids=["before", "after"])
+@pytest.mark.parametrize("function", ["effect", "later"])
+def test_a_connection_may_be_cut_at_any_message_of_any_call(world, direction, function, keyed):
+    cut_everywhere(world, direction, function, lambda number: keyed)
+
+
+def silent(world, kind, seconds):
+    """Calls do not hang while the network says nothing; afterwards all is well, by itself."""
+    world.works()
+    world.proxy.silence(kind)
+    started = time.monotonic()
+    keys = [new_key() for _ in range(6)]
+    pending = [world.submit("touch", key=key, row=1) for key in keys[:3]]
+    pending += [world.submit("effect", _key=key, key=key) for key in keys[3:]]
+    pending += [world.submit("effects", key="any"), world.submit("act", key="any", _key=keys[0])]
+    outcomes = [one.outcome() for one in pending]
+    assert time.monotonic() - started < seconds
+    assert {one.error and one.error["status"] for one in outcomes[:3]} <= {503, 504}
+    assert {one.error and one.error["status"] for one in outcomes[3:]} == {503}
+    world.proxy.heal()
+    world.recovers()
+    for key in keys[3:]:
+        again = world.run("effect", _key=key, key=key)
+        assert again.error is None
+        world.true(again, key)
+    for key, outcome in zip(keys[:3], outcomes[:3], strict=True):
+        world.true(outcome, key)
+    world.works()
+
+
+def test_calls_do_not_hang_where_the_network_is_silent(world, impatient):
+    silent(world, Kind.SWALLOW, 10)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", [Kind.SWALLOW, Kind.HOLD])
+def test_calls_do_not_hang_beyond_their_timeout(world, kind):
+    silent(world, kind, 10 + FEW_SECONDS)
+
+
+def test_a_call_with_a_short_timeout_is_answered_soon(world):
+    world.works()
+    world.proxy.silence(Kind.SWALLOW)
+    started = time.monotonic()
+    keys = [new_key(), new_key()]
+    outcomes = [world.run("touch", key=keys[0], row=1)]
+    assert time.monotonic() - started < 1 + FEW_SECONDS
+    started = time.monotonic()
+    outcomes.append(world.run("touch", key=keys[1], row=1))
+    assert time.monotonic() - started < 1
+    assert (outcomes[1].error["status"], UNKNOWN in outcomes[1].error["detail"]) == (503, False)
+    world.proxy.heal()
+    for key, outcome in zip(keys, outcomes, strict=True):
+        world.true(outcome, key)
+
+
+@pytest.mark.parametrize("keyed", [True, False], ids=["keyed", "unkeyed"])
+def test_what_arrives_late_takes_effect_once(world, hasty, keyed):
+    """The statement is on its way when its lane gives up, and is sent again; then both arrive."""
+    world.works()
+    key = new_key()
+    world.proxy.fault(Kind.HOLD, Direction.TO_CLIENT, 1)
+    pending = world.submit("slow_effect", _key=key if keyed else None, key=key, seconds=0.5)
+    world.proxy.silence(Kind.HOLD)
+    threading.Timer(3.5, world.proxy.heal).start()
+    outcome = pending.outcome()
+    assert outcome.error is None
+    world.true(outcome, key)
+    world.works()
+
+
+def test_a_call_that_takes_long_is_not_taken_for_lost(world, hasty):
+    """The server is asked, and says that it works."""
+    key = new_key()
+    before = set(world.backends())
+    outcome = world.run("effect_then_sleep", key=key, seconds=2.0)
+    assert outcome.error is None
+    world.true(outcome, key)
+    assert set(world.backends()) == before
+
+
+def test_connections_that_end_while_nothing_is_asked(world):
+    """A firewall forgets them: whatever comes next is answered all the same."""
+    world.works()
+    world.proxy.silence(Kind.SWALLOW)
+    world.submit("effect", key=new_key())  # so that there is something to lose
+    time.sleep(0.1)
+    world.proxy.heal()
+    world.works()
