@@ -6,7 +6,6 @@ The function asks the database for nothing and its record is left out, so that w
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import mean
@@ -21,7 +20,7 @@ from bench.process import ServerFailed
 from bench.stats import spread
 
 STATEMENTS = {"select 1": "select 1;", "function": "select sums.add(7, 12);"}
-WARMUP_SECONDS = 3
+WARMUP_SECONDS = 5
 LATEST = Path(__file__).parent / "results" / "sqlcall.json"
 
 
@@ -36,7 +35,8 @@ def main(
         with tempfile.TemporaryDirectory(prefix="apiary-bench-", ignore_cleanup_errors=True) as folder:
             rates = measure(Path(folder), runs, seconds, clients)
     except (provision.Missing, ServerFailed) as problem:
-        sys.exit(str(problem))
+        typer.echo(problem, err=True)
+        raise typer.Exit(2) from None
     found = {name: spread(values) for name, values in rates.items()}
     share = found["function"].median / found["select 1"].median
     json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -75,13 +75,13 @@ def pgbench(peer: ApiaryPostgres, statement: str, seconds: int, clients: int) ->
     script = peer.folder / "script.sql"
     script.write_text(statement)
     how: list[Any] = ["--no-vacuum", "--protocol=prepared", "--client", clients, "--jobs", 2, "--progress", 1]
-    time = ["--time", WARMUP_SECONDS + seconds]
+    time = ["--time", WARMUP_SECONDS + seconds + 1]  # the last second may go untold
     argv = [peer.postgres.bin / "pgbench", *how, *time, "--file", script, peer.postgres.url()]
     done = subprocess.run(list(map(str, argv)), check=False, capture_output=True, text=True)
     rates = [float(rate) for rate in re.findall(r"^progress: .* ([\d.]+) tps", done.stderr, re.MULTILINE)]
-    if done.returncode != 0 or len(rates) <= WARMUP_SECONDS:
+    if done.returncode != 0 or len(rates) < WARMUP_SECONDS + seconds:
         raise ServerFailed(f"pgbench failed: {done.stderr.strip()}")
-    return mean(rates[WARMUP_SECONDS:])
+    return mean(rates[WARMUP_SECONDS:][:seconds])
 
 
 if __name__ == "__main__":

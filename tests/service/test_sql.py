@@ -111,6 +111,16 @@ def test_the_server_hears_again_after_its_connection_was_cut(served, database, t
     tools.eventually(lambda: one(database, f"select count(*) {listening}") == 1)
 
 
+def test_functions_that_cannot_be_made_at_once_are_made_later(served, database, tools, tmp_path):
+    served.deployed(write(tools, tmp_path / "one", "one"))
+    with database.transaction():
+        database.execute("alter function grow.put(text) cost 200")
+        served.deployed(write(tools, tmp_path / "two", "two"))
+        assert served.call("put", app="grow", key="a") == "two"
+        assert "it is tried again" in served.text()
+    tools.eventually(lambda: one(database, "select grow.put('a')") == "two", 20)
+
+
 def test_records_can_be_left_out(new_server, postgres_database, database, tools, tmp_path):
     server = new_server(database=postgres_database, environment={"APIARY_UNSAFE_NO_RECORD": "1"})
     server.deployed(write(tools, tmp_path / "one", "one"))

@@ -186,3 +186,11 @@ def test_without_python_in_the_database_there_are_none(database):
     place = {"program": None}
     assert database.places.publish(place, {"app": "shop", "functions": {}}, recording=True) == []
     assert functions(database) == []
+
+
+def test_a_connection_that_was_cut_is_made_again(database):
+    database.deploy(FIRST)
+    database.ask("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
+                 "and pid <> pg_backend_pid()")  # fmt: skip
+    assert database.deploy(SAME) == []
+    assert database.one("select shop.price(1)") == 2

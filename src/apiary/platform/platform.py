@@ -30,6 +30,7 @@ from apiary.runtime.errors import BundleRefused, Error, NotAuthenticated, Unknow
 log = logging.getLogger("apiary")
 
 TEMPORARY = "tmp"
+PUBLISH_AGAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Platform:
         self._registry: OpenApp
         self._lock: IO[str]
         self._deploying = asyncio.Lock()
+        self._publishing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open the registry and start a host for each app."""
@@ -87,6 +89,8 @@ class Platform:
 
     async def close(self) -> None:
         """Let what is in flight finish, then end the hosts."""
+        for task in self._publishing:
+            task.cancel()
         await asyncio.gather(*(hosts.close() for hosts in self.apps.values()))
         await asyncio.to_thread(self._registry.close)
         await asyncio.to_thread(self._places.close)
@@ -276,14 +280,31 @@ class Platform:
         return await asyncio.to_thread(self._places.make, app, Source(start.module, start.version, folders))
 
     async def _publish(self, host: HostProcess) -> None:
-        """Let other clients of the database call the version that serves now."""
-        recording = self.settings.recording
+        """Let other clients of the database call the version that serves now; later, where that cannot be at once."""
+        if not await self._published(host):
+            task = asyncio.get_running_loop().create_task(self._publish_later(host))
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
+
+    async def _publish_later(self, host: HostProcess) -> None:
+        app = host.manifest["app"]
+        done = False
+        while not done:
+            await asyncio.sleep(PUBLISH_AGAIN_SECONDS)
+            hosts = self.apps.get(app)
+            done = hosts is None or hosts.active is not host or await self._published(host)
+
+    async def _published(self, host: HostProcess) -> bool:
         try:
-            told = await asyncio.to_thread(self._places.publish, host.place, host.manifest, recording=recording)
+            told = await asyncio.to_thread(
+                self._places.publish, host.place, host.manifest, recording=self.settings.recording
+            )
         except Error as error:
-            told = [f"{error.message}; the next start or deploy tries again"]
+            log.error("%s %s: %s; it is tried again", host.manifest["app"], host.version, error.message)
+            return False
         for line in told:
             log.warning("%s %s: %s", host.manifest["app"], host.version, line)
+        return True
 
     async def _start_app(self, app: str, version: str) -> None:
         hosts = self._hosts(app)

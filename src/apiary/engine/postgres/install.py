@@ -131,7 +131,9 @@ class Installer:
     @contextmanager
     def _transaction(self) -> Iterator[Cursor]:
         with self._lock:
-            if self._connection.closed:
+            try:
+                self._connection.execute("select 1")
+            except psycopg.OperationalError:  # it is rarely used, and the server may have started again meanwhile
                 self._connection = self._connect()
             with self._connection.transaction():
                 yield psycopg.RawCursor(self._connection)

@@ -62,4 +62,4 @@ drop function {function} ({types});
 
 -- A session that has one of the functions locked does not hold up a deploy for long.
 -- name: patience
-set local lock_timeout = '5s';
+set local lock_timeout = '2s';
