@@ -63,7 +63,7 @@ APPLIED = {
 
 def look(engine, sql=None):
     """The first column of what a statement finds; the tables of the app, where none is given."""
-    connection = engine._connection if engine.dialect == "sqlite" else engine._target.connect()
+    connection = engine._connection if engine.dialect == "sqlite" else engine._access.open().connection
     found = [row[0] for row in connection.execute(sql or TABLES[engine.dialect]).fetchall()]
     if engine.dialect == "postgresql":
         connection.close()
