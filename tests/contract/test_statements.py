@@ -1,8 +1,11 @@
 """The contract of statements: parameters, rows, counts, and what a function may not run."""
 
+from contextlib import closing
+
 import pytest
 
 from apiary import InternalError
+from apiary.engine.postgres.connection import Access
 
 
 @pytest.mark.parametrize(
@@ -312,10 +315,10 @@ def test_a_lock_that_is_not_waited_for_can_be_done_without(postgres_contract, da
         app.write(tx, 1)
         return found, skipped
 
-    connect = databases(postgres_contract.name)[0].args[0].connect
-    with connect() as other, other.transaction():
-        other.execute("select * from counters where name = 'a' for update")
-        assert postgres_contract.run(body) == ("DatabaseUnavailable", 1)
+    access = Access(databases(postgres_contract.name)[0].args[0])
+    with closing(access.open()) as link, link.connection.transaction():
+        link.connection.execute("select * from counters where name = 'a' for update")
+        assert postgres_contract.run(body) == ("Locked", 1)
     assert postgres_contract.notes() == [1]
 
 

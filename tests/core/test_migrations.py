@@ -1,6 +1,7 @@
 """Migrations: each once, in order, all or nothing."""
 
 import hashlib
+from contextlib import closing
 
 import pytest
 
@@ -63,11 +64,10 @@ APPLIED = {
 
 def look(engine, sql=None):
     """The first column of what a statement finds; the tables of the app, where none is given."""
-    connection = engine._connection if engine.dialect == "sqlite" else engine._access.open().connection
-    found = [row[0] for row in connection.execute(sql or TABLES[engine.dialect]).fetchall()]
-    if engine.dialect == "postgresql":
-        connection.close()
-    return found
+    if engine.dialect == "sqlite":
+        return [row[0] for row in engine._connection.execute(sql or TABLES["sqlite"]).fetchall()]
+    with closing(engine._access.open()) as link:
+        return [row[0] for row in link.connection.execute(sql or TABLES["postgresql"]).fetchall()]
 
 
 def applied(engine):
