@@ -239,4 +239,9 @@ def _walk(base: Path, folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple
             file = Path(root, name)
             if not file.is_file():  # a broken link, a socket
                 continue
+            if not file.resolve().is_relative_to(base):
+                raise BundleRefused(
+                    f"{file.relative_to(base)} leads out of the folder of the app, to {file.resolve()}",
+                    hint="put the file itself there; what is deployed may be served",
+                )
             yield file.relative_to(base).as_posix(), file

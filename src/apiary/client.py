@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from apiary.codec import FunctionCodec
-from apiary.given import write_given
+from apiary.given import given_key, write_given
 from apiary.runtime.declaration import Function
 from apiary.runtime.errors import Error, HostCrashed, Unavailable, WrongArguments, from_problem
 from apiary.runtime.ids import id_text, new_id
@@ -114,7 +114,7 @@ class Client:
         Every call bears an idempotency key (a fresh one where none is given), so that one whose answer was lost is
         sent again safely, a few times.
         """
-        idempotency_key: str | None = arguments.pop("idempotency_key", None)
+        idempotency_key = given_key(arguments.pop("idempotency_key", None))
         if isinstance(function, Function):
             codec = FunctionCodec(function)
             body = codec.encode_arguments(args, arguments)

@@ -27,13 +27,13 @@ from apiary.completeness import Completeness
 from apiary.finite import no_number
 from apiary.forms import Signature, signature_of
 from apiary.given import as_row, has_secrets, write_given
+from apiary.hints import hints_of
 from apiary.recorded import RecordedArguments
 from apiary.runtime.call import Bound, Program
-from apiary.runtime.declaration import App, Function, Kind
+from apiary.runtime.declaration import App, Function
 from apiary.runtime.errors import DeclarationError, InternalError, PayloadTooLarge, WrongArguments
 from apiary.runtime.result import Row
 from apiary.runtime.session import Call
-from apiary.runtime.transaction import Transaction
 
 CONFIG = ConfigDict(
     extra="forbid",
@@ -55,7 +55,7 @@ class FunctionCodec:
 
     def __init__(self, function: Function[..., Any]) -> None:
         self.function = function
-        self._hints = _hints(function)
+        self._hints = hints_of(function)
         names = list(function.parameters)
         try:
             arguments = _arguments_type(function, self._hints)
@@ -309,6 +309,7 @@ def _arguments_type(function: Function[..., Any], hints: Mapping[str, Any]) -> A
                 f"{function.name} has {name} = Field(…), which would be its value",
                 hint=f"write {name}: Annotated[…, Field(…)], and the default as a default",
             )
+        _check_default(function.name, parameter, hints.get(name, Any))
         hint = _bounded(hints.get(name, Any))
         fields[name] = hint if parameter.default is inspect.Parameter.empty else NotRequired[hint]
     arguments = TypedDict(f"{function.name}_arguments", fields)  # type: ignore[misc]
@@ -316,28 +317,22 @@ def _arguments_type(function: Function[..., Any], hints: Mapping[str, Any]) -> A
     return arguments
 
 
+def _check_default(function: str, parameter: inspect.Parameter, hint: Any) -> None:
+    """`DeclarationError` where a default is text or a number and not of its type. Other things may say `not given`."""
+    if not isinstance(parameter.default, str | int | float):
+        return
+    try:
+        _adapter(hint).validate_python(parameter.default)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise DeclarationError(f"{function} has a default that its {parameter.name} cannot have: {reason}") from None
+
+
 def _bounded(hint: Any) -> Any:
     """Plain integers are limited to the 64 bits that databases have, so that one too large is refused early."""
     if hint is int:
         return Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
     return hint
-
-
-def _hints(function: Function[..., Any]) -> dict[str, Any]:
-    """The annotations of a function. `Transaction` is known even where it is imported for type checkers only."""
-    body = function.body
-    try:
-        names = {"Transaction": Transaction, **inspect.unwrap(body).__globals__}
-        hints = get_type_hints(body, names, include_extras=True)
-    except Exception as error:  # an annotation is an expression, which may raise anything
-        raise DeclarationError(f"{function.name} has an annotation that cannot be resolved: {error}") from error
-    first = next(iter(inspect.signature(body).parameters), "")
-    if function.kind is not Kind.ACTION and hints.get(first, Any) not in (Transaction, Any):
-        raise DeclarationError(
-            f"{function.name} has {first}: {hints[first]!r} where its transaction is to be",
-            hint=f"write `def {function.name}(tx: Transaction, {first}, …)`",
-        )
-    return hints
 
 
 def _takes_none(adapter: TypeAdapter[Any]) -> bool:

@@ -65,4 +65,7 @@ def _sqlite(url: str) -> str:
         raise ConfigurationError(
             f"there is no engine for {kind}: URLs here", hint="write sqlite:///path (four slashes for an absolute one)"
         )
-    return unquote(url.removeprefix(SQLITE)) or "."
+    path = unquote(url.removeprefix(SQLITE)) or "."
+    if path == ":memory:":
+        raise ConfigurationError("a database in memory would forget what it promised", hint="write sqlite:///path")
+    return path

@@ -12,6 +12,7 @@ from apiary.codec import FunctionCodec, compile_program, convert_rows
 from apiary.engine.dispatch import Dispatcher
 from apiary.engine.places import Log, open_here
 from apiary.engine.protocol import Engine
+from apiary.given import given_key
 from apiary.runtime.declaration import App, Function
 from apiary.runtime.errors import DeadlineExceeded, Error, InternalError, RuleBroken, from_problem
 from apiary.runtime.ids import new_id
@@ -54,7 +55,7 @@ class OpenApp:
                 "call was used inside a transaction, which would wait for itself",
                 hint="call the function itself, with the transaction as its first argument, or tx.enqueue",
             )
-        idempotency_key: str | None = arguments.pop("idempotency_key", None)
+        idempotency_key = given_key(arguments.pop("idempotency_key", None))
         name = function if isinstance(function, str) else function.name
         bound = self.program.find(name)
         encoded = bound.codec.encode_arguments(args, arguments)

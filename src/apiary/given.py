@@ -43,6 +43,13 @@ def write_given(function: str, arguments: Mapping[str, Any]) -> tuple[bytes, lis
         raise WrongArguments(f"{function}: {error}") from None
 
 
+def given_key(key: Any) -> str | None:
+    """An idempotency key, checked as over HTTP; `WrongArguments` where it is none."""
+    if key is None or (isinstance(key, str) and key.isascii() and key.isprintable() and 1 <= len(key.strip()) <= 255):
+        return key
+    raise WrongArguments(f"an idempotency key is text of 1 to 255 printable ASCII characters, not {key!r:.50}")
+
+
 def has_secrets(adapter: TypeAdapter[Any]) -> bool:
     """Whether there are values in a type that pydantic hides when it writes them."""
     if '"format":"password"' in json.dumps(adapter.json_schema(), separators=(",", ":")):

@@ -11,6 +11,14 @@ TERMINATE = f"select pg_terminate_backend(pid) {OURS}"
 ASLEEP = f"select pid {OURS} and wait_event = 'PgSleep'"
 
 
+@pytest.fixture(autouse=True)
+def connected_again(postgres_contract):
+    """For the tests after these, all lanes have connections."""
+    yield
+    postgres_contract.call("add", "a")
+    postgres_contract.call("read", "a")
+
+
 def wait_for(contract, statement):
     deadline = time.monotonic() + WAIT_SECONDS
     while not contract.look(statement):

@@ -1,8 +1,11 @@
 """The contract of statements: parameters, rows, counts, and what a function may not run."""
 
+from contextlib import closing
+
 import pytest
 
 from apiary import InternalError
+from apiary.engine.postgres.connection import Access
 
 
 @pytest.mark.parametrize(
@@ -272,6 +275,39 @@ def test_errors_of_postgres_are_told_apart_and_undo_only_their_statement(postgre
     assert (outcome.error["found"], outcome.error["notes"]) == ([kind] * 2, [1])
 
 
+def test_parameters_of_statements_that_cannot_be_prepared(postgres_contract):
+    """Procedures, explanations, tables made from queries: PostgreSQL plans those when they run."""
+
+    def body(tx, app):
+        tx.execute(
+            "create procedure put(a integer, b text, inout c text default 'none') language sql as "
+            "$$ insert into notes (id, note) values (a, b) returning note || c $$"
+        )
+        tricky = 'it\'s \\ "quoted" :a $1'
+        found = [
+            tx.execute("call put(:a, :b)", a=1, b=tricky).scalar(),
+            tx.execute("call put(:a, :b, :c)", a=2, b=None, c="x").rowcount,
+            len(tx.execute("explain (costs off) select * from notes where id = :id and note = :note", id=1, note="x"))
+            > 0,
+            tx.execute(
+                "create table made as select cast(:x as integer) as x, cast(:y as text) as y", x=5, y=tricky
+            ).rowcount,
+            tuple(tx.execute("select x, y from made").one()),
+            tx.execute_many("call put(:a, :b)", [{"a": 3, "b": "y"}, {"a": 4, "b": "z"}]),
+            app.attempt(lambda: tx.execute("call put(:a, :b)", a="no", b="")),
+            app.attempt(lambda: tx.execute("call put(:a, :b)", a=1, b="")),
+            app.attempt(lambda: tx.execute("call missing(:a)", a=1)),
+            tx.execute("select id, note from notes order by id").all() == [(1, tricky), (2, None), (3, "y"), (4, "z")],
+        ]
+        raise app.Rejected("all of it was only to try", found=found)
+
+    outcome = postgres_contract.outcome("evaluate", **postgres_contract.sent(body))
+    tricky = 'it\'s \\ "quoted" :a $1'
+    assert outcome.error["found"] == [
+        f"{tricky}none", 1, True, 0, [5, tricky], 0, "DatabaseError", "ConstraintViolated", "DatabaseError", True,
+    ]  # fmt: skip
+
+
 def test_a_lock_that_is_not_waited_for_can_be_done_without(postgres_contract, databases):
     def body(tx, app):
         found = app.attempt(lambda: tx.execute("select * from counters where name = 'a' for update nowait"))
@@ -279,10 +315,10 @@ def test_a_lock_that_is_not_waited_for_can_be_done_without(postgres_contract, da
         app.write(tx, 1)
         return found, skipped
 
-    connect = databases(postgres_contract.name)[0].args[0].connect
-    with connect() as other, other.transaction():
-        other.execute("select * from counters where name = 'a' for update")
-        assert postgres_contract.run(body) == ("DatabaseUnavailable", 1)
+    access = Access(databases(postgres_contract.name)[0].args[0])
+    with closing(access.open()) as link, link.connection.transaction():
+        link.connection.execute("select * from counters where name = 'a' for update")
+        assert postgres_contract.run(body) == ("Locked", 1)
     assert postgres_contract.notes() == [1]
 
 

@@ -54,12 +54,12 @@ PORTABLE = [
     ("a_text", "'; drop table portable; --"),
     ("a_text", "null"),
     ("a_text", "{1,2}"),
-    ("a_text", "x" * 1_000_000),
-    ("a_text", "é" * 500_000),
+    ("a_text", "x" * 250_000),
+    ("a_text", "é" * 250_000),
     ("some_bytes", b""),
     ("some_bytes", bytes(range(256))),
     ("some_bytes", b"\\x41"),
-    ("some_bytes", bytes(1_000_000)),
+    ("some_bytes", bytes(250_000)),
     ("a_bool", True),
     ("a_bool", False),
     ("a_date", date(2026, 2, 28)),
@@ -384,7 +384,7 @@ JSON_TYPES = {"json": Json, "jsonb": Jsonb}
 
 
 @pytest.mark.parametrize("kind", [*SENT, *JSON_TYPES])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(data=st.data())
 def test_a_value_that_is_sent_is_what_psycopg_sends(postgres_contract, reference, kind, data):
     """One, null, a list of them, and a list of lists."""

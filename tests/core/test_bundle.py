@@ -248,3 +248,24 @@ def test_migrations_that_cannot_be_ordered_or_read_are_refused(tmp_path, files, 
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BundleRefused, match=message):
         read_migrations(tmp_path, "sqlite")
+
+
+@pytest.mark.parametrize("name", ["shop/web/passwd", "shop/models2.py"])
+def test_links_out_of_the_folder_of_the_app_are_refused(package, tmp_path, name):
+    (tmp_path / "secret").write_text("x")
+    (package / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(BundleRefused, match=f"{name} leads out of the folder of the app"):
+        make_bundle(package)
+
+
+def test_a_link_of_a_whole_folder_is_refused_and_one_within_the_app_is_followed(tmp_path):
+    app = tmp_path / "app"
+    (app / "pages").mkdir(parents=True)
+    (app / "shop.py").write_text(APP)
+    (app / "pages" / "index.html").write_text("<p>")
+    (app / "web").symlink_to("pages")
+    assert names(make_bundle(app / "shop.py").content) == ["shop.py", "web/index.html"]
+    (app / "web").unlink()
+    (app / "web").symlink_to("/etc")
+    with pytest.raises(BundleRefused, match="leads out of the folder"):
+        make_bundle(app / "shop.py")

@@ -703,3 +703,16 @@ def test_no_number_is_given_from_python(make_app):
     for value in (math.nan, math.inf, [-math.inf]):
         with pytest.raises(WrongArguments, match="no number in JSON"):
             codec.encode_arguments((value,), {})
+
+
+@pytest.mark.parametrize("text", ["-_8=", "+/8=", "-_8", "+/8"])
+def test_bytes_are_read_in_both_alphabets_and_written_as_the_schema_says(make_app, text):
+    def same(tx: Transaction, value: bytes) -> bytes:
+        return value
+
+    codec = FunctionCodec(make_app().query(same))
+    arguments = codec.decode(Call(b"", "same", json.dumps({"value": text}).encode()))
+    assert arguments == {"value": b"\xfb\xff"}
+    assert codec.encode(arguments["value"]) == b'"-_8="'
+    assert codec.input_schema()["properties"]["value"]["format"] == "base64url"
+    assert codec.output_schema()["format"] == "base64url"

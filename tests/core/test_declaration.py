@@ -4,11 +4,14 @@ import functools
 import inspect
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from apiary import App, Transaction
+from apiary.codec import FunctionCodec
 from apiary.runtime.declaration import DEFAULT_ACTION_TIMEOUT_SECONDS, DEFAULT_TIMEOUT_SECONDS
 from apiary.runtime.errors import DeclarationError, Rejected, from_problem, known_errors
 
@@ -192,3 +195,39 @@ def test_static_types_survive_the_decorators(tmp_path):
     files = sorted(map(str, folder.glob("*.py")))
     done = subprocess.run([*command, *files], cwd=root, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_idempotency_key_is_no_argument(app):
+    def pay(tx: Transaction, idempotency_key: str) -> None: ...
+
+    for declare in (app.transaction, app.query):
+        with pytest.raises(DeclarationError, match="which is how callers give the key"):
+            declare(pay)
+
+
+def test_a_description_is_text():
+    with pytest.raises(DeclarationError, match="is text, not 5"):
+        App("app", description=5)
+
+
+def test_a_default_is_of_its_type(app):
+    def wrong(tx: Transaction, a: int = "x") -> None: ...
+
+    def right(
+        tx: Transaction, a: int | None = None, b: Decimal = 0, c: SecretStr = "s", d: tuple[int, ...] = ()
+    ) -> None: ...
+
+    with pytest.raises(DeclarationError, match="wrong has a default that its a cannot have"):
+        FunctionCodec(app.transaction(wrong))
+    FunctionCodec(app.transaction(right))
+
+
+def test_an_action_is_told_its_key_as_text(app):
+    def number(idempotency_key: int) -> None: ...
+    def text(idempotency_key: str | None = None) -> None: ...
+    def bare(idempotency_key) -> None: ...
+
+    with pytest.raises(DeclarationError, match="given to it as str"):
+        FunctionCodec(app.action(number))
+    for body in (text, bare):
+        FunctionCodec(app.action(body))

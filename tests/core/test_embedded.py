@@ -13,6 +13,7 @@ import apiary
 import apiary.embedded
 import apiary.log.questions
 from apiary import InternalError, RuleBroken, Transaction, Unavailable, UnknownFunction, WrongArguments
+from apiary.config import ConfigurationError
 from apiary.runtime.errors import BundleRefused, DeclarationError, NotFound
 
 
@@ -262,3 +263,16 @@ def test_the_log_shows_what_json_cannot_say(app, url):
         found = apiary.log.questions.calls(opened.log)[0]["id"]
         shown = apiary.log.questions.show(opened.log, call=found)
     assert shown["input"] == {"x": ["NaN", "-Infinity", "1e999", 1.5]}
+
+
+@pytest.mark.parametrize("key", ["", " ", "é", "a\n", "x" * 256, 5, b"k"])
+def test_a_key_that_http_would_not_take_is_refused(app, url, key):
+    with apiary.open(app, url) as opened, pytest.raises(WrongArguments, match="an idempotency key is text"):
+        opened.call("put", 1, idempotency_key=key)
+    with apiary.Client("http://localhost:1", app="core") as client, pytest.raises(WrongArguments, match="is text"):
+        client.call("put", x=1, idempotency_key=key)
+
+
+def test_a_database_in_memory_is_refused(app):
+    with pytest.raises(ConfigurationError, match="in memory"):
+        apiary.open(app, "sqlite:///:memory:")

@@ -1,6 +1,7 @@
 """Migrations: each once, in order, all or nothing."""
 
 import hashlib
+from contextlib import closing
 
 import pytest
 
@@ -63,11 +64,10 @@ APPLIED = {
 
 def look(engine, sql=None):
     """The first column of what a statement finds; the tables of the app, where none is given."""
-    connection = engine._connection if engine.dialect == "sqlite" else engine._target.connect()
-    found = [row[0] for row in connection.execute(sql or TABLES[engine.dialect]).fetchall()]
-    if engine.dialect == "postgresql":
-        connection.close()
-    return found
+    if engine.dialect == "sqlite":
+        return [row[0] for row in engine._connection.execute(sql or TABLES["sqlite"]).fetchall()]
+    with closing(engine._access.open()) as link:
+        return [row[0] for row in link.connection.execute(sql or TABLES["postgresql"]).fetchall()]
 
 
 def applied(engine):
@@ -355,3 +355,26 @@ def test_the_schema_of_the_platform_is_made_by_its_files(tmp_path):
 def test_a_folder_of_migrations_that_is_named_must_be_there(tmp_path):
     with pytest.raises(BundleRefused, match="'mistyped' as the folder of its migrations, which is not there"):
         apiary.open(App("x", migrations=tmp_path / "mistyped"), database=f"sqlite:///{tmp_path}/x.db")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "create table jobs (id blob references apiary_queue (id));",
+        "create table jobs (id blob); alter table jobs add column call blob references Apiary_Calls (id);",
+    ],
+)
+def test_a_table_cannot_hold_on_to_rows_of_the_platform(sqlite_engine, sql):
+    with pytest.raises(MigrationRefused, match=r"(?i)the table jobs refers to apiary_"):
+        sqlite_engine.migrate([Migration("001.sql", sql, "x")], "v1")
+    sqlite_engine.migrate([Migration("001.sql", "create table jobs (id blob)", "y")], "v1")
+
+
+def test_a_migration_with_a_nul_is_refused(sqlite_engine):
+    with pytest.raises(MigrationRefused, match="NUL"):
+        sqlite_engine.migrate([Migration("001.sql", "create table t (a);\0", "x")], "v1")
+
+
+def test_what_is_said_of_commit_in_a_migration_is_of_migrations(sqlite_engine):
+    with pytest.raises(MigrationRefused, match="leave begin, commit and rollback out"):
+        sqlite_engine.migrate([Migration("001.sql", "create table t (a); commit;", "x")], "v1")

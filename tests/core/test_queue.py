@@ -336,3 +336,19 @@ def test_nothing_is_taken_from_the_table_before_it_is_durable(app, sqlite_app, m
     monkeypatch.setattr(opened.engine, "sync", lambda: synced.append(1))
     opened.engine.queued(10)
     assert synced
+
+
+def test_a_queued_call_that_can_never_commit_is_told_of_now_and_then(caplog, monkeypatch):
+    monkeypatch.setattr(backlog, "RETRY_SECONDS", 0.0)
+    queue = backlog.Backlog(lambda limit: [Queued(bytes(16), "f", b"{}", "", None, 0, attempts=0)], lambda: None)
+    queue.activate()
+    error = {"status": 503, "detail": "the disk is full"}
+    for attempt in range(1, 10):
+        (call,) = queue.take(10)
+        assert call.attempt == attempt
+        queue.done(call, Outcome(error=error))
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.partition(" came to no end in ")[2] for text in told] == [
+        "4 attempts: the disk is full",
+        "8 attempts: the disk is full",
+    ]

@@ -35,6 +35,10 @@ class Colour(enum.Enum):
     PRICED = Decimal("1.5")
 
 
+class Missing(enum.Enum):
+    NUMBER = float("nan")
+
+
 class Size(enum.IntEnum):
     BIG = 3
 
@@ -109,6 +113,8 @@ def there_and_back(inside):
         ("a_decimal", Decimal("-0.000001")),
         ("a_decimal", Decimal(10**15)),
         ("a_decimal", Decimal(7)),
+        ("a_decimal", Decimal("1E+300")),
+        ("a_decimal", Decimal("-1.5E-300")),
         ("an_id", UUID("00000000-0000-0000-0000-000000000000")),
         ("an_id", UUID("12345678-1234-5678-1234-567812345678")),
         ("a_document", {"a": [1, None, True, "ü"], "b": {"c": 1.5}}),
@@ -147,6 +153,14 @@ def test_values_that_are_kept_as_something_else(there_and_back, column, value, e
         ("an_integer", -(2**63) - 1),
         ("a_text", "\ud800"),
         ("a_decimal", Decimal("12345678901234567.89")),
+        ("a_decimal", Decimal("1E+400")),
+        ("a_decimal", Decimal("-1E+400")),
+        ("a_decimal", Decimal("1E-400")),
+        ("a_decimal", Decimal("1.23456789012345E-320")),
+        ("a_float", float("nan")),
+        ("a_float", Missing.NUMBER),
+        ("a_document", {"a": [float("nan")]}),
+        ("a_document", [float("inf")]),
     ],
 )
 def test_a_value_that_cannot_be_kept_is_refused(make_app, sqlite_app, column, value):
@@ -206,10 +220,22 @@ def test_instants_sort_in_the_order_of_time(inside):
 
 def test_what_a_column_holds_against_its_type_comes_out_as_it_is(inside):
     def body(tx):
-        tx.execute("insert into kinds (a_date, an_id, a_document) values ('soon', 5, 'no json')")
-        return tuple(tx.execute("select a_date, an_id, a_document from kinds").one())
+        columns = "a_date, an_id, a_document, a_decimal, a_bool"
+        tx.execute(f"insert into kinds ({columns}) values ('soon', 5, 'no json', 'n/a', 'perhaps')")
+        return tuple(tx.execute(f"select {columns} from kinds").one())
 
-    assert inside(body) == ("soon", 5, "no json")
+    assert inside(body) == ("soon", 5, "no json", "n/a", "perhaps")
+
+
+def test_text_in_a_boolean_column_is_read_as_postgres_reads_it(inside):
+    """A default is often written so: `boolean default 'false'`."""
+
+    def body(tx):
+        tx.execute_many("insert into kinds (a_bool) values (:text)", [{"text": text} for text in texts])
+        return tx.execute("select a_bool from kinds order by rowid").scalars()
+
+    texts = ["false", "F", "no", "off", " 0", "true", "T", "yes", "On", "1"]
+    assert inside(body) == [False] * 5 + [True] * 5
 
 
 VALUES = {

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -20,6 +20,7 @@ from apiary import OpenApp
 from apiary.bundle import load_from
 from apiary.codec import convert_rows
 from apiary.embedded import LOCAL_VERSION
+from apiary.engine.postgres import connection, lane, link
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
 from apiary.runtime.session import Outcome
@@ -48,6 +49,7 @@ class World:
         self.placement = placement
         self.url = url
         self.proxy = proxy
+        self.looking: list[psycopg.Connection[Any]] = []
         installer = Installer(url)
         target = installer.app("faults")
         program = None
@@ -63,9 +65,14 @@ class World:
 
     def look(self, statement: str, *values: Any) -> list[Any]:
         """The rows of a statement, by a connection of its own that sees everything."""
-        with psycopg.connect(self.url, autocommit=True, options="-c search_path=faults") as connection:
-            cursor = connection.execute(statement.encode(), values or None)
+        with psycopg.connect(self.url, autocommit=True, options="-c search_path=faults") as looking:
+            cursor = looking.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
+
+    def look_open(self) -> psycopg.Connection[Any]:
+        """A connection that sees everything, and stays open."""
+        self.looking.append(psycopg.connect(self.url, autocommit=True, options="-c search_path=faults"))
+        return self.looking[-1]
 
     def numbers(self, key: str) -> list[int]:
         """The numbers of the rows that a key has left."""
@@ -74,7 +81,9 @@ class World:
     def backends(self, state: str = "%") -> list[int]:
         """The processes of the server that serve the app's role."""
         found = self.look(
-            "select pid from pg_stat_activity where usename like 'apiary%%faults' and state like %s order by pid", state
+            "select pid from pg_stat_activity where datname = current_database() and usename <> 'postgres' "
+            "and state like %s order by pid",
+            state,
         )
         return [row[0] for row in found]
 
@@ -92,6 +101,19 @@ class World:
         else:
             assert outcome.error["status"] in (503, 504), outcome.error
             assert len(numbers) <= (UNKNOWN in outcome.error["detail"]), (numbers, outcome.error)
+
+    def reached(self) -> bool:
+        """Whether the server takes connections."""
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(self.url).close()
+            return True
+        return False
+
+    def recovers(self) -> None:
+        """Calls of every kind are answered after a while."""
+        eventually(self.reached)
+        for function in ("act", "effect", "effects"):
+            eventually(lambda function=function: self.run(function, key=new_key()).error is None)
 
     def works(self) -> None:
         """Calls of every kind are answered, and do what they say."""
@@ -203,5 +225,22 @@ def worlds(request: pytest.FixtureRequest, private_postgres: Any, platform: Any)
 def world(request: pytest.FixtureRequest, worlds: Callable[[str], World]) -> Iterator[World]:
     """The app in one placement."""
     found = worlds(request.param)
+    found.recovers()
     yield found
     found.proxy.heal()
+    for other in found.looking:
+        other.close()
+    found.looking.clear()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doubts come sooner, so that a test need not wait for them."""
+    monkeypatch.setattr(link, "DOUBT_SECONDS", 0.5)
+    monkeypatch.setitem(connection.KEEPALIVE, "connect_timeout", 2)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, hasty: None) -> None:
+    """Patience ends sooner, too."""
+    monkeypatch.setattr(lane, "RIDE_OUT_SECONDS", 1.0)

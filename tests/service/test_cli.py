@@ -150,7 +150,7 @@ def test_every_command_explains_itself(here):
         (["restore", "not_empty", "--database", "sqlite:///new"], 1),
         (["doctor", "--database", "mysql://x"], 1),
         (["doctor", "--database", "sqlite:///broken"], 1),
-        (["doctor", "--database", "sqlite:///no/such/place"], 0),
+        (["doctor", "--database", "sqlite:///no/such/place"], 1),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -296,6 +296,7 @@ def test_backup_restore_and_doctor(zoo, at, tmp_path, new_server, tools):
     done = apiary("restore", cut, "--database", f"sqlite:///{tmp_path}/cut")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    assert apiary("restore", tmp_path / "all.tar", "--database", f"sqlite:///{tmp_path}/cut").returncode == 0
 
 
 def test_a_backup_that_breaks_off_leaves_no_file_that_looks_like_one(tmp_path, here):
@@ -442,3 +443,30 @@ def test_dev_trusts_this_machine_and_no_page_of_another_site(tools, tmp_path):
     finally:
         dev.process.send_signal(signal.SIGTERM)
         assert dev.process.wait(20) == 0
+
+
+def test_dev_follows_folders_that_are_made_later(tools, tmp_path):
+    module = tmp_path / "late.py"
+    module.write_text("from apiary import App\napp = App('late')\n")
+    dev = Dev(tools, module, tmp_path)
+    try:
+        other = {"Authorization": "Bearer a-key-of-another-server"}
+        assert httpx.get(f"{dev.url}/api/v1/apps", headers=other).status_code == 200
+        assert (
+            httpx.get(f"{dev.url}/api/v1/apps", headers={**other, "Origin": "http://evil.example"}).status_code == 403
+        )
+        (tmp_path / "migrations").mkdir()
+        (tmp_path / "migrations" / "001-t.sql").write_text("create table t (a);")
+        dev.shown("applied 001-t.sql")
+        (tmp_path / "migrations" / "002-u.sql").write_text("create table u (a);")
+        dev.shown("applied 002-u.sql")
+        for name in ("web", "web/deep"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "index.html").write_text(f"<p>{name}")
+            address = f"{dev.url}/apps/late/{name}/index.html"
+            tools.eventually(lambda at=address, text=name: httpx.get(at).text == f"<p>{text}")
+        (tmp_path / "web" / "deep" / "index.html").write_text("<p>changed")
+        tools.eventually(lambda: "changed" in httpx.get(f"{dev.url}/apps/late/web/deep/index.html").text)
+    finally:
+        os.killpg(dev.process.pid, signal.SIGINT)
+        assert dev.process.wait(15) == 0

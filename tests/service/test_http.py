@@ -108,7 +108,7 @@ def test_bytes_of_any_kind_are_no_fault_of_the_server(zoo, data):
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(65536)
-        except (ConnectionError, TimeoutError):
+        except OSError:  # it was closed before all was sent
             answer = b""
     if answer.startswith(b"HTTP/1"):
         assert status(answer) < 500, answer

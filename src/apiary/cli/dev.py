@@ -20,6 +20,7 @@ from apiary.runtime.errors import BundleRefused, Error
 from apiary.runtime.ids import id_text
 
 DEVELOPER = Caller("developer", ("admin",))
+NEWS_MILLISECONDS = 500
 
 
 def develop(path: Path, database: str | None, port: int) -> None:
@@ -55,20 +56,29 @@ class Session:
         self._tasks.add(asyncio.get_running_loop().create_task(self._follow(self._path.resolve())))
 
     async def _follow(self, path: Path) -> None:
-        """Deploy whatever changes. A file is watched by its folder, because editors replace files by new ones."""
-        watched = [path]
-        if path.is_file():
-            watched = [
-                path.parent,
-                *(path.parent / name for name in ("migrations", "web") if (path.parent / name).is_dir()),
-            ]
+        """Deploy whatever changes. What changed while a new folder was not watched yet is seen at the first timeout."""
+        top = path if path.is_dir() else path.parent
 
         def visible(change: Change, file: str) -> bool:
-            parts = Path(file).relative_to(path if path.is_dir() else path.parent).parts
+            parts = Path(file).relative_to(top).parts
             return not any(part.startswith(".") or part == "__pycache__" for part in parts)
 
-        async for _ in awatch(*watched, watch_filter=visible, recursive=path.is_dir(), debounce=200, step=50):
-            await self._deploy()
+        while True:
+            watched, first = _watched(path), True
+            async for changes in awatch(
+                *watched,
+                watch_filter=visible,
+                recursive=path.is_dir(),
+                debounce=200,
+                step=50,
+                rust_timeout=NEWS_MILLISECONDS,
+                yield_on_timeout=True,
+            ):
+                if changes or first:
+                    first = first and bool(changes)
+                    await self._deploy()
+                if _watched(path) != watched:
+                    break
 
     async def _deploy(self) -> None:
         """Deploy the app, unless it is what was deployed last."""
@@ -125,3 +135,12 @@ class Session:
         found = await self._platform.ask_log(event.app, "show", call=id_text(event.call_id))
         traceback = str((found["error"] or {}).get("traceback", ""))
         errors.print(Text(self._own(traceback).rstrip(), "red"), soft_wrap=True)
+
+
+def _watched(path: Path) -> list[Path]:
+    """What to watch for an app. A file is watched by its folder, because editors replace files by new ones."""
+    if path.is_dir():
+        return [path]
+    beside = [path.parent / name for name in ("migrations", "web")]
+    inside = [found for folder in beside for found in folder.rglob("*")]
+    return [path.parent, *sorted(found for found in [*beside, *inside] if found.is_dir())]

@@ -211,7 +211,7 @@ def doctor(
     database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER")] = None,  # noqa: UP045
 ) -> None:
     """Look at this machine and at a folder of databases: is everything as it must be?"""
-    checks = offline.examine(database_folder(database))
+    checks = offline.examine(database_folder(database), named=database is not None)
     rows = [(check.name, "ok" if check.good else Text("problem", "red"), check.found) for check in checks]
     table("doctor", ("check", "", "found"), rows, [check.as_json() for check in checks])
     if not all(check.good for check in checks):

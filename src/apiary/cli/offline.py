@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tarfile
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -59,21 +60,30 @@ def restore(source: Path, folder: Path) -> Path:
     if not source.is_file():
         raise WrongArguments(f"there is no file {source}")
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tarfile.open(source) as archive:
-            for entry in archive:
-                content = archive.extractfile(entry)
-                if content is None or "/" in entry.name or not entry.name.endswith(".db"):
-                    raise WrongArguments(f"{source} is no backup: it holds {entry.name!r}")
-                with (folder / entry.name).open("wb") as target:
-                    shutil.copyfileobj(content, target)
-    except tarfile.TarError as error:
-        raise WrongArguments(f"{source} is no backup: {error}") from None
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:
+        try:
+            _unpack_backup(source, Path(fresh))
+        except (tarfile.TarError, EOFError) as error:
+            raise WrongArguments(f"{source} is no whole backup: {error}", hint="nothing was restored") from None
+        for file in list(Path(fresh).iterdir()):
+            file.rename(folder / file.name)
     return folder
 
 
-def examine(folder: Path) -> list[Check]:
-    """Look at Python, SQLite, the disk and the databases of a folder."""
+def _unpack_backup(source: Path, folder: Path) -> None:
+    with tarfile.open(source) as archive:
+        for entry in archive:
+            content = archive.extractfile(entry)
+            if content is None or "/" in entry.name or not entry.name.endswith(".db"):
+                raise WrongArguments(f"{source} is no backup: it holds {entry.name!r}")
+            with (folder / entry.name).open("wb") as target:
+                shutil.copyfileobj(content, target)
+            if (folder / entry.name).stat().st_size != entry.size:
+                raise tarfile.ReadError(f"it ends within {entry.name}")
+
+
+def examine(folder: Path, *, named: bool = False) -> list[Check]:
+    """Look at Python, SQLite, the disk and the databases of a folder; one that was `named` must be there."""
     python = sys.version_info
     checks = [
         Check("Python 3.11 or newer", python >= (3, 11), ".".join(map(str, python[:3]))),
@@ -82,6 +92,8 @@ def examine(folder: Path) -> list[Check]:
     place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(place).free
     checks.append(Check("free disk", free > 100 * 2**20, f"{free // 2**20} MiB at {place}"))
+    if named and not folder.is_dir():
+        checks.append(Check("databases", False, f"there is no folder {folder}"))
     for file in sorted(folder.glob("*.db")):
         checks.append(Check(file.name, *health.examine(file)))
     return checks

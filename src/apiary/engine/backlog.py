@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import random
 import threading
 from collections import deque
@@ -11,11 +12,16 @@ from dataclasses import replace
 
 from apiary.engine.protocol import LAST_ATTEMPT
 from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
+from apiary.runtime.ids import id_text
 from apiary.runtime.session import Call, Outcome, Queued
 from apiary.runtime.transaction import now_microseconds
 
+log = logging.getLogger("apiary")
+
 WINDOW = 1000
 RETRY_SECONDS = 0.5
+MANY_ATTEMPTS = 4
+"""From which on a call that cannot commit is told of, each time that their number has doubled."""
 RELOAD_SECONDS = 1.0
 
 
@@ -40,6 +46,7 @@ class Backlog:
         self._on_trial: bytes | None = None
         self._later: list[tuple[int, bytes, Call]] = []
         self._timer: threading.Timer | None = None
+        self._reloads: dict[float, threading.Timer] = {}
 
     def activate(self, except_for: Iterable[bytes] = ()) -> None:
         """Begin to run the queue with what lies in the table, except for the calls that another process still runs."""
@@ -66,11 +73,18 @@ class Backlog:
         try:
             found = self._load(WINDOW)
         except Unavailable:
-            timer = threading.Timer(RELOAD_SECONDS, self._reload_again)
-            timer.daemon = True
-            timer.start()
+            self.reload_after(RELOAD_SECONDS)
         else:
             self.add(found)
+
+    def reload_after(self, seconds: float) -> None:
+        """Look into the table again after so many seconds."""
+        with self._lock:
+            if seconds in self._reloads or not self._active:
+                return
+            timer = self._reloads[seconds] = threading.Timer(seconds, self._reload_again, (seconds,))
+            timer.daemon = True
+            timer.start()
 
     def add(self, queued: Iterable[Queued]) -> None:
         """Take calls that were committed to the queue."""
@@ -115,6 +129,10 @@ class Backlog:
             if next_trial:
                 self._on_trial = None
             if again and self._active:
+                if call.attempt >= MANY_ATTEMPTS and call.attempt & (call.attempt - 1) == 0:
+                    why = (outcome.error or {}).get("detail")
+                    what = (id_text(call.id), call.function, call.attempt)
+                    log.warning("the queued call %s of %s came to no end in %d attempts: %s", *what, why)
                 wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)
                 self._put(replace(call, attempt=call.attempt + 1), now_microseconds() + int(wait * 1e6))
             else:
@@ -137,10 +155,14 @@ class Backlog:
     def close(self) -> None:
         """Stop handing out."""
         self.deactivate()
-        if self._timer is not None:
-            self._timer.cancel()
+        with self._lock:
+            timers = [timer for timer in (self._timer, *self._reloads.values()) if timer is not None]
+        for timer in timers:
+            timer.cancel()
 
-    def _reload_again(self) -> None:
+    def _reload_again(self, seconds: float) -> None:
+        with self._lock:
+            del self._reloads[seconds]
         if self._active:
             self.reload()
 

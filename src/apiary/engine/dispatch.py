@@ -31,6 +31,8 @@ from apiary.runtime.session import Call, Outcome, Record
 
 MAX_QUEUED_IN_BATCH = 16
 RECORDS_WAIT_SECONDS = 0.01
+LATE_SECONDS = 15.0
+"""So long after the longest timeout of its functions, nothing that a lost process or connection began still runs."""
 MAX_RECORDS_WAITING = 10_000
 
 
@@ -69,6 +71,8 @@ class Dispatcher:
         self._readers_ended = False
         self._closed = False
         self.backlog = Backlog(engine.queued, self._nudge_writers)
+        timeouts = (bound.function.options.timeout for bound in program.functions.values())
+        self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._durability = Durability(engine.sync, broken)
@@ -97,6 +101,7 @@ class Dispatcher:
         """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last."""
         self._deaths.count(list(deaths))
         self.backlog.activate(except_for)
+        self.backlog.reload_after(self._late_seconds)
 
     def hold(self, give_back: Callable[[Call], None]) -> None:
         """Let the batches that run end, and run nothing more but queries; returns when nothing is written any more.
@@ -262,9 +267,13 @@ class Dispatcher:
     ) -> None:
         """Tell what a batch came to, now that it is durable; or that this is not certain."""
         lost = set(map(id, done.lost))
+        pairs = list(zip(jobs, done.outcomes, strict=True))
         if durable:
             self.backlog.add(done.queued)
-        for job, outcome in zip(jobs, done.outcomes, strict=True):
+        if done.doubt or any(outcome.replayed and job.call.attempt > 1 for job, outcome in pairs):
+            self.backlog.reload()
+            self.backlog.reload_after(self._late_seconds)
+        for job, outcome in pairs:
             job.reply(job.call, outcome if durable else _uncertain(job.call))
         for recording in recordings:
             recording.written(durable and id(recording.record) not in lost)

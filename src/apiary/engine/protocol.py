@@ -21,7 +21,8 @@ class Committed:
     """What a batch came to: an outcome for each call, the calls that they put into the queue, and lost records.
 
     Nothing of it may be told to anybody before `Engine.sync`, unless it is `durable` already: a batch that only read
-    is, when it saw no commit that could still be lost. `snapshot` stands for what it saw.
+    is, when it saw no commit that could still be lost. `snapshot` stands for what it saw. `doubt`: a connection was
+    lost, and calls may be in the queue, now or soon, that are not in `queued`.
     """
 
     outcomes: Sequence[Outcome]
@@ -29,6 +30,7 @@ class Committed:
     lost: Sequence[Record] = ()
     durable: bool = False
     snapshot: object = None
+    doubt: bool = False
 
 
 class Lane(Protocol):

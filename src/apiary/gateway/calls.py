@@ -85,18 +85,26 @@ class Calls:
         """Who sends a request; `NotAuthenticated` where that cannot be told."""
         key = bearer_key(headers)
         if key is None:
-            if self._anonymous is None:
-                raise NotAuthenticated("a call needs a key here")
-            if self._anonymous.roles:
-                _check_origin(headers)
-            return self._anonymous
+            return self._without_key(headers)
         known = self._callers.get(key)
         if known is None:
-            known = self._platform.identify(key)
+            try:
+                known = self._platform.identify(key)
+            except NotAuthenticated:
+                if self._anonymous is None or not self._anonymous.roles:
+                    raise
+                return self._without_key(headers)  # no keys are wanted here, and this one is for another server
             if len(self._callers) >= MAX_KNOWN_CALLERS:
                 self._callers.clear()
             self._callers[key] = known
         return known
+
+    def _without_key(self, headers: Headers) -> Caller:
+        if self._anonymous is None:
+            raise NotAuthenticated("a call needs a key here")
+        if self._anonymous.roles:
+            _check_origin(headers)
+        return self._anonymous
 
     async def _message(
         self, app: str, function: str, call_id: bytes, scope: Scope, receive: Receive

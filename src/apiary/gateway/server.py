@@ -10,24 +10,24 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from apiary.config import ConfigurationError, Settings
 from apiary.gateway.api import Api
 from apiary.gateway.calls import ANONYMOUS, Calls
+from apiary.gateway.connection import KEEP_ALIVE_SECONDS, Connection, most_connections, sweep
 from apiary.gateway.metrics import Metrics
-from apiary.gateway.wire import Message, Receive, Scope, Send, problem_body, problem_headers
+from apiary.gateway.wire import Message, Receive, Scope, Send
 from apiary.platform.platform import Caller, Platform
-from apiary.runtime.errors import MalformedRequest
 from apiary.runtime.ids import id_text, new_id
 
 log = logging.getLogger("apiary")
 
 BACKLOG = 1024
-KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that none is closed under a request
 DRAIN_SECONDS = 60
 PATIENT_SECONDS = 1.0
 SAME_SIGNAL_SECONDS = 0.3
@@ -61,25 +61,6 @@ class Gateway:
             await send(message)
 
         await self._rest(scope, receive, identified)
-
-
-class Connection(HttpToolsProtocol):
-    """A connection of a client. What is no HTTP is answered as every other mistake is: as a problem, with an id."""
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what cannot be parsed, and close."""
-        error = MalformedRequest(f"{msg[:1].lower()}{msg[1:].rstrip('.')}", hint="speak HTTP/1.1 to this port")
-        call_id = id_text(new_id())
-        body = problem_body(error, call_id)
-        headers = [
-            *problem_headers(error),
-            (b"apiary-call-id", call_id.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%s\r\n%s" % (lines, body))
-        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -134,7 +115,7 @@ async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform]
             uvicorn.Config(
                 Gateway(platform, anonymous),
                 loop="none",
-                http=Connection,
+                http=cast(type[asyncio.Protocol], partial(Connection, most_connections())),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -154,6 +135,8 @@ async def serve(settings: Settings, prepare: Prepare, ready: Callable[[Platform]
             await prepare(platform)
             listener.listen(BACKLOG)
             serving = loop.create_task(server.serve(sockets=[listener]))
+            sweeping = loop.create_task(sweep(server.server_state))
+            serving.add_done_callback(lambda _: sweeping.cancel())
             serving.add_done_callback(lambda _: server.up.set())
             serving.add_done_callback(lambda _: stop.set())
             await server.up.wait()

@@ -99,6 +99,8 @@ class App:
                 f"{name!r} cannot be the name of an app",
                 hint="use lower-case letters, digits and underscores, a letter first, 63 at most",
             )
+        if not isinstance(description, str):
+            raise DeclarationError(f"the description of an app is text, not {description!r}")
         self.name = name
         self.description = description
         self.functions: dict[str, Function[..., Any]] = {}
@@ -206,6 +208,14 @@ def _options(kind: Kind, given: dict[str, Any]) -> Options:
     return options
 
 
+def _check_body(function: Function[..., Any]) -> None:
+    name, body, kind = function.name, function.body, function.kind
+    if inspect.iscoroutinefunction(body) and kind is not Kind.ACTION:
+        raise DeclarationError(f"{name} is async: a {kind.value} is a plain `def` (an action may be async)")
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise DeclarationError(f"{name} is a generator: a {kind.value} returns one value")
+
+
 def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters that a caller gives, checked: without the transaction and the idempotency key."""
     name, body, kind = function.name, function.body, function.kind
@@ -213,10 +223,7 @@ def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
         raise DeclarationError(f"{name!r} cannot be the name of a function: a letter first, then letters, digits, _")
     if name in PAGES:
         raise DeclarationError(f"{name!r} cannot be the name of a function: it is the address of the app's {name}")
-    if inspect.iscoroutinefunction(body) and kind is not Kind.ACTION:
-        raise DeclarationError(f"{name} is async: a {kind.value} is a plain `def` (an action may be async)")
-    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise DeclarationError(f"{name} is a generator: a {kind.value} returns one value")
+    _check_body(function)
     parameters = dict(inspect.signature(body).parameters)
     if kind is Kind.ACTION:
         parameters.pop(IDEMPOTENCY_KEY, None)
@@ -224,6 +231,11 @@ def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
         raise DeclarationError(f"{name} has no parameter for its transaction: write `def {name}(tx: Transaction, …)`")
     else:
         del parameters[next(iter(parameters))]
+    if IDEMPOTENCY_KEY in parameters:
+        raise DeclarationError(
+            f"{name} has a parameter {IDEMPOTENCY_KEY}, which is how callers give the key of a call",
+            hint="give it another name; only an action is told its key",
+        )
     for parameter in parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise DeclarationError(f"{name} takes {parameter}: arguments travel by name, so each needs one")

@@ -139,6 +139,21 @@ class PayloadTooLarge(Error):
     status = 413
 
 
+class HeadTooLarge(Error):
+    """The address and the headers of a request are above their limit."""
+
+    code = "head_too_large"
+    status = 431
+
+
+class RequestTimeout(Error):
+    """A request did not arrive in time; nothing was run."""
+
+    code = "request_timeout"
+    status = 408
+    retryable = True
+
+
 class UnsupportedMediaType(Error):
     """The body is not JSON."""
 

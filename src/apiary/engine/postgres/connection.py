@@ -76,6 +76,7 @@ class Access:
         self._refused_since: float | None = None
         self._failures = 0
         self._again = 0.0
+        self._closed = False
 
     def open(self, *, read_only: bool = False, idle_seconds: float = 0.0) -> Link:
         """A connection in autocommit; `NotConnected` where there is none to be had, or was none a moment ago.
@@ -83,7 +84,7 @@ class Access:
         `idle_seconds`: the server ends a transaction in which nothing is asked for so long; 0: it waits for ever.
         """
         with self._lock:
-            if self._refused_since is not None and time.monotonic() < self._again:
+            if self._closed or (self._refused_since is not None and time.monotonic() < self._again):
                 raise NotConnected(UNREACHABLE)
         settings: dict[str, str] = {
             "search_path": f'"{self._target.schema}",public',
@@ -104,7 +105,8 @@ class Access:
         return link
 
     def close(self) -> None:
-        """Watch no connection any more."""
+        """Open and watch no connection any more."""
+        self._closed = True
         self._patience.close()
 
     def _failed(self, why: str, seconds: float) -> None:

@@ -122,7 +122,10 @@ class PostgresEngine:
                 self._run(cursor, "migration_lock", (f"apiary migrate {self._target.schema}",))
                 yield cursor
         except psycopg.Error as error:
-            raise _translated(error, link) from error
+            found = _translated(error, link)
+            if isinstance(found, DatabaseUnavailable):
+                raise found from error
+            raise MigrationRefused(f"the migrations cannot be committed: {found.message}") from error
         finally:
             link.close()
 

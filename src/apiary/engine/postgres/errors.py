@@ -19,6 +19,8 @@ CANCELLED = "57014"
 LOCKED = "55P03"
 PASSING = (CANCELLED, LOCKED)
 """After these the transaction can go on: somebody wanted the statement to end, or not to wait."""
+INTERRUPTED = "22P01"
+"""What comes of SIGFPE, with which a backend ends what nothing else can end."""
 CONFLICTS = ("40001", "40P01")
 CONSTRAINTS = {
     "23001": "foreign key",
@@ -63,6 +65,10 @@ class ConnectionLost(DatabaseUnavailable):
     explained = False
 
 
+class Cancelled(DatabaseUnavailable):
+    """A statement was cancelled: by the platform at a deadline, or by somebody else."""
+
+
 class Locked(DatabaseUnavailable):
     """A lock that another session holds was not to be had in time."""
 
@@ -83,14 +89,9 @@ def translate(state: str, message: str, sql: str = "", detail: str = "") -> Erro
     if state in CONSTRAINTS or state[:2] == "23":
         name = CONSTRAINTS.get(state, "constraint")
         return ConstraintViolated(f"the change breaks a {name} constraint: {text}", constraint=name)
-    if not state or state[:2] == "08" or state in ENDING:
-        lost = ConnectionLost(f"the connection to the database was lost: {text}")
-        lost.explained = bool(state)
-        return lost
-    if state == LOCKED:
-        return Locked(f"another session holds a lock: {text}", hint="nothing was kept; send it again")
-    if state[:2] in GAVE_UP:
-        return DatabaseUnavailable(f"the database cannot do this now: {text}", hint="nothing was kept; send it again")
+    unavailable = _unavailable(state, text)
+    if unavailable is not None:
+        return unavailable
     if state in OUT_OF_RANGE:
         return ValueOutOfRange(f"the database cannot hold a value: {text}")
     if state == READ_ONLY:
@@ -101,3 +102,19 @@ def translate(state: str, message: str, sql: str = "", detail: str = "") -> Erro
     if state in FORBIDDEN:
         return RuleBroken(f"the function may not do this: {text}{shown}")
     return DatabaseError(f"{text}{shown}", hint="is the table made by a migration?" * (state == "42P01"))
+
+
+def _unavailable(state: str, text: str) -> DatabaseUnavailable | None:
+    """The error where the database, and not the statement, is the reason."""
+    if not state or state[:2] == "08" or state in ENDING:
+        lost = ConnectionLost(f"the connection to the database was lost: {text}")
+        lost.explained = bool(state)
+        return lost
+    again = "nothing was kept; send it again"
+    if state == CANCELLED:
+        return Cancelled(f"the statement was cancelled: {text}", hint=again)
+    if state == LOCKED:
+        return Locked(f"another session holds a lock: {text}", hint=again)
+    if state[:2] in GAVE_UP:
+        return DatabaseUnavailable(f"the database cannot do this now: {text}", hint=again)
+    return None

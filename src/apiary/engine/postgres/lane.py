@@ -6,14 +6,14 @@ import random
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 
 from apiary.engine.batch import BatchLost, Unseen, gave_up, uncommitted
-from apiary.engine.postgres.errors import Conflicted, ConnectionLost, NotConnected, Repeated
+from apiary.engine.postgres.errors import Cancelled, Conflicted, ConnectionLost, NotConnected, Repeated
 from apiary.engine.postgres.runner import Ran, Runner
 from apiary.engine.protocol import MAX_DEATHS, Committed
-from apiary.runtime.call import Guard, Program, failure, problem_of
+from apiary.runtime.call import Guard, Program, failure, problem_of, stopped
 from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
@@ -26,6 +26,18 @@ RIDE_OUT_SECONDS = 5.0
 GRACE_SECONDS = 3.0
 """Beyond the timeouts of its calls, a batch may take so long."""
 MAX_UNWRITTEN = 10_000
+
+
+@dataclass(slots=True)
+class Outage:
+    """What the calls of one batch find out for each other when a connection was lost.
+
+    `until` is when to give up a database that cannot be reached. `lasts`: a call has given up, and the others whose
+    time is over need not try any more.
+    """
+
+    until: float
+    lasts: bool = False
 
 
 class PostgresLane:
@@ -58,13 +70,13 @@ class PostgresLane:
     def _run(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
         begun = time.monotonic()
         try:
-            return self._attempt(calls, records, sum(map(self._seconds, calls)) + GRACE_SECONDS)
+            return self._attempt(calls, records, max(map(self._seconds, calls), default=0.0) + GRACE_SECONDS)
         except BatchLost as lost:
             others = [call for call in calls if call is not lost.call]
             done = self._run(others, [*records, lost.record])
             outcomes = dict(zip(map(id, others), done.outcomes, strict=True))
             settled = [outcomes.get(id(call), lost.outcome) for call in calls]
-            return Committed(settled, done.queued, done.lost, durable=True)
+            return Committed(settled, done.queued, done.lost, durable=True, doubt=done.doubt)
         except Error as error:
             return self._separately(calls, records, error, begun)
 
@@ -113,48 +125,57 @@ class PostgresLane:
     def _separately(self, calls: Sequence[Call], records: Sequence[Record], error: Error, begun: float) -> Committed:
         """Each by itself, after the error of all."""
         shared = len(calls) + len(records) > 1
-        until = time.monotonic() + RIDE_OUT_SECONDS
-        parts = [self._alone(call, error, shared, begun, until) for call in calls]
-        parts += [self._written(record, until) for record in records]
+        outage = Outage(time.monotonic() + RIDE_OUT_SECONDS)
+        parts = [self._alone(call, error, shared, begun, outage) for call in calls]
+        parts += [self._written(record, outage.until) for record in records]
         return Committed(
             [outcome for part in parts for outcome in part.outcomes],
             [queued for part in parts for queued in part.queued],
             [record for part in parts for record in part.lost],
             durable=True,
+            doubt=isinstance(error, ConnectionLost) or any(part.doubt for part in parts),
         )
 
-    def _alone(self, call: Call, error: Error, shared: bool, begun: float, until: float) -> Committed:
+    def _alone(self, call: Call, error: Error, shared: bool, begun: float, outage: Outage) -> Committed:
         """Run a call by itself, again and again where other calls or the connection were to blame.
 
         `shared`: the error was that of a batch, so perhaps another call's. Attempts are counted where one of them may
-        have committed, so that the next looks first. `until` is when to give up a database that cannot be reached.
+        have committed, so that the next looks first.
         """
         deadline = begun + self._seconds(call)
         failed = deaths = 0
         in_doubt = False
+        tried = begun
         while True:
             if isinstance(error, ConnectionLost):
                 in_doubt = True
                 deaths += not (shared or error.explained)
             if isinstance(error, ConstraintViolated) and not shared:
                 outcome, record = uncommitted(self._program, call, error)
-                written = not self._written(record, until).lost
+                written = not self._written(record, outage.until).lost
                 return Committed([outcome if written else gave_up(call, error)], durable=True)
+            if isinstance(error, Cancelled) and not shared and time.monotonic() - tried > self._seconds(call):
+                outcome, record = stopped(self._program, call, Notes(now_microseconds()))
+                self._written(record, outage.until)
+                return Committed([outcome], durable=True)
             if deaths >= MAX_DEATHS:
-                return self._crashed(call, until)
+                return self._crashed(call, outage.until)
             wait = _wait(error, failed)
-            last = min(deadline, until) if isinstance(error, NotConnected) else deadline
-            if failed and (wait is None or time.monotonic() + wait > last):
-                return Committed([gave_up(call, _unknown(call) if in_doubt else error)], durable=True)
+            last = min(deadline, outage.until) if isinstance(error, NotConnected) else deadline
+            if (failed or outage.lasts) and (wait is None or time.monotonic() + wait > last):
+                outage.lasts |= isinstance(error, ConnectionLost | NotConnected)
+                return Committed([gave_up(call, _unknown(call) if in_doubt else error)], durable=True, doubt=in_doubt)
             time.sleep(wait or 0.0)
             failed += 1
             shared = False
             if wait is not None:
                 call = replace(call, attempt=call.attempt + 1)
+            tried = time.monotonic()
             try:
-                return self._attempt((call,), (), max(0.0, deadline - time.monotonic()) + GRACE_SECONDS)
+                done = self._attempt((call,), (), self._seconds(call) + GRACE_SECONDS)
+                return replace(done, doubt=in_doubt)
             except BatchLost as lost:
-                kept = not self._written(lost.record, until).lost
+                kept = not self._written(lost.record, outage.until).lost
                 return Committed([lost.outcome if kept else gave_up(call, error)], durable=True)
             except Error as again:
                 error = again
@@ -200,7 +221,7 @@ class PostgresLane:
 
 def _wait(error: Error, failed: int) -> float | None:
     """Seconds until the next attempt, with jitter; `None` where there shall be none."""
-    if not isinstance(error, Conflicted | ConnectionLost | NotConnected | Repeated | Unseen):
+    if not isinstance(error, Cancelled | Conflicted | ConnectionLost | NotConnected | Repeated | Unseen):
         return None
     least, most = RECONNECT_SECONDS if isinstance(error, ConnectionLost | NotConnected) else BACKOFF_SECONDS
     return random.uniform(0.0, min(most, least * 2**failed)) if failed else 0.0

@@ -17,7 +17,16 @@ from psycopg import pq
 from apiary.engine.batch import Batch
 from apiary.engine.postgres.beside.session import BesideSession
 from apiary.engine.postgres.connection import Access, Target
-from apiary.engine.postgres.errors import REFUSED, ConnectionLost, NotConnected, translate
+from apiary.engine.postgres.errors import (
+    CANCELLED,
+    INTERRUPTED,
+    REFUSED,
+    Cancelled,
+    ConnectionLost,
+    NotConnected,
+    translate,
+)
+from apiary.engine.postgres.inside.memory import RECYCLE_BYTES
 from apiary.engine.postgres.link import Link
 from apiary.engine.postgres.wire import pack_batch, unpack_done
 from apiary.engine.protocol import Committed
@@ -74,7 +83,10 @@ class InsideRunner(Runner):
 
     def run(self, calls: Sequence[Call], records: Sequence[Record], guard: Guard, patience: float) -> Ran:
         batch = pack_batch(calls, records, recording=self._recording, read_only=self._read_only)
-        return unpack_done(self._execute(batch, patience), records)
+        done, kept, memory = unpack_done(self._execute(batch, patience), records)
+        if memory > RECYCLE_BYTES:
+            self.close()
+        return done, kept
 
     def _execute(self, batch: bytes, patience: float) -> bytes:
         program = self._target.program
@@ -95,6 +107,9 @@ class InsideRunner(Runner):
             lost = link.lost(message)
             lost.explained |= bool(state)
             raise lost
+        if state in (CANCELLED, INTERRUPTED):
+            link.close()
+            raise Cancelled("the calls were ended from outside")
         if state == REFUSED:
             raise from_problem(json.loads(result.error_field(pq.DiagnosticField.MESSAGE_DETAIL) or b"{}"))
         raise translate(state, message)

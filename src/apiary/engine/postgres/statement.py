@@ -32,10 +32,13 @@ TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-CHANGING = frozenset(
-    {"alter", "analyze", "call", "comment", "create", "delete", "do", "drop", "grant", "import", "insert", "lock",
-     "merge", "reassign", "refresh", "revoke", "security", "truncate", "update"}
+ROWS = frozenset({"delete", "insert", "merge", "update"})
+COMMANDS = frozenset(
+    {"alter", "analyze", "call", "comment", "create", "do", "drop", "grant", "import", "lock", "reassign", "refresh",
+     "revoke", "security", "truncate"}
 )  # fmt: skip
+"""Statements that change something, but not as one plan for some rows."""
+
 WRITING_WORDS = frozenset({"insert", "update", "delete", "merge", "into"})
 LOCKING_WORDS = frozenset({"update", "share", "no", "key"})
 TRANSACTION = ("begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "prepare")
@@ -62,14 +65,14 @@ class Statement:
     """A statement as it was written (`source`), and with its parameters as `$1`, `$2`, … in the order of `names`.
 
     `fragments` are the pieces of it around the parameters, `places` the parameters between those. `reads_only` says
-    that it cannot write by itself, `makes` that it makes something, and so changes no rows.
+    that it cannot write by itself, `is_command` that it counts no rows and is not planned before it runs.
     """
 
     source: str
     sql: str
     names: tuple[str, ...] = ()
     reads_only: bool = False
-    makes: bool = False
+    is_command: bool = False
     fragments: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
 
@@ -89,6 +92,10 @@ class Statement:
         numbered = enumerate(types, start=1)
         written = [f"${number}" if kind is None else f"(${number}::{kind})" for number, kind in numbered]
         return _joined(self.fragments, self.places, written)
+
+    def with_literals(self, values: Sequence[str | None]) -> str:
+        """The statement with values in the places of its parameters, whose types the server infers from around them."""
+        return _joined(self.fragments, self.places, [_literal(value) for value in values])
 
     def _wrong_names(self, given: Mapping[str, object]) -> DatabaseError:
         missing = sorted(set(self.names) - set(given))
@@ -118,9 +125,8 @@ def parse(sql: str, *, trusted: bool = False) -> Statement:
         elif kind != "end":
             fragments[-1] += text
     numbered = _joined(fragments, places, [f"${number}" for number in range(1, len(names) + 1)])
-    return Statement(
-        sql, numbered, tuple(names), _reads_only(words), words[0] == "create", tuple(fragments), tuple(places)
-    )
+    is_command = words[0] in COMMANDS or words[0] in ("explain", "show")
+    return Statement(sql, numbered, tuple(names), _reads_only(words), is_command, tuple(fragments), tuple(places))
 
 
 def check_script(sql: str) -> None:
@@ -211,6 +217,12 @@ def _joined(fragments: Sequence[str], places: Sequence[int], written: Sequence[s
     return "".join(parts).strip()
 
 
+def _literal(value: str | None) -> str:
+    if value is None:
+        return "null"
+    return " E'" + value.replace("\\", "\\\\").replace("'", "''") + "' "
+
+
 def _check_owners(tokens: Sequence[tuple[str, str]]) -> None:
     """Refuse what is qualified with the name of one of the platform's schemas."""
     for (kind, text), (_, after) in pairwise(tokens):
@@ -239,6 +251,6 @@ def _is_temporary(words: list[str]) -> bool:
 
 def _reads_only(words: list[str]) -> bool:
     """Whether a statement looks as if it only read. A function that it calls may still write."""
-    if words[0] in CHANGING or WRITING_WORDS.intersection(words):
+    if words[0] in ROWS | COMMANDS or WRITING_WORDS.intersection(words):
         return False
     return not any(word == "for" and after in LOCKING_WORDS for word, after in pairwise(words))

@@ -66,8 +66,11 @@ def unpack_batch(message: bytes) -> tuple[dict[str, Any], list[Call], list[Recor
     return header, calls, [Record(**_back(record)) for record in header["records"]]
 
 
-def pack_done(done: Committed, written: Sequence[Record], records: Sequence[Record]) -> bytes:
-    """What a batch came to. `written` are the records that it was given, `records` those of its queries."""
+def pack_done(done: Committed, written: Sequence[Record], records: Sequence[Record], memory: int) -> bytes:
+    """What a batch came to. `written` are the records that it was given, `records` those of its queries.
+
+    `memory`: how many bytes the backend has for itself now.
+    """
     lost = set(map(id, done.lost))
     header = {
         "outcomes": [
@@ -77,12 +80,13 @@ def pack_done(done: Committed, written: Sequence[Record], records: Sequence[Reco
         "queued": [_plain(queued, QUEUED_FIELDS) for queued in done.queued],
         "lost": [number for number, record in enumerate(written) if id(record) in lost],
         "records": [_plain(record, RECORD_FIELDS) for record in records],
+        "memory": memory,
     }
     return b"".join([_json(header), b"\n", *(outcome.output for outcome in done.outcomes)])
 
 
-def unpack_done(message: bytes, written: Sequence[Record]) -> tuple[Committed, list[Record]]:
-    """What a batch came to, and the records of its queries."""
+def unpack_done(message: bytes, written: Sequence[Record]) -> tuple[Committed, list[Record], int]:
+    """What a batch came to, the records of its queries, and the memory of the backend."""
     end = message.index(b"\n")
     header = json.loads(message[:end])
     outcomes, at = [], end + 1
@@ -96,7 +100,7 @@ def unpack_done(message: bytes, written: Sequence[Record]) -> tuple[Committed, l
         [written[number] for number in header["lost"]],
         durable=True,
     )
-    return done, [Record(**_back(record)) for record in header["records"]]
+    return done, [Record(**_back(record)) for record in header["records"]], header["memory"]
 
 
 def _plain(value: Record | Queued, names: Sequence[str]) -> dict[str, Any]:

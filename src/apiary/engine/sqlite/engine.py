@@ -85,6 +85,12 @@ class SqliteEngine:
                 new = self._new(migrations)
                 for migration in new:
                     self._apply(migration, version)
+                held: Any = run(SQL["references_to_platform"]).fetchall() if new else []
+                if held:
+                    raise MigrationRefused(
+                        f"the table {held[0][0]} refers to {held[0][1]}, which is the platform's own",
+                        hint="keep the id of the call in a column without a foreign key",
+                    )
                 broken = run("pragma foreign_key_check").fetchall() if new else []
                 if broken:
                     raise MigrationRefused(f"after the migrations, the table {broken[0][0]} has broken foreign keys")
@@ -106,10 +112,14 @@ class SqliteEngine:
 
         def authorize(action: int, first: str | None, second: str | None, *rest: str | None) -> int:
             reason = violation(action, first, second, PRAGMAS_OF_MIGRATIONS)
+            if action == apsw.SQLITE_TRANSACTION:
+                reason = "all migrations of a deploy are one transaction; leave begin, commit and rollback out"
             if reason is not None:
                 broken.append(reason)
             return apsw.SQLITE_DENY if broken else apsw.SQLITE_OK
 
+        if "\0" in migration.sql:
+            raise MigrationRefused(f"the migration {migration.name} has a NUL character")
         self._connection.authorizer = authorize
         try:
             _script(self._connection, migration.sql)

@@ -11,7 +11,7 @@ import apsw
 
 from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
 from apiary.engine.sqlite.rules import CHANGES_OF_SCHEMA, PRAGMAS_OF_FUNCTIONS, violation
-from apiary.engine.sqlite.values import Reader, bind, column_readers, convert
+from apiary.engine.sqlite.values import Reader, bind, check_numbers, column_readers, convert
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
@@ -99,6 +99,7 @@ class SqliteSession:
         if parameters.keys() != statement.names:
             raise _wrong_names(sql, statement.names, parameters)
         try:
+            check_numbers(parameters.values())
             rows: list[Any] = self._run(sql, parameters).fetchall()
         except (apsw.Error, OverflowError, UnicodeEncodeError) as error:
             raise self._failed(error, sql) from error
@@ -140,6 +141,7 @@ class SqliteSession:
         run, changes = self._run, self.connection.changes
         try:
             for row in rows:
+                check_numbers(row.values())
                 run(sql, row).fetchall()
                 changed += changes()
         except (apsw.Error, OverflowError, UnicodeEncodeError) as error:

@@ -134,3 +134,8 @@ pragma quick_check(1);
 
 -- name: counts
 select (select count(*) from apiary_calls), (select count(*) from apiary_queue);
+
+-- Tables of the app that hold on to rows of the platform, which could then not go.
+-- name: references_to_platform
+select tables.name, keys."table" from sqlite_schema as tables, pragma_foreign_key_list(tables.name) as keys
+where tables.type = 'table' and tables.name not like 'apiary\_%' escape '\' and keys."table" like 'apiary\_%' escape '\';

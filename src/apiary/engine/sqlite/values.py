@@ -7,9 +7,9 @@ a zone are kept in UTC, so that their text sorts in the order of time.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,10 @@ Reader = Callable[[Any], Any]
 
 EXACT_DIGITS = 15
 MAX_INTEGER = 2**63
+TEXTS_OF_BOOLEANS = {
+    **dict.fromkeys(("t", "true", "y", "yes", "on", "1"), True),
+    **dict.fromkeys(("f", "false", "n", "no", "off", "0"), False),
+}
 
 
 def bind(cursor: object, number: int, value: Any) -> Any:
@@ -32,10 +36,25 @@ def bind(cursor: object, number: int, value: Any) -> Any:
         return str(value)
     if isinstance(value, Enum):
         kept = value.value
+        check_numbers((kept,))
         return kept if kept is None or isinstance(kept, int | float | str | bytes) else bind(cursor, number, kept)
     if isinstance(value, dict | list | tuple):
-        return json.dumps(value, default=str, ensure_ascii=False)
+        return _json(value)
     raise TypeError(f"a {type(value).__name__} cannot be a parameter of a statement")
+
+
+def check_numbers(values: Iterable[Any]) -> None:
+    """`OverflowError` where one is not a number: SQLite would keep null in its place."""
+    for value in values:
+        if isinstance(value, float) and value != value:
+            raise OverflowError("NaN would become null; say None where that is meant")
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise OverflowError(f"a {type(value).__name__} is not JSON: {error}") from None
 
 
 def _number(value: Decimal) -> int | float | str:
@@ -46,11 +65,22 @@ def _number(value: Decimal) -> int | float | str:
         return int(value)
     if len(value.normalize().as_tuple().digits) > EXACT_DIGITS:
         raise OverflowError(f"{value} has more than {EXACT_DIGITS} digits; keep it as text: str(value)")
-    return float(value)
+    number = float(value)
+    if Decimal(repr(number)) != value:
+        raise OverflowError(f"{value} is beyond the range of a float; keep it as text: str(value)")
+    return number
 
 
 def _decimal(value: Any) -> Decimal:
-    return Decimal(str(value))
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError(f"{value!r} is no number") from None
+
+
+def _boolean(value: Any) -> bool:
+    """Text as PostgreSQL reads it: a default is often written so."""
+    return TEXTS_OF_BOOLEANS[value.strip().lower()] if isinstance(value, str) else bool(value)
 
 
 READERS: dict[str, Reader] = {
@@ -62,8 +92,8 @@ READERS: dict[str, Reader] = {
     "date": date.fromisoformat,
     "time": time.fromisoformat,
     "uuid": UUID,
-    "boolean": bool,
-    "bool": bool,
+    "boolean": _boolean,
+    "bool": _boolean,
     "json": json.loads,
     "jsonb": json.loads,
     "decimal": _decimal,
@@ -92,7 +122,7 @@ def _guarded(reader: Reader, name: str) -> Reader:
             return value
         try:
             return reader(value)
-        except ValueError:
+        except (ValueError, KeyError):
             return value
 
     return read

@@ -65,7 +65,7 @@ def touch(tx: Transaction, key: str, row: int) -> int:
 
 @app.transaction(timeout=0.5)
 def busy(tx: Transaction, key: str, how: str) -> int:
-    """Leave a row, and never come back from C."""
+    """Leave a row, and never end, in ways that are hard to stop."""
     number = effect(tx, key)
     if how == "regex":
         re.match(r"(a+)+$", "a" * 64 + "b")
@@ -75,6 +75,13 @@ def busy(tx: Transaction, key: str, how: str) -> int:
         deque(itertools.count(), maxlen=0)
     elif how == "allocate":
         deque(map(bytearray, itertools.repeat(100_000)), maxlen=1)
+    elif how == "swallow":
+        while True:
+            try:
+                while True:
+                    tx.execute("select 1")
+            except BaseException:  # noqa: BLE001 - the point
+                pass
     return number
 
 

@@ -86,7 +86,7 @@ class BesideSession(PostgresSession):
             self._pipeline.forget(statement.sql)
             result = self._alone(statement, values)
         if not result.nfields:
-            changed = 0 if statement.makes else result.command_tuples or 0
+            changed = 0 if statement.is_command else result.command_tuples or 0
             return Result(NO_COLUMNS, [], changed, self._convert_rows)
         columns = tuple((result.fname(column), result.ftype(column)) for column in range(result.nfields))
         shape = self._shapes.get(columns) or self._learn(columns)
@@ -97,7 +97,9 @@ class BesideSession(PostgresSession):
         self._send(f"savepoint {STATEMENT}")
         places = [self._send(statement.sql, values) for values in rows]
         results = self._undone_alone(statement.source)
-        return 0 if statement.reads_only else sum(results[place].command_tuples or 0 for place in places)
+        if statement.reads_only or statement.is_command:
+            return 0
+        return sum(results[place].command_tuples or 0 for place in places)
 
     def _alone(self, statement: Statement, values: Sequence[Any]) -> pq.abc.PGresult:
         self._send(f"savepoint {STATEMENT}")

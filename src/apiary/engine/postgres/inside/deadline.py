@@ -1,13 +1,19 @@
 """Ends a function that runs too long inside a backend: `Stopped` in its Python code, a cancel in its SQL.
 
-Two timers of the kernel measure wall-clock time. The first sends SIGVTALRM, which PostgreSQL leaves alone and whose
+Timers of the kernel measure wall-clock time. The first sends SIGVTALRM, which PostgreSQL leaves alone and whose
 handler raises between two instructions of Python, or out of a wait. A statement goes on through that; a moment later
 the second sends SIGINT, which is how PostgreSQL cancels a statement. Both insist until the function is over.
+
+Code in C that comes back to neither, and a function that catches whatever is raised, is ended by SIGFPE: PostgreSQL's
+handler of that ends the statement at once, wherever it is. The transaction is rolled back and its locks are gone; the
+interpreter, which was left in the middle, is of no use any more, so the lane closes the connection. The signal is
+not to meet PostgreSQL's own code: where a handler of Python can run, it is sent from there.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import time
 
@@ -20,6 +26,9 @@ CLOCK_MONOTONIC = 1
 SIGEV_SIGNAL = 0
 INSIST_SECONDS = 0.5
 CANCEL_AFTER_SECONDS = 0.03
+GRACE_SECONDS = 1.0
+MAX_STOPS = 3
+"""A function that is stopped so many times, and goes on, is ended."""
 
 _c = ctypes.CDLL(None, use_errno=True)
 
@@ -47,20 +56,20 @@ class _Setting(ctypes.Structure):
 
 
 class Timer:
-    """A timer that sends this process a signal, again and again."""
+    """A timer that sends this process a signal, and then again every `insist` seconds, if that is not 0."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, insist: float) -> None:
         self._timer = ctypes.c_void_p()
         event = _Event(signal=number, notify=SIGEV_SIGNAL)
         if _c.timer_create(CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)) != 0:
             raise OSError(ctypes.get_errno(), "timer_create failed")
         self._off = ctypes.byref(_Setting())
-        self._setting = _Setting(0, int(INSIST_SECONDS * 1e9))
+        self._setting = _Setting(0, int(insist * 1e9))
         self._on = ctypes.byref(self._setting)
         self._seconds = -1.0
 
     def start(self, seconds: float) -> None:
-        """Send the signal after so many seconds, and then every half second."""
+        """Send the signal after so many seconds."""
         if seconds != self._seconds:
             self._seconds = seconds
             self._setting.value_s = int(seconds)
@@ -80,9 +89,11 @@ class Alarm:
 
     def __init__(self) -> None:
         self.running: list[BackendGuard] = []
-        self.python = Timer(signal.SIGVTALRM)
-        self.sql = Timer(signal.SIGINT)
+        self.python = Timer(signal.SIGVTALRM, INSIST_SECONDS)
+        self.sql = Timer(signal.SIGINT, INSIST_SECONDS)
+        self.last = Timer(signal.SIGFPE, 0)
         self.watches_sql = False
+        self.stops = 0
 
     def resume(self) -> None:
         """Have the signal handled here; another copy of this module may have had it."""
@@ -111,19 +122,29 @@ class Alarm:
     def _stop(self, number: int, frame: object) -> None:
         now = time.monotonic()
         late = [guard for guard in self.running if guard.deadline <= now]
+        if not late:
+            return
         for guard in late:
             guard.fired = True
-        if late:
-            raise Stopped
+        self.stops += 1
+        if self.running[0].ends_backend:
+            if self.stops > MAX_STOPS:
+                os.kill(os.getpid(), signal.SIGFPE)
+            self.last.start(GRACE_SECONDS)
+        raise Stopped
 
 
 alarm = Alarm()
 
 
 class BackendGuard:
-    """The runtime's guard inside a backend, for one call at a time. Calls inside that call have guards of their own."""
+    """The runtime's guard inside a backend, for one call at a time. Calls inside that call have guards of their own.
 
-    def __init__(self) -> None:
+    `ends_backend`: a call that nothing else ends may take its backend with it, because a lane will open another.
+    """
+
+    def __init__(self, *, ends_backend: bool = False) -> None:
+        self.ends_backend = ends_backend
         self.deadline = 0.0
         self.fired = False
 
@@ -137,7 +158,10 @@ class BackendGuard:
             alarm.start_again()
         else:
             running.append(self)
+            alarm.stops = 0
             alarm.python.start(seconds)
+            if self.ends_backend:
+                alarm.last.start(seconds + GRACE_SECONDS)
 
     def end(self) -> bool:
         running = alarm.running
@@ -147,6 +171,8 @@ class BackendGuard:
         if running:
             alarm.start_again()
         else:
+            if self.ends_backend:
+                alarm.last.stop()
             alarm.python.stop()
             if alarm.watches_sql:
                 alarm.watches_sql = False

@@ -15,6 +15,7 @@ from apiary.engine.batch import Batch, Unseen
 from apiary.engine.postgres.errors import REFUSED, Conflicted
 from apiary.engine.postgres.inside.deadline import BackendGuard, alarm
 from apiary.engine.postgres.inside.functions import SqlFunctions
+from apiary.engine.postgres.inside.memory import Memory
 from apiary.engine.postgres.inside.session import InsideSession, Plan
 from apiary.engine.postgres.wire import pack_done, unpack_batch
 from apiary.runtime.errors import Error
@@ -29,7 +30,8 @@ class Loaded:
         self._log: str = program["log"]
         self._compiled = compile_program(load_app(program["module"]), program["version"])
         self._plans: dict[str, Plan] = {}
-        self._guard = BackendGuard()
+        self._guard = BackendGuard(ends_backend=True)
+        self._memory: Memory | None = None
         self._batches: dict[tuple[bool, bool], tuple[InsideSession, Batch]] = {}
         self._functions = SqlFunctions(self._compiled, self._log, self._plans, failures)
         self.busy = alarm.busy
@@ -37,6 +39,9 @@ class Loaded:
 
     def run(self, message: bytes) -> bytes:
         """Run a batch."""
+        if self._memory is None:
+            self._memory = Memory()
+            self._memory.limit()
         header, calls, records = unpack_batch(message)
         session, batch = self._batch(header["recording"], header["read_only"])
         session.begin()
@@ -47,7 +52,7 @@ class Loaded:
             plpy.error(error.message, sqlstate=state, detail=json.dumps(error.problem(), default=str))
             raise
         kept, session.records = session.records, []
-        return pack_done(done, records, kept)
+        return pack_done(done, records, kept, self._memory.own_bytes())
 
     def function(self, name: str, recorded: bool) -> Callable[[str, str, str], str | None]:
         """What a call of this function from SQL runs."""

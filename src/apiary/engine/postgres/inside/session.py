@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
@@ -70,7 +70,7 @@ class InsideSession(PostgresSession):
         else:
             found = self._execute(plan, statement, values)
         if not plan.names:
-            return Result(NO_COLUMNS, [], 0 if statement.makes else found.nrows(), self._convert_rows)
+            return Result(NO_COLUMNS, [], 0 if statement.is_command else found.nrows(), self._convert_rows)
         if found.coltypes() != plan.types or found.colnames() != plan.names:
             self._learn_again(plan, found, statement)
         rows = [tuple(row.values()) for row in found]
@@ -86,10 +86,12 @@ class InsideSession(PostgresSession):
             self._leave("statement", keep=False)
             raise
         self._leave("statement", keep=True)
-        return 0 if statement.reads_only else changed
+        return 0 if statement.reads_only or statement.is_command else changed
 
     def _first(self, statement: Statement, values: Sequence[Any]) -> tuple[Plan, Any]:
         """Prepare a statement, run it, and learn what its rows are. One whose rows cannot be had is undone."""
+        if statement.is_command:  # the server does not tell the types of its parameters
+            statement, values = replace(statement, sql=statement.with_literals(values), names=()), ()
         plan = self._prepare(statement)
         self._enter("statement")
         try:
@@ -104,7 +106,8 @@ class InsideSession(PostgresSession):
             plan, found = self._with_names(plan, statement, values)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        self._plans[statement.sql] = plan
+        if not statement.is_command:
+            self._plans[statement.sql] = plan
         return plan, found
 
     def _with_names(self, plan: Plan, statement: Statement, values: Sequence[Any]) -> tuple[Plan, Any]:
@@ -158,8 +161,9 @@ class InsideSession(PostgresSession):
         return found["names"], found["oids"]
 
     def _arrays(self, statement: Statement) -> Sequence[bool]:
-        plan = self._plans.get(statement.sql)
-        return (plan or self._prepare(statement)).arrays
+        if statement.is_command:
+            return [True] * len(statement.names)
+        return (self._plans.get(statement.sql) or self._prepare(statement)).arrays
 
     def _type(self, oid: int) -> Sequence[Any] | None:
         rows = plpy.execute(plpy.prepare(self._own["type"].sql, ["bigint"]), [oid])
@@ -179,7 +183,7 @@ class InsideSession(PostgresSession):
 
     def _learn_again(self, plan: Plan, found: Any, statement: Statement) -> None:
         """A table has changed since the statement ran last."""
-        del self._plans[statement.sql]
+        self._plans.pop(statement.sql, None)
         if plan.shape.names != tuple(plan.names):  # those that we gave
             raise self._failed(CONFLICTS[0], "a table has changed")
         self._learn(plan, found)
