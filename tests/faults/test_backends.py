@@ -8,6 +8,8 @@ import time
 import pytest
 from tests.faults.conftest import eventually, loaded, new_key
 
+pytestmark = pytest.mark.soak  # they wait for servers that start again, and fail where the machine is busy
+
 SHORT_SECONDS = 0.2
 
 
