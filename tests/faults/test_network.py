@@ -7,6 +7,8 @@ import pytest
 from bench.proxy import Direction, Kind
 from tests.faults.conftest import UNKNOWN, eventually, new_key
 
+pytestmark = pytest.mark.soak  # they measure how long calls wait, and fail where the machine is busy
+
 WRITERS = 1
 """So that the next message is one of the call that a test makes."""
 MANY = 100
