@@ -17,7 +17,7 @@ from bench import ceilings, host, network, provision, report, session
 from bench.agreement import Disagreement
 from bench.closed_loop import LoadFailed
 from bench.mix import UNIFORM, ZIPF
-from bench.peers import PEERS, REMOTE
+from bench.peers import DEFAULT, OURS, PEERS, REMOTE
 from bench.probe import CallFailed
 from bench.process import ServerFailed
 from bench.rounds import Plan
@@ -25,6 +25,7 @@ from bench.session import Extent
 from bench.workloads import WORKLOADS
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
+QUICK_CLIENTS = 4
 FAILURES = (
     ServerFailed,
     CallFailed,
@@ -35,7 +36,9 @@ FAILURES = (
 
 def main(
     workload: Annotated[str, typer.Option(envvar="WORKLOAD", help="names, comma-separated")] = ",".join(WORKLOADS),
-    peers: Annotated[str, typer.Option(envvar="PEERS", help=f"of {', '.join(PEERS)}")] = "apiary,fastapi",
+    peers: Annotated[
+        str, typer.Option(envvar="PEERS", help=f"of {', '.join(PEERS)}; {OURS} is always among them")
+    ] = ",".join(DEFAULT),
     runs: Annotated[int, typer.Option(min=1, help="runs of each peer, in turn")] = 5,
     seconds: Annotated[int, typer.Option(min=1, help="length of a run")] = 8,
     warmup: Annotated[int, typer.Option(min=0, help="load before each run, not measured, in seconds")] = 2,
@@ -64,11 +67,21 @@ def main(
         open_rates=tuple(float(rate) for rate in open_rates.split(",") if rate),
         connections=connections,
     )
-    extent = Extent(1000 * costs, min(runs, 5) * costs, floor_seconds=2.0 * floor, floor_rounds=min(runs, 5), tune=True)
+    rounds = min(runs, 5)
+    extent = Extent(
+        idle_calls=1000 * costs,
+        idle_seconds=5.0,
+        starts=rounds * costs,
+        floor_seconds=2.0 * floor,
+        floor_rounds=rounds,
+        tune=True,
+    )
     if quick:
-        plan = replace(plan, runs=1, seconds=1, warmup=0, keys=(UNIFORM,))
-        extent = Extent(50 * costs, 1 * costs, 0.2 * floor, floor_rounds=1, tune=False)
+        plan = replace(plan, runs=1, seconds=1, warmup=0, clients=min(clients, QUICK_CLIENTS), keys=(UNIFORM,))
+        extent = Extent(50 * costs, 0.5, 1 * costs, 0.2 * floor, floor_rounds=1, tune=False)
     workloads, peer_names = chosen(workload, WORKLOADS, "--workload"), chosen(peers, PEERS, "--peers")
+    if not any(name.startswith(OURS) for name in peer_names):
+        peer_names = (OURS, *peer_names)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         result = measure(workloads, peer_names, plan, extent, folder, console)
@@ -114,10 +127,13 @@ def measure(
         }
         for one in workloads:
             try:
-                result["workloads"][one] = session.run(WORKLOADS[one], peers, plan, extent, place, say)
+                measured = session.run(WORKLOADS[one], peers, plan, extent, place, say)
             except FAILURES as problem:
                 result["failures"].append(f"{one}: {problem}")
                 console.print(f"[red]{one}: {escape(str(problem))}[/]", highlight=False)
+            else:
+                if measured is not None:
+                    result["workloads"][one] = measured
     return result
 
 
