@@ -107,6 +107,37 @@ def test_there_may_be_more_calls_than_memory_holds(opened, monkeypatch):
     assert not opened._dispatcher.backlog._known
 
 
+def test_what_is_left_may_be_more_than_memory_holds(app, engine_app, monkeypatch):
+    first = engine_app(app)
+    first._dispatcher.backlog.deactivate()
+    first.call("put_later", 0, 130)
+    first.close()
+    monkeypatch.setattr(backlog, "WINDOW", 20)
+    second = engine_app(app)
+    second.drain()
+    assert second.call("done") == list(range(130))
+
+
+def test_the_queue_is_not_empty_while_its_table_is_looked_into(monkeypatch):
+    """Also where the last call that is known ends while another thread still reads what else there is."""
+    waited, queue = [], None
+    tables = [[Queued(bytes([n]) * 16, "f", b"{}", "", None, 0)] for n in range(3)]
+
+    def load(limit):
+        if len(tables) == 2:
+            waited.append(queue.wait_empty(0.0))
+        return tables.pop(0)
+
+    monkeypatch.setattr(backlog, "WINDOW", 2)
+    queue = backlog.Backlog(load, lambda: None)
+    queue.activate()
+    (call,) = queue.take(1)
+    queue.add([Queued(bytes([n]) * 16, "f", b"{}", "", None, 0) for n in (4, 5)])
+    queue.done(call, Outcome())
+    queue.done(queue.take(1)[0], Outcome())
+    assert waited == [False]
+
+
 def test_many_calls_at_once_from_many_threads(opened, together):
     together(lambda number: opened.call("put_later", number * 40, number * 40 + 40), range(8))
     opened.drain()
