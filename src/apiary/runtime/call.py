@@ -290,18 +290,20 @@ def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
 def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome:
     """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call.
 
-    Also where this version has no such function any more (no `bound`), and nobody knows whom it was for: then its own
-    caller is answered, and the role `admin`. `Forbidden` for those who may not call the function.
+    Also where this version has no such function any more (no `bound`). `Forbidden` for those who may not call the
+    function, and for all but its own caller and the role `admin`: what it came to may depend on who called.
     """
     if bound is not None and not call.queued:
         check_roles(bound.function, call.roles)
+    if record.caller != call.caller and "admin" not in call.roles:
+        raise Forbidden(
+            "the idempotency key was used by another caller", hint="use keys that nobody else chooses, such as UUIDs"
+        )
     if record.function != call.function or not _same_input(record, call, bound):
         raise KeyReused(
             f"the idempotency key was used for another call of {record.function}",
             first_call_id=id_text(record.id),
         )
-    if bound is None and record.caller != call.caller and "admin" not in call.roles:
-        raise Forbidden(f"the idempotency key was used by somebody else, for {record.function}, which is gone")
     if record.error is None:
         return Outcome(record.output or b"null", replayed=record.id)
     problem = json.loads(record.error)
