@@ -42,7 +42,12 @@ NOT_THE_USERS = (str(Path(__file__).parent.parent), "<frozen importlib", str(Pat
 
 
 class Codec(Protocol):
-    """Turns the JSON of a call into a function's arguments, and its result into JSON."""
+    """Turns the JSON of a call into a function's arguments, and its result into JSON.
+
+    `has_secrets`: the log does not show all of the arguments.
+    """
+
+    has_secrets: bool
 
     def decode(self, call: Call) -> dict[str, Any]:
         """The arguments by name; `WrongArguments` where they do not fit."""
@@ -55,6 +60,9 @@ class Codec(Protocol):
 
     def canonical(self, call: Call) -> bytes:
         """The input of a call as a JSON object, whatever form it came in."""
+
+    def digest(self, call: Call) -> str | None:
+        """What tells whether a call that repeats an idempotency key repeats its secrets, too. Takes long."""
 
 
 @dataclass(frozen=True, slots=True)
