@@ -33,7 +33,7 @@ from apiary.runtime.errors import (
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record, Session
-from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
+from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles
 
 MAX_QUERY_OUTPUT_BYTES = 4096
 DIGEST = "apiary:digest"
@@ -123,7 +123,7 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
     Raises `Duplicate`, with everything undone, where the call has a record already, `Stopped` where it ran out of
     time, and `Unavailable` where the database gave up.
     """
-    notes = Notes(now_microseconds())
+    notes = Notes()
     session.savepoint("call")
     try:
         output = run(program, call, session, guard, notes)
@@ -137,7 +137,7 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
         let_go(error)
     else:
         session.release("call")
-        return Outcome(output, duration=now_microseconds() - notes.started)
+        return Outcome(output, duration=notes.elapsed())
     session.undo("call")
     if isinstance(failed, Unavailable):
         raise failed
@@ -151,7 +151,7 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
             session.undo("call")
             raise
         session.release("call")
-    return Outcome(error=problem, cause=failed, duration=now_microseconds() - notes.started)
+    return Outcome(error=problem, cause=failed, duration=notes.elapsed())
 
 
 def run(program: Program, call: Call, session: Session, guard: Guard, notes: Notes) -> bytes:
@@ -258,7 +258,7 @@ def record_of(
         caller=call.caller,
         attempt=call.attempt,
         started=notes.started,
-        duration=now_microseconds() - notes.started,
+        duration=notes.elapsed(),
         status=status,
         input=bound.codec.canonical(call) if bound else call.input,
         output=_kept(bound, call, output),
