@@ -6,15 +6,15 @@ import heapq
 import logging
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from apiary.engine.protocol import LAST_ATTEMPT
 from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
-from apiary.runtime.ids import id_text
+from apiary.runtime.ids import id_seconds, id_text
 from apiary.runtime.session import Call, Outcome, Queued
-from apiary.runtime.transaction import now_microseconds
 
 log = logging.getLogger("apiary")
 
@@ -45,7 +45,7 @@ class Backlog:
         self._doubtful: set[bytes] = set()
         self._doubtful_due: deque[Call] = deque()
         self._on_trial: bytes | None = None
-        self._later: list[tuple[int, bytes, Call]] = []
+        self._later: list[tuple[float, bytes, Call]] = []
         self._timer: threading.Timer | None = None
         self._reloads: dict[float, threading.Timer] = {}
 
@@ -110,7 +110,7 @@ class Backlog:
                 self._known.add(item.id)
                 if item.deaths:
                     self._doubtful.add(item.id)
-                self._put(as_call(item), item.due)
+                self._put(as_call(item), wait_of(item))
             waiting = bool(self._due or self._doubtful_due)
         if waiting:
             self._ready()
@@ -144,7 +144,7 @@ class Backlog:
                     what = (id_text(call.id), call.function, call.attempt)
                     log.warning("the queued call %s of %s came to no end in %d attempts: %s", *what, why)
                 wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)
-                self._put(replace(call, attempt=call.attempt + 1), now_microseconds() + int(wait * 1e6))
+                self._put(replace(call, attempt=call.attempt + 1), wait)
             else:
                 self._known.discard(call.id)
                 self._doubtful.discard(call.id)
@@ -174,14 +174,13 @@ class Backlog:
         if self._active:
             self.reload()
 
-    def _put(self, call: Call, due: int) -> None:
-        wait = due - now_microseconds()
+    def _put(self, call: Call, wait: float) -> None:
         if wait <= 0:
             self._enter(call)
             return
-        heapq.heappush(self._later, (due, call.id, call))
+        heapq.heappush(self._later, (time.monotonic() + wait, call.id, call))
         if self._later[0][1] == call.id:
-            self._set_timer(wait / 1e6)
+            self._set_timer(wait)
 
     def _enter(self, call: Call) -> None:
         (self._doubtful_due if call.id in self._doubtful else self._due).append(call)
@@ -195,12 +194,18 @@ class Backlog:
 
     def _ring(self) -> None:
         with self._lock:
-            now = now_microseconds()
+            now = time.monotonic()
             while self._later and self._later[0][0] <= now:
                 self._enter(heapq.heappop(self._later)[2])
             if self._later and self._active:
-                self._set_timer((self._later[0][0] - now) / 1e6)
+                self._set_timer(self._later[0][0] - now)
         self._ready()
+
+
+def wait_of(queued: Queued) -> float:
+    """Seconds until a call is due; no more than when it was queued, wherever the clock was set to since then."""
+    due = queued.due / 1e6
+    return due - max(time.time(), id_seconds(queued.id))
 
 
 def as_call(queued: Queued) -> Call:

@@ -17,7 +17,7 @@ from apiary.runtime.call import Guard, Program, failure, problem_of, stopped
 from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import ConstraintViolated, Error, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 BACKOFF_SECONDS = (0.001, 0.128)
 RECONNECT_SECONDS = (0.05, 1.0)
@@ -155,7 +155,7 @@ class PostgresLane:
                 written = not self._written(record, outage.until).lost
                 return Committed([outcome if written else gave_up(call, error)], durable=True)
             if isinstance(error, Cancelled) and not shared and time.monotonic() - tried > self._seconds(call):
-                outcome, record = stopped(self._program, call, Notes(now_microseconds()))
+                outcome, record = stopped(self._program, call, Notes())
                 self._written(record, outage.until)
                 return Committed([outcome], durable=True)
             if deaths >= MAX_DEATHS:
@@ -189,7 +189,7 @@ class PostgresLane:
         problem = problem_of(call, error)
         if call.queued:
             bound = self._program.functions.get(call.function)
-            notes = Notes(now_microseconds())
+            notes = Notes()
             self._written(failure(self._program, bound, call, notes, problem, error), until)
         return Committed([Outcome(error=problem, cause=error)], durable=True)
 
