@@ -50,8 +50,9 @@ on conflict do nothing;
 -- name: secret
 select value from apiary.secrets where name = 'roles';
 
--- name: has_role
-select exists (select from pg_roles where rolname = $1);
+-- Whether a role that is there has rights that the role of an app must not have.
+-- name: known_role
+select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls from pg_roles where rolname = $1;
 
 -- name: create_role
 create role {role} login password {password};
@@ -65,8 +66,13 @@ grant {role} to current_user;
 -- name: grant_connect
 grant connect on database {database} to {role};
 
+-- Who owns a schema ($1), and whether that is the role of an app: another schema, its log ($2), is open to it.
+-- Who owns a schema ($1), and whether that is the role of an app: a log ($2) of another owner is open to it.
 -- name: schema_owner
-select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.nspname = $1;
+select r.rolname, exists (
+    select from pg_namespace l cross join aclexplode(l.nspacl) a
+    where l.nspname = $2 and l.nspowner <> n.nspowner and a.grantee = n.nspowner and a.privilege_type = 'USAGE')
+from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.nspname = $1;
 
 -- name: create_app_schema
 create schema if not exists {schema} authorization {role};
