@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import platform
 import re
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from psycopg.rows import dict_row
 from apiary.engine.postgres.archive import folder_archive, platform_archive
 from apiary.engine.postgres.connection import Target, connect
 from apiary.engine.postgres.errors import translate
+from apiary.engine.postgres.placement import find_placement
 from apiary.engine.postgres.publish import Publication, SqlFunction
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import BundleRefused, DatabaseUnavailable
@@ -42,14 +41,6 @@ RESERVED = re.compile(r"(apiary|pg)_|(apiary|public|information_schema|registry|
 SQL = load_statements("apiary.engine.postgres", "install.sql")
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where functions run by default, and why there."""
-
-    inside: bool
-    reason: str
-
-
 class Installer:
     """A privileged connection to one database."""
 
@@ -64,7 +55,7 @@ class Installer:
                 raise DatabaseUnavailable(
                     f"the server is PostgreSQL {version // 10000}, and Apiary needs {OLDEST // 10000} or newer"
                 )
-            self.placement = self._probe()
+            self.placement = find_placement(self._connection)
             self._install_platform()
         except psycopg.Error as error:
             raise translate(error.sqlstate or "", f"the database cannot be prepared: {error}") from error
@@ -177,24 +168,6 @@ class Installer:
             cursor.execute(SQL["insert_program"].encode(), (digest, app, module, version, log, hashes))
         return digest
 
-    def _probe(self) -> Placement:
-        """Whether backends can run the functions: they need Python, of the version for which packages are here."""
-        ask = self._connection.execute
-        if not _value(ask(SQL["has_python"].encode())):
-            return Placement(False, "the server has no plpython3u (Debian: postgresql-plpython3-15)")
-        if not _value(ask(SQL["is_superuser"].encode())):
-            return Placement(False, "only a superuser may install functions in Python, and this role is none")
-        here = f"{sys.version_info[0]}.{sys.version_info[1]} {sys.platform} {platform.machine()}"
-        try:
-            ask(SQL["create_python"].encode())
-            ask(SQL["make_probe"].encode())
-            there = _value(ask(SQL["probe"].encode()))
-        except psycopg.Error as error:
-            return Placement(False, f"the server's Python does not work: {error}")
-        if there != here:
-            return Placement(False, f"the server's Python is {there}, the platform's is {here}")
-        return Placement(True, f"the server has plpython3u with Python {there}")
-
     def _install_platform(self) -> None:
         with self._transaction() as cursor:
             cursor.execute(SQL["lock"].encode())
@@ -208,9 +181,7 @@ class Installer:
         where = {"schema": sql.Identifier(schema)}
         _run(cursor, "create_schema_table", **where)
         installed = _value(_run(cursor, "schema_number", **where))
-        folder = files("apiary.engine.postgres").joinpath("schema")
-        found = sorted((entry.name, entry) for entry in folder.iterdir() if entry.name.startswith(prefix))
-        for number, (name, entry) in enumerate(found, start=1):
+        for number, (name, entry) in enumerate(schema_files(prefix), start=1):
             if number > installed:
                 text = entry.read_text(encoding="utf-8")
                 for mark, value in names.items():
@@ -243,6 +214,12 @@ class Installer:
         self._bring_up_to_date(cursor, log, "app-", {f"{{{mark}}}": value for mark, value in names.items()})
         if self.placement.inside:
             _run(cursor, "grant_run", role=names["role"])
+
+
+def schema_files(prefix: str) -> list[tuple[str, Traversable]]:
+    """The files of system tables, in their order: `platform-` of the platform, `app-` of each app."""
+    folder = files("apiary.engine.postgres").joinpath("schema")
+    return sorted((entry.name, entry) for entry in folder.iterdir() if entry.name.startswith(prefix))
 
 
 def _shim() -> str:
