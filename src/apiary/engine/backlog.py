@@ -6,15 +6,15 @@ import heapq
 import logging
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from apiary.engine.protocol import LAST_ATTEMPT
 from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
-from apiary.runtime.ids import id_text
+from apiary.runtime.ids import id_seconds, id_text
 from apiary.runtime.session import Call, Outcome, Queued
-from apiary.runtime.transaction import now_microseconds
 
 log = logging.getLogger("apiary")
 
@@ -38,13 +38,14 @@ class Backlog:
         self._lock = threading.Condition()
         self._active = False
         self._more = False
+        self._loading = 0
         self._known: set[bytes] = set()
         self._elsewhere: set[bytes] = set()
         self._due: deque[Call] = deque()
         self._doubtful: set[bytes] = set()
         self._doubtful_due: deque[Call] = deque()
         self._on_trial: bytes | None = None
-        self._later: list[tuple[int, bytes, Call]] = []
+        self._later: list[tuple[float, bytes, Call]] = []
         self._timer: threading.Timer | None = None
         self._reloads: dict[float, threading.Timer] = {}
 
@@ -70,12 +71,20 @@ class Backlog:
 
     def reload(self) -> None:
         """Look into the table again: another process may have left calls there. If it cannot be read, try later."""
+        with self._lock:
+            self._loading += 1
+            self._more = False
         try:
             found = self._load(WINDOW)
         except Unavailable:
+            self._more = True
             self.reload_after(RELOAD_SECONDS)
         else:
-            self.add(found)
+            self.add(found, perhaps_more=len(found) >= WINDOW)
+        finally:
+            with self._lock:
+                self._loading -= 1
+                self._lock.notify_all()
 
     def reload_after(self, seconds: float) -> None:
         """Look into the table again after so many seconds."""
@@ -86,11 +95,12 @@ class Backlog:
             timer.daemon = True
             timer.start()
 
-    def add(self, queued: Iterable[Queued]) -> None:
-        """Take calls that were committed to the queue."""
+    def add(self, queued: Iterable[Queued], *, perhaps_more: bool = False) -> None:
+        """Take calls that were committed to the queue; there are `perhaps_more` in the table."""
         with self._lock:
             if not self._active:
                 return
+            self._more |= perhaps_more
             for item in queued:
                 if item.id in self._known:
                     continue
@@ -100,7 +110,7 @@ class Backlog:
                 self._known.add(item.id)
                 if item.deaths:
                     self._doubtful.add(item.id)
-                self._put(as_call(item), item.due)
+                self._put(as_call(item), wait_of(item))
             waiting = bool(self._due or self._doubtful_due)
         if waiting:
             self._ready()
@@ -134,13 +144,11 @@ class Backlog:
                     what = (id_text(call.id), call.function, call.attempt)
                     log.warning("the queued call %s of %s came to no end in %d attempts: %s", *what, why)
                 wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)
-                self._put(replace(call, attempt=call.attempt + 1), now_microseconds() + int(wait * 1e6))
+                self._put(replace(call, attempt=call.attempt + 1), wait)
             else:
                 self._known.discard(call.id)
                 self._doubtful.discard(call.id)
                 refill = self._more and len(self._known) < WINDOW // 2
-                if refill:
-                    self._more = False
                 self._lock.notify_all()
         if refill:
             self.reload()
@@ -150,7 +158,7 @@ class Backlog:
     def wait_empty(self, timeout: float) -> bool:
         """Wait until no call is left in the queue, in memory or in the table."""
         with self._lock:
-            return self._lock.wait_for(lambda: not self._known and not self._more, timeout)
+            return self._lock.wait_for(lambda: not (self._known or self._more or self._loading), timeout)
 
     def close(self) -> None:
         """Stop handing out."""
@@ -166,14 +174,13 @@ class Backlog:
         if self._active:
             self.reload()
 
-    def _put(self, call: Call, due: int) -> None:
-        wait = due - now_microseconds()
+    def _put(self, call: Call, wait: float) -> None:
         if wait <= 0:
             self._enter(call)
             return
-        heapq.heappush(self._later, (due, call.id, call))
+        heapq.heappush(self._later, (time.monotonic() + wait, call.id, call))
         if self._later[0][1] == call.id:
-            self._set_timer(wait / 1e6)
+            self._set_timer(wait)
 
     def _enter(self, call: Call) -> None:
         (self._doubtful_due if call.id in self._doubtful else self._due).append(call)
@@ -187,12 +194,18 @@ class Backlog:
 
     def _ring(self) -> None:
         with self._lock:
-            now = now_microseconds()
+            now = time.monotonic()
             while self._later and self._later[0][0] <= now:
                 self._enter(heapq.heappop(self._later)[2])
             if self._later and self._active:
-                self._set_timer((self._later[0][0] - now) / 1e6)
+                self._set_timer(self._later[0][0] - now)
         self._ready()
+
+
+def wait_of(queued: Queued) -> float:
+    """Seconds until a call is due; no more than when it was queued, wherever the clock was set to since then."""
+    due = queued.due / 1e6
+    return due - max(time.time(), id_seconds(queued.id))
 
 
 def as_call(queued: Queued) -> Call:

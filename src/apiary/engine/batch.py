@@ -9,7 +9,7 @@ from apiary.engine.protocol import LAST_ATTEMPT, Committed
 from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, stopped
 from apiary.runtime.errors import DatabaseUnavailable, Duplicate, Error, Stopped, WrongArguments
 from apiary.runtime.session import Call, Outcome, Queued, Record, Session
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 MAX_KEY_BYTES = 2000
 
@@ -78,7 +78,7 @@ class Batch:
 
     def _one(self, call: Call) -> Outcome:
         session = self._session
-        started = now_microseconds()
+        notes = Notes()
         try:
             if call.key is not None or call.attempt > 1:
                 _check_key(call.key)
@@ -89,7 +89,7 @@ class Batch:
         except Duplicate:
             outcome = self._recorded(call)
         except Stopped:
-            outcome, record = stopped(self._program, call, Notes(started))
+            outcome, record = stopped(self._program, call, notes)
             if session.lost:
                 raise BatchLost(call, outcome, record) from None
             self._keep(record)
@@ -127,7 +127,7 @@ def _check_key(key: str | None) -> None:
 def uncommitted(program: Program, call: Call, error: Error) -> tuple[Outcome, Record]:
     """What a call comes to whose own changes cannot be committed (a constraint that is checked at the end)."""
     problem = problem_of(call, error)
-    record = failure(program, program.find(call.function), call, Notes(now_microseconds()), problem, error)
+    record = failure(program, program.find(call.function), call, Notes(), problem, error)
     return Outcome(error=problem, cause=error), record
 
 

@@ -11,7 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from zlib import crc32
@@ -23,6 +25,7 @@ from apiary.engine.durability import Durability
 from apiary.engine.hold import Hold, May
 from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of
 from apiary.engine.protocol import Committed, Engine, Lane
+from apiary.engine.uncommitted import Uncommitted
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.declaration import Kind
@@ -33,6 +36,7 @@ MAX_QUEUED_IN_BATCH = 16
 RECORDS_WAIT_SECONDS = 0.01
 LATE_SECONDS = 15.0
 """So long after the longest timeout of its functions, nothing that a lost process or connection began still runs."""
+DIGESTING_THREADS = 2
 MAX_RECORDS_WAITING = 10_000
 
 
@@ -75,6 +79,8 @@ class Dispatcher:
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
         self._deaths = Deaths(engine, program, self._record, self._observe)
+        self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
+        self._digesting = ThreadPoolExecutor(DIGESTING_THREADS, thread_name_prefix="apiary-digest")
         self._durability = Durability(engine.sync, broken)
         self._opening = threading.Lock()  # one after another: the first is ready sooner than all together would be
         self._running = [0] * engine.writers
@@ -85,15 +91,31 @@ class Dispatcher:
     def submit(self, call: Call, reply: Reply) -> None:
         """Run a call. `reply` gets its outcome, from another thread, once that is durable."""
         bound = self.program.functions.get(call.function)
+        job = Job(call, bound, reply)
+        if bound is not None and bound.codec.has_secrets and call.key is not None:
+            with suppress(RuntimeError):  # it is closed
+                self._digesting.submit(self._digest, job, bound)
+                return
+        self._sort(job)
+
+    def _digest(self, job: Job, bound: Bound) -> None:
+        """What is slow of a call with secrets and a key, in a thread that nothing else waits for."""
+        with suppress(Exception):  # the lane tries again, and has somebody to tell
+            job.call = replace(job.call, digest=bound.codec.digest(job.call))
+        self._sort(job)
+
+    def _sort(self, job: Job) -> None:
+        """Give a call to a thread that may run it."""
+        call, bound, reply = job.call, job.bound, job.reply
         kind = bound.function.kind if bound else None
         if kind is Kind.ACTION and self._hold.may is not May.ALL:
             self._return(call)
         elif bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.QUERY and call.key is None:
-            self._to_read.put(Job(call, bound, reply))
+            self._to_read.put(job)
         else:
-            self._lane_of(call, bound).put(Job(call, bound, reply))
+            self._lane_of(call, bound).put(job)
         if self._closed:
             self._refuse_rest()
 
@@ -131,6 +153,7 @@ class Dispatcher:
         """Finish what was submitted, then end the threads. What is submitted later is refused."""
         if self._hold.may is May.NOTHING:
             self.retire()
+        self._digesting.shutdown()
         self.backlog.close()
         self._actions.close()
         self._closing = True
@@ -322,9 +345,9 @@ class Dispatcher:
         for call in self.backlog.take(limit):
             bound = self.program.functions.get(call.function)
             if bound is not None and bound.function.kind is Kind.ACTION:
-                self._actions.submit(call, bound, self._queue_ran)
+                self._actions.submit(call, bound, self._uncommitted.settle)
             else:
-                jobs.append(Job(call, bound, self._queue_ran))
+                jobs.append(Job(call, bound, self._uncommitted.settle))
         return jobs
 
     def _queue_ran(self, call: Call, outcome: Outcome) -> None:

@@ -14,7 +14,8 @@ class Call:
     """One request to run a function.
 
     `input` is a JSON object (UTF-8). `key` is the caller's idempotency key. `lax` says that the values come
-    from a query string, where every value is text.
+    from a query string, where every value is text. `digest` stands for its secrets in the record, where it has a key:
+    made before the call gets to a lane, because that is slow on purpose.
     """
 
     id: bytes
@@ -27,6 +28,7 @@ class Call:
     attempt: int = 1
     queued: bool = False
     lax: bool = False
+    digest: str | None = None
 
 
 @dataclass(slots=True)

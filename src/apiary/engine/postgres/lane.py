@@ -15,9 +15,9 @@ from apiary.engine.postgres.runner import Ran, Runner
 from apiary.engine.protocol import MAX_DEATHS, Committed
 from apiary.runtime.call import Guard, Program, failure, problem_of, stopped
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, HostCrashed, Unavailable
+from apiary.runtime.errors import ConstraintViolated, Error, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 BACKOFF_SECONDS = (0.001, 0.128)
 RECONNECT_SECONDS = (0.05, 1.0)
@@ -155,7 +155,7 @@ class PostgresLane:
                 written = not self._written(record, outage.until).lost
                 return Committed([outcome if written else gave_up(call, error)], durable=True)
             if isinstance(error, Cancelled) and not shared and time.monotonic() - tried > self._seconds(call):
-                outcome, record = stopped(self._program, call, Notes(now_microseconds()))
+                outcome, record = stopped(self._program, call, Notes())
                 self._written(record, outage.until)
                 return Committed([outcome], durable=True)
             if deaths >= MAX_DEATHS:
@@ -189,7 +189,7 @@ class PostgresLane:
         problem = problem_of(call, error)
         if call.queued:
             bound = self._program.functions.get(call.function)
-            notes = Notes(now_microseconds())
+            notes = Notes()
             self._written(failure(self._program, bound, call, notes, problem, error), until)
         return Committed([Outcome(error=problem, cause=error)], durable=True)
 
@@ -227,8 +227,8 @@ def _wait(error: Error, failed: int) -> float | None:
     return random.uniform(0.0, min(most, least * 2**failed)) if failed else 0.0
 
 
-def _unknown(call: Call) -> DatabaseUnavailable:
-    return DatabaseUnavailable(
+def _unknown(call: Call) -> ConnectionLost:
+    return ConnectionLost(
         f"the connection to the database was lost while {call.function} ran; it may or may not have been kept",
         hint="send it again with the same idempotency key, or look whether it took effect",
     )

@@ -34,6 +34,7 @@ def pack_batch(calls: Sequence[Call], records: Sequence[Record], *, recording: b
                 call.attempt,
                 call.queued,
                 call.lax,
+                call.digest,
             )
             for call in calls
         ],
@@ -47,7 +48,7 @@ def unpack_batch(message: bytes) -> tuple[dict[str, Any], list[Call], list[Recor
     end = message.index(b"\n")
     header = json.loads(message[:end])
     calls, at = [], end + 1
-    for identifier, function, size, caller, roles, key, parent, attempt, queued, lax in header["calls"]:
+    for identifier, function, size, caller, roles, key, parent, attempt, queued, lax, digest in header["calls"]:
         calls.append(
             Call(
                 bytes.fromhex(identifier),
@@ -60,6 +61,7 @@ def unpack_batch(message: bytes) -> tuple[dict[str, Any], list[Call], list[Recor
                 attempt,
                 queued,
                 lax,
+                digest,
             )
         )
         at += size
