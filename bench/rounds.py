@@ -28,8 +28,10 @@ class Plan:
     clients: int
     threads: int
     keys: tuple[str, ...]
-    open_rates: tuple[float, ...]
     connections: int
+    combined: Callable[[str, str, str], bool]  # whether a workload is run on a peer with these keys
+    open_rates: Callable[[str, str], tuple[float, ...]]  # the rates of the open loop for a workload and a peer
+    beyond: bool  # whether the open loop offers more than a peer has reached in the closed loop
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def closed_runs(workload: Workload, peers: Sequence[Peer], plan: Plan) -> Iterat
     for keys in plan.keys:
         for number in range(1, plan.runs + 1):
             for peer in peers:
-                yield closed_run(wrk, workload, peer, keys, number, plan)
+                if plan.combined(workload.name, peer.name, keys):
+                    yield closed_run(wrk, workload, peer, keys, number, plan)
 
 
 def closed_run(wrk: Wrk, workload: Workload, peer: Peer, keys: str, number: int, plan: Plan) -> Run:
@@ -125,12 +128,18 @@ def closed_run(wrk: Wrk, workload: Workload, peer: Peer, keys: str, number: int,
     return Run(workload.name, peer.name, keys, number, measured, processor_us, others, network, fault)
 
 
-def open_runs(workload: Workload, peers: Sequence[Peer], plan: Plan) -> Iterator[OpenRun]:
-    for keys in plan.keys:
-        for rate in plan.open_rates:
+def open_runs(
+    workload: Workload, peers: Sequence[Peer], plan: Plan, reached: Callable[[str], float]
+) -> Iterator[OpenRun]:
+    """At rates above what a peer has `reached` in the closed loop its queue only grows."""
+    able = [peer for peer in peers if front_door.by_http(peer, workload)]
+    rates = sorted({rate for peer in able for rate in plan.open_rates(workload.name, peer.name)})
+    for keys in plan.keys[:1]:
+        for rate in rates:
             for number in range(1, plan.runs + 1):
-                for peer in peers:
-                    if front_door.by_http(peer, workload):
+                for peer in able:
+                    wanted = rate in plan.open_rates(workload.name, peer.name)
+                    if wanted and (plan.beyond or rate <= reached(peer.name)):
                         yield open_run(front_door.seen_by(peer, workload), peer, keys, rate, number, plan)
 
 

@@ -51,7 +51,10 @@ def run(
             for peer in peers:
                 described[peer.name] |= at_rest(workload, peer, extent, say)
         closed = collect(rounds.closed_runs(workload, peers, plan), lambda run: say(closed_line(run)))
-        opened = collect(rounds.open_runs(workload, peers, plan), lambda run: say(f"{run.peer} at {run.rate:.0f}/s"))
+        opened = collect(
+            rounds.open_runs(workload, peers, plan, lambda peer: reached(closed, peer)),
+            lambda run: say(f"{run.peer} at {run.rate:.0f}/s"),
+        )
         for peer in peers:
             described[peer.name]["violations"] = rounds.violations(workload, peer)
             described[peer.name]["memory"] = costs.memory_of(peer)
@@ -99,6 +102,11 @@ def collect(runs: Any, tell: Callable[[Any], None]) -> list[dict[str, Any]]:
         tell(run)
         found.append(asdict(run))
     return found
+
+
+def reached(closed: Sequence[dict[str, Any]], peer: str) -> float:
+    """The best rate of a peer in the closed loop."""
+    return max((run["measured"]["requests_per_second"] for run in closed if run["peer"] == peer), default=0.0)
 
 
 def closed_line(run: Run) -> str:

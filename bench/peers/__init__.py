@@ -13,19 +13,6 @@ from bench.peers.restate import Restate
 
 OURS = "apiary"
 REMOTE = "-remote"  # how the names of peers end that have the bench's network before their database
-# What is measured where nobody says what: ours, and every other product.
-DEFAULT = (
-    OURS,
-    "apiary-postgres",
-    "fastapi",
-    "sqlalchemy",
-    "functions",
-    "dbos",
-    "dbos-sqlite",
-    "restate",
-    "procrastinate",
-)
-
 # Each factory takes the folder that holds the databases and logs of the run.
 PEERS: dict[str, Callable[[Path], Peer]] = {
     OURS: Apiary,
