@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from apiary.runtime.declaration import Function, Kind
 from apiary.runtime.errors import (
+    Cancelled,
     DeadlineExceeded,
     Duplicate,
     Error,
@@ -30,6 +31,7 @@ from apiary.runtime.errors import (
     Unavailable,
     UnknownFunction,
 )
+from apiary.runtime.failures import raised, told
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record, Session
@@ -56,6 +58,9 @@ class Codec(Protocol):
     def canonical(self, call: Call) -> bytes:
         """The input of a call as a JSON object, whatever form it came in."""
 
+    def decode_result(self, output: bytes) -> Any:
+        """A result from its JSON."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -68,10 +73,13 @@ class Bound:
 class Program:
     """The functions of one version of an app, ready to be called by name."""
 
-    def __init__(self, app: str, version: str, functions: Mapping[str, Bound]) -> None:
+    def __init__(
+        self, app: str, version: str, functions: Mapping[str, Bound], to_json: Callable[[Any], bytes]
+    ) -> None:
         self.app = app
         self.version = version
         self.functions = dict(functions)
+        self.to_json = to_json
 
     def find(self, name: str) -> Bound:
         """The function of this name, or `UnknownFunction`."""
@@ -105,20 +113,24 @@ class Guard(Protocol):
         """The function is over; nothing is raised any more. Returns whether `Stopped` had been raised."""
 
 
-def perform(program: Program, call: Call, session: Session, guard: Guard) -> Outcome:
+def perform(
+    program: Program, call: Call, session: Session, guard: Guard, keep: Callable[[Record], None] | None = None
+) -> Outcome:
     """Run one call of a query or a transaction in the open transaction of `session`.
 
     The function runs in a part (savepoint) of its own. Where it returns, its record joins that part. Where it
     raises, the part is undone and the failure recorded. A call that is refused before the function runs (wrong
-    arguments, not allowed) has no record, unless it came from the queue.
+    arguments, not allowed) has no record, unless it came from the queue or is a step. `keep` takes the record; by
+    default it is written.
 
     Raises `Duplicate`, with everything undone, where the call has a record already, `Stopped` where it ran out of
     time, and `Unavailable` where the database gave up.
     """
     notes = Notes(now_microseconds())
+    keep = keep or session.record
     session.savepoint("call")
     try:
-        output = run(program, call, session, guard, notes)
+        output = run(program, call, session, guard, notes, keep)
     except (Stopped, Duplicate):
         guard.end()
         with suppress(Unavailable):
@@ -134,11 +146,11 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
     if isinstance(failed, Unavailable):
         raise failed
     problem = problem_of(call, failed)
-    if notes.entered or call.queued:
+    if notes.entered or call.queued or call.step is not None:
         bound = program.find(call.function) if notes.entered else None
         session.savepoint("call")
         try:
-            session.record(failure(program, bound, call, notes, problem, failed))
+            keep(failure(program, bound, call, notes, problem, failed))
         except BaseException:
             session.undo("call")
             raise
@@ -146,8 +158,10 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
     return Outcome(error=problem, cause=failed, duration=now_microseconds() - notes.started)
 
 
-def run(program: Program, call: Call, session: Session, guard: Guard, notes: Notes) -> bytes:
-    """Run one call and write its record; returns its result. Whatever this raises, the caller undoes what was done.
+def run(
+    program: Program, call: Call, session: Session, guard: Guard, notes: Notes, keep: Callable[[Record], None]
+) -> bytes:
+    """Run one call and `keep` its record; returns its result. Whatever this raises, the caller undoes what was done.
 
     `Stopped`: it ran out of time, whatever the function made of that.
     """
@@ -171,7 +185,7 @@ def run(program: Program, call: Call, session: Session, guard: Guard, notes: Not
     if late:
         raise Stopped
     if session.recording:
-        session.record(record_of(program, bound, call, notes, "ok", output))
+        keep(record_of(program, bound, call, notes, "ok", output))
     return output
 
 
@@ -220,13 +234,19 @@ def out_of_time(bound: Bound) -> DeadlineExceeded:
 def failure(
     program: Program, bound: Bound | None, call: Call, notes: Notes, problem: Mapping[str, Any], cause: BaseException
 ) -> Record:
-    """The record of a call that raised; `stopped` where the platform ended it, else with the user's traceback."""
-    error = dict(problem)
+    """The record of a call that raised; `stopped` where the platform ended it, else with the user's traceback.
+
+    A step of a workflow that was stopped has failed: its workflow has seen it.
+    """
+    error = {**problem, **raised(cause)}
     status = "failed"
     if isinstance(cause, Rejected):
         status = "rejected"
+    elif isinstance(cause, Cancelled):
+        status = "cancelled"
     elif isinstance(cause, DeadlineExceeded):
-        status = "stopped"
+        is_step = call.step is not None or (bound is not None and bound.function.kind is Kind.WORKFLOW)
+        status = "failed" if is_step else "stopped"
     else:
         error["traceback"] = user_traceback(cause)
     return record_of(program, bound, call, notes, status, error=json.dumps(error))
@@ -260,12 +280,13 @@ def record_of(
         parent=call.parent,
         queued=call.queued,
         key=None if status == "stopped" else call.key,
+        step=call.step,
     )
 
 
 def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None:
     """What the record keeps of an output: a large one of a query, which can be asked again, only by its digest."""
-    if output is None or len(output) <= MAX_QUERY_OUTPUT_BYTES or call.key is not None:
+    if output is None or len(output) <= MAX_QUERY_OUTPUT_BYTES or call.key is not None or call.step is not None:
         return output
     if bound is None or bound.function.kind is not Kind.QUERY:
         return output
@@ -304,9 +325,7 @@ def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome
         raise Forbidden(f"the idempotency key was used by somebody else, for {record.function}, which is gone")
     if record.error is None:
         return Outcome(record.output or b"null", replayed=record.id)
-    problem = json.loads(record.error)
-    problem.pop("traceback", None)
-    return Outcome(error=problem, replayed=record.id)
+    return Outcome(error=told(json.loads(record.error)), replayed=record.id)
 
 
 def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
