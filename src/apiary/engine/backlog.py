@@ -38,6 +38,7 @@ class Backlog:
         self._lock = threading.Condition()
         self._active = False
         self._more = False
+        self._loading = 0
         self._known: set[bytes] = set()
         self._elsewhere: set[bytes] = set()
         self._due: deque[Call] = deque()
@@ -70,12 +71,20 @@ class Backlog:
 
     def reload(self) -> None:
         """Look into the table again: another process may have left calls there. If it cannot be read, try later."""
+        with self._lock:
+            self._loading += 1
+            self._more = False
         try:
             found = self._load(WINDOW)
         except Unavailable:
+            self._more = True
             self.reload_after(RELOAD_SECONDS)
         else:
-            self.add(found)
+            self.add(found, perhaps_more=len(found) >= WINDOW)
+        finally:
+            with self._lock:
+                self._loading -= 1
+                self._lock.notify_all()
 
     def reload_after(self, seconds: float) -> None:
         """Look into the table again after so many seconds."""
@@ -86,11 +95,12 @@ class Backlog:
             timer.daemon = True
             timer.start()
 
-    def add(self, queued: Iterable[Queued]) -> None:
-        """Take calls that were committed to the queue."""
+    def add(self, queued: Iterable[Queued], *, perhaps_more: bool = False) -> None:
+        """Take calls that were committed to the queue; there are `perhaps_more` in the table."""
         with self._lock:
             if not self._active:
                 return
+            self._more |= perhaps_more
             for item in queued:
                 if item.id in self._known:
                     continue
@@ -139,8 +149,6 @@ class Backlog:
                 self._known.discard(call.id)
                 self._doubtful.discard(call.id)
                 refill = self._more and len(self._known) < WINDOW // 2
-                if refill:
-                    self._more = False
                 self._lock.notify_all()
         if refill:
             self.reload()
@@ -150,7 +158,7 @@ class Backlog:
     def wait_empty(self, timeout: float) -> bool:
         """Wait until no call is left in the queue, in memory or in the table."""
         with self._lock:
-            return self._lock.wait_for(lambda: not self._known and not self._more, timeout)
+            return self._lock.wait_for(lambda: not (self._known or self._more or self._loading), timeout)
 
     def close(self) -> None:
         """Stop handing out."""

@@ -23,6 +23,7 @@ from apiary.engine.durability import Durability
 from apiary.engine.hold import Hold, May
 from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of
 from apiary.engine.protocol import Committed, Engine, Lane
+from apiary.engine.uncommitted import Uncommitted
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.declaration import Kind
@@ -75,6 +76,7 @@ class Dispatcher:
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
         self._deaths = Deaths(engine, program, self._record, self._observe)
+        self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
         self._durability = Durability(engine.sync, broken)
         self._opening = threading.Lock()  # one after another: the first is ready sooner than all together would be
         self._running = [0] * engine.writers
@@ -322,9 +324,9 @@ class Dispatcher:
         for call in self.backlog.take(limit):
             bound = self.program.functions.get(call.function)
             if bound is not None and bound.function.kind is Kind.ACTION:
-                self._actions.submit(call, bound, self._queue_ran)
+                self._actions.submit(call, bound, self._uncommitted.settle)
             else:
-                jobs.append(Job(call, bound, self._queue_ran))
+                jobs.append(Job(call, bound, self._uncommitted.settle))
         return jobs
 
     def _queue_ran(self, call: Call, outcome: Outcome) -> None:

@@ -12,6 +12,9 @@ from apiary.runtime.session import Call, Outcome, Queued, Record
 
 LAST_ATTEMPT = 5
 """A queued call with so many attempts that came to no outcome leaves the queue."""
+LAST_COMMIT = 12
+COMMIT_SECONDS = 3600.0
+"""A queued call leaves the queue when it was put there so long ago and so many attempts could not be committed."""
 MAX_DEATHS = 3
 """A call whose process died so many times while it ran is given up, where nothing else can have been the reason."""
 

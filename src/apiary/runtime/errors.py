@@ -221,6 +221,8 @@ class Unavailable(Error):
     code = "unavailable"
     status = 503
     retryable = True
+    unreachable: ClassVar[bool] = False
+    """Whether the database could not even be asked, so that this says nothing of the call."""
 
 
 class Overloaded(Unavailable):
@@ -239,6 +241,13 @@ class HostCrashed(Unavailable):
     """The process that ran the call died more than once while it ran it."""
 
     code = "host_crashed"
+
+
+class NotCommitted(Error):
+    """A queued call could not be committed, many times and for long, and was given up; nothing was kept."""
+
+    code = "not_committed"
+    status = 500
 
 
 class DeadlineExceeded(Error):

@@ -15,7 +15,7 @@ from apiary.engine.postgres.runner import Ran, Runner
 from apiary.engine.protocol import MAX_DEATHS, Committed
 from apiary.runtime.call import Guard, Program, failure, problem_of, stopped
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, HostCrashed, Unavailable
+from apiary.runtime.errors import ConstraintViolated, Error, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 from apiary.runtime.transaction import Notes, now_microseconds
 
@@ -227,8 +227,8 @@ def _wait(error: Error, failed: int) -> float | None:
     return random.uniform(0.0, min(most, least * 2**failed)) if failed else 0.0
 
 
-def _unknown(call: Call) -> DatabaseUnavailable:
-    return DatabaseUnavailable(
+def _unknown(call: Call) -> ConnectionLost:
+    return ConnectionLost(
         f"the connection to the database was lost while {call.function} ran; it may or may not have been kept",
         hint="send it again with the same idempotency key, or look whether it took effect",
     )
