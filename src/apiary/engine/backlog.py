@@ -1,4 +1,7 @@
-"""The backlog: the calls of the queue table that this process is to run, a window of them in memory."""
+"""The backlog: the calls of the queue table that this process is to run, a window of them in memory.
+
+Workflows that are in the same table are handed on to `flows.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import heapq
 import logging
 import random
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
-from apiary.engine.protocol import LAST_ATTEMPT
+from apiary.engine.flows import Flows
+from apiary.engine.protocol import HORIZON_SECONDS, LAST_ATTEMPT, Engine
 from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
 from apiary.runtime.ids import id_text
 from apiary.runtime.session import Call, Outcome, Queued
@@ -32,8 +38,10 @@ class Backlog:
     Inactive until `activate`: of two processes that serve one database during a deploy, one runs the queue.
     """
 
-    def __init__(self, load: Callable[[int], Sequence[Queued]], ready: Callable[[], None]) -> None:
-        self._load = load
+    def __init__(self, engine: Engine, version: str, flows: Flows, ready: Callable[[], None]) -> None:
+        self._engine = engine
+        self._version = version
+        self._flows = flows
         self._ready = ready
         self._lock = threading.Condition()
         self._active = False
@@ -56,10 +64,14 @@ class Backlog:
             self._known -= self._elsewhere
             self._elsewhere = set(except_for)
             self._known |= self._elsewhere
+        self._flows.activate()
+        with suppress(Unavailable):  # whoever looks next finds them
+            self._engine.adopt(self._version, self._elsewhere)
         self.reload()
 
     def deactivate(self) -> list[bytes]:
         """Hand out nothing more; returns the calls that were handed out and still run."""
+        running = self._flows.deactivate()
         with self._lock:
             self._active = False
             waiting = {call.id for call in (*self._due, *self._doubtful_due)} | {item[1] for item in self._later}
@@ -67,7 +79,12 @@ class Backlog:
             self._due.clear()
             self._doubtful_due.clear()
             self._later.clear()
-            return list(self._known)
+            return [*self._known, *running]
+
+    def refill(self) -> None:
+        """Some have come to their end: is there room for more?"""
+        if self._more and len(self._known) + self._flows.outstanding() < WINDOW // 2:
+            self.reload()
 
     def reload(self) -> None:
         """Look into the table again: another process may have left calls there. If it cannot be read, try later."""
@@ -75,12 +92,14 @@ class Backlog:
             self._loading += 1
             self._more = False
         try:
-            found = self._load(WINDOW)
+            until = now_microseconds() + int(HORIZON_SECONDS * 1e6)
+            found = self._engine.queued(self._version, until, WINDOW)
         except Unavailable:
             self._more = True
             self.reload_after(RELOAD_SECONDS)
         else:
             self.add(found, perhaps_more=len(found) >= WINDOW)
+            self.reload_after(HORIZON_SECONDS / 2)
         finally:
             with self._lock:
                 self._loading -= 1
@@ -97,12 +116,17 @@ class Backlog:
 
     def add(self, queued: Iterable[Queued], *, perhaps_more: bool = False) -> None:
         """Take calls that were committed to the queue; there are `perhaps_more` in the table."""
+        workflows: list[Queued] = []
+        horizon = now_microseconds() + HORIZON_SECONDS * 1e6
         with self._lock:
             if not self._active:
                 return
             self._more |= perhaps_more
             for item in queued:
-                if item.id in self._known:
+                if item.version is not None:
+                    workflows.append(item)
+                    continue
+                if item.id in self._known or item.due > horizon:
                     continue
                 if len(self._known) >= WINDOW:
                     self._more = True
@@ -112,6 +136,8 @@ class Backlog:
                     self._doubtful.add(item.id)
                 self._put(as_call(item), item.due)
             waiting = bool(self._due or self._doubtful_due)
+        if workflows:
+            self._flows.add(item for item in workflows if item.version == self._version)
         if waiting:
             self._ready()
 
@@ -133,7 +159,6 @@ class Backlog:
         again = (status == Unavailable.status and problem.get("code") != HostCrashed.code) or (
             status == DeadlineExceeded.status and call.attempt < LAST_ATTEMPT
         )
-        refill = False
         with self._lock:
             next_trial = call.id == self._on_trial
             if next_trial:
@@ -148,17 +173,24 @@ class Backlog:
             else:
                 self._known.discard(call.id)
                 self._doubtful.discard(call.id)
-                refill = self._more and len(self._known) < WINDOW // 2
                 self._lock.notify_all()
-        if refill:
-            self.reload()
+        self.refill()
         if next_trial:
             self._ready()
 
     def wait_empty(self, timeout: float) -> bool:
-        """Wait until no call is left in the queue, in memory or in the table."""
-        with self._lock:
-            return self._lock.wait_for(lambda: not (self._known or self._more or self._loading), timeout)
+        """Wait until no call is left in the queue, in memory or in the table, and no workflow runs or is due."""
+        end = time.monotonic() + timeout
+        while self._flows.idle(end - time.monotonic()):
+            with self._lock:
+                if not self._lock.wait_for(self._is_empty, end - time.monotonic()):
+                    return False
+            if self._flows.idle(0.0):
+                return True
+        return False
+
+    def _is_empty(self) -> bool:
+        return not (self._known or self._more or self._loading)
 
     def close(self) -> None:
         """Stop handing out."""

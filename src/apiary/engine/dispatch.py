@@ -20,6 +20,7 @@ from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
 from apiary.engine.deaths import Death, Deaths
 from apiary.engine.durability import Durability
+from apiary.engine.flows import Flows
 from apiary.engine.hold import Hold, May
 from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of
 from apiary.engine.protocol import Committed, Engine, Lane
@@ -71,10 +72,11 @@ class Dispatcher:
         self._closing = False
         self._readers_ended = False
         self._closed = False
-        self.backlog = Backlog(engine.queued, self._nudge_writers)
         timeouts = (bound.function.options.timeout for bound in program.functions.values())
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
+        self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, self._refill)
+        self.backlog = Backlog(engine, program.version, self.flows, self._nudge_writers)
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
         self._durability = Durability(engine.sync, broken)
@@ -84,20 +86,29 @@ class Dispatcher:
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
         engine.listen(self.backlog.reload)
 
-    def submit(self, call: Call, reply: Reply) -> None:
-        """Run a call. `reply` gets its outcome, from another thread, once that is durable."""
+    def submit(self, call: Call, reply: Reply, *, detached: bool = False) -> None:
+        """Run a call. `reply` gets its outcome, from another thread, once that is durable.
+
+        `detached`: that a workflow has begun is enough; its outcome is a pause, unless it has ended already.
+        """
         bound = self.program.functions.get(call.function)
         kind = bound.function.kind if bound else None
         if kind is Kind.ACTION and self._hold.may is not May.ALL:
-            self._return(call)
+            self._return(call, reply)
         elif bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
+        elif kind is Kind.WORKFLOW:
+            self.flows.begin(call, self._flushed(reply), detached=detached)
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(Job(call, bound, reply))
         else:
-            self._lane_of(call, bound).put(Job(call, bound, reply))
+            self._put(Job(call, bound, reply))
         if self._closed:
             self._refuse_rest()
+
+    def _put(self, job: Job) -> None:
+        """Have a job run by one of the lanes that write."""
+        self._lane_of(job.call, job.bound).put(job)
 
     def run_queue(self, except_for: Iterable[bytes] = (), deaths: Iterable[Death] = ()) -> None:
         """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last."""
@@ -143,6 +154,7 @@ class Dispatcher:
         self._nudge_writers()
         for thread in self._writers:
             thread.join()
+        self.flows.close()
         self._durability.close()
         self._watchdog.close()
         self._closed = True
@@ -225,7 +237,7 @@ class Dispatcher:
         """Write what may be written, with these jobs; returns whether there was anything to do."""
         returned, jobs = ([], jobs) if may is May.ALL else (jobs, [])
         for job in returned:
-            self._return(job.call)
+            self._return(job.call, job.reply)
         if may is May.NOTHING:
             return True
         if may is May.ALL:
@@ -254,6 +266,7 @@ class Dispatcher:
         done = lane.run([job.call for job in jobs], records)
         batches.note(jobs, done.outcomes)
         self._settle(lane, jobs, done, recordings, here=queue.empty())
+        self._keep(lane.take_records())
 
     def _settle(
         self, lane: Lane, jobs: list[Job], done: Committed, recordings: Sequence[Recording], *, here: bool
@@ -307,6 +320,8 @@ class Dispatcher:
 
     def _record(self, record: Record, written: Callable[[bool], None]) -> None:
         """Have the record of an action written; `written` is told whether it was."""
+        if record.step is not None and self._hold.may is May.ALL and self.flows.acted(record, written):
+            return
         self._recordings.append(Recording(record, written))
         self._nudge_once()
 
@@ -315,9 +330,17 @@ class Dispatcher:
             self._nudged = True
             self._to_write[0].put(None)
 
-    def _return(self, call: Call) -> None:
-        self._give_back(call)
-        self._flush()
+    def _return(self, call: Call, reply: Reply) -> None:
+        """A call may not run now: the server knows who may. A workflow that goes on is in the table."""
+        if call.queued:
+            error = Unavailable("another process runs the queue")
+            reply(call, Outcome(error=problem_of(call, error), cause=error))
+        else:
+            self._give_back(call)
+            self._flush()
+
+    def _refill(self) -> None:
+        self.backlog.refill()
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from apiary.runtime.call import Bound
+from apiary.runtime.declaration import Kind
 from apiary.runtime.session import Call, Outcome, Record
 
 SLOW_MICROSECONDS = 5_000
@@ -75,7 +76,12 @@ class Batches:
 
 
 def partition_of(call: Call, bound: Bound | None) -> str | None:
-    """The value of the argument that names the partition, as text; `None` where the function or the call has none."""
+    """The value of the argument that names the partition, as text; `None` where the function or the call has none.
+
+    Each workflow is a partition: its runs follow one another.
+    """
+    if bound is not None and bound.function.kind is Kind.WORKFLOW:
+        return call.id.hex()
     name = bound.function.options.key if bound else None
     if name is None:
         return None

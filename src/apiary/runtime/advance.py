@@ -38,8 +38,8 @@ def advance(
 ) -> Outcome:
     """Begin a workflow, or let it go on; its outcome, or a `pause` where it has not ended.
 
-    A call that repeats one which has begun is answered with a pause, too. Raises `Duplicate` where somebody else has
-    begun it at the same time, `Unavailable` where the transaction cannot go on.
+    A call that repeats one which has begun is answered with a pause, too. Raises `Duplicate` where it has ended, or
+    somebody else has begun it at the same time, `Unavailable` where the transaction cannot go on.
     """
     bound = program.find(call.function)
     found = session.instance(call.id, call.key) if call.queued or call.attempt > 1 or call.key else None
@@ -47,9 +47,11 @@ def advance(
         return _joined(program, bound, call, found)
     if call.queued:
         if found is None:
-            return Outcome(error=problem_of(call, Cancelled("the workflow has ended")))
+            raise Duplicate
         if found.epoch != call.epoch or found.version != program.version:
             return Outcome(pause=Pause(NEVER, found.epoch))
+        if not call.arrived and not found.state and now_microseconds() < min(found.due, found.deadline):
+            return Outcome(pause=Pause(min(found.due, found.deadline), found.epoch))
     instance = found or _begun(program, bound, call)
     return _Run(program, bound, call, session, guard, instance, found is not None, most_steps).go()
 

@@ -323,6 +323,11 @@ def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome
         )
     if bound is None and record.caller != call.caller and "admin" not in call.roles:
         raise Forbidden(f"the idempotency key was used by somebody else, for {record.function}, which is gone")
+    return replayed(record)
+
+
+def replayed(record: Record) -> Outcome:
+    """The outcome that is recorded."""
     if record.error is None:
         return Outcome(record.output or b"null", replayed=record.id)
     return Outcome(error=told(json.loads(record.error)), replayed=record.id)

@@ -38,6 +38,11 @@ class Call:
     arrived: tuple[Record, ...] = ()
 
 
+def blamed(call: Call) -> bytes:
+    """The id by which a call is known that may end its process: a step has that of its workflow."""
+    return call.parent if call.step is not None and call.parent is not None else call.id
+
+
 @dataclass(slots=True)
 class Record:
     """The row that the log keeps of a call. Times in microseconds, `started` since 1970 (UTC).
