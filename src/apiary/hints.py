@@ -12,7 +12,7 @@ from apiary.runtime.workflow import Workflow
 
 
 def hints_of(function: Function[..., Any]) -> dict[str, Any]:
-    """The annotations of a function. `Transaction` and `Workflow` are known even where they are imported for type checkers only."""
+    """The annotations of a function. `Transaction` and `Workflow` need be imported for type checkers only."""
     body = function.body
     try:
         names = {"Transaction": Transaction, "Workflow": Workflow, **inspect.unwrap(body).__globals__}

@@ -114,7 +114,10 @@ class ActionRunner:
             if earlier is not None:
                 settle(recorded_outcome(earlier, call, bound))
                 return
-            if not (call.queued or call.step is not None) and time.monotonic() - arrived > bound.function.options.timeout:
+            if (
+                not (call.queued or call.step is not None)
+                and time.monotonic() - arrived > bound.function.options.timeout
+            ):
                 raise Overloaded(f"{call.function} waited longer than its timeout and was not run; send it again")
             check_roles(bound.function, call.roles)
             with self._noting(blamed(call), bound.function.options.timeout + GRACE_SECONDS):

@@ -9,9 +9,20 @@ from typing import Protocol
 from apiary.engine.protocol import LAST_ATTEMPT, Committed
 from apiary.runtime.advance import MOST_STEPS, advance
 from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, replayed, stopped
+from apiary.runtime.control import PREFIX, control
 from apiary.runtime.declaration import Kind
 from apiary.runtime.driver import Lost
-from apiary.runtime.errors import DatabaseUnavailable, Duplicate, Error, NotFound, Stopped, Unavailable, WrongArguments
+from apiary.runtime.errors import (
+    DatabaseUnavailable,
+    Duplicate,
+    Error,
+    Forbidden,
+    NotFound,
+    Stopped,
+    Unavailable,
+    UnknownFunction,
+    WrongArguments,
+)
 from apiary.runtime.session import Call, Outcome, Record, WorkflowSession
 from apiary.runtime.transaction import Notes, now_microseconds
 
@@ -20,9 +31,6 @@ MAX_KEY_BYTES = 2000
 
 class BatchSession(WorkflowSession, Protocol):
     """A session in which many calls run, one after another."""
-
-    def find(self, identifier: bytes | None, key: str | None) -> Record | None:
-        """The record of a call by its id or, failing that, by its idempotency key."""
 
     def dequeue(self, identifier: bytes) -> None:
         """Take a call out of the queue."""
@@ -97,14 +105,15 @@ class Batch:
         bound = self._program.functions.get(call.function)
         if bound is not None and bound.function.kind is Kind.WORKFLOW:
             return self._workflow(call)
+        run = control if call.function.startswith(PREFIX) else self._perform
         session = self._session
         started = now_microseconds()
         try:
             if call.key is not None or call.attempt > 1:
                 _check_key(call.key)
                 self._look_up(call)
-            outcome = perform(self._program, call, session, self._guard)
-        except WrongArguments as error:
+            outcome = run(self._program, call, session)
+        except (WrongArguments, UnknownFunction, Forbidden) as error:
             return Outcome(error=problem_of(call, error), cause=error)
         except Duplicate:
             outcome = self._recorded(call)
@@ -117,6 +126,9 @@ class Batch:
         if call.queued:
             session.dequeue(call.id)
         return outcome
+
+    def _perform(self, program: Program, call: Call, session: BatchSession) -> Outcome:
+        return perform(program, call, session, self._guard)
 
     def _workflow(self, call: Call) -> Outcome:
         """A workflow that somebody else has begun at the same moment is looked up then."""

@@ -32,9 +32,9 @@ Act = Callable[[Call, Bound, Reply], None]
 
 
 class Flows:
-    """Lets workflows go on. `submit` takes a job to its lane, `act` has an action run, `ended` is told of those that
-    nobody waited for, `freed` when there is room for more.
+    """Lets workflows go on, by `submit`, which takes a job to its lane, and `act`, which has an action run.
 
+    `ended` is told of those that nobody waited for, `freed` is called when there is room for more.
     Inactive until `activate`: of two processes that serve one version of an app, one looks after what is due.
     """
 

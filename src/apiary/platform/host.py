@@ -48,7 +48,17 @@ from apiary.platform.messages import (
 )
 from apiary.runtime.call import Program
 from apiary.runtime.declaration import App
-from apiary.runtime.errors import BundleRefused, Error, InternalError, RuleBroken
+from apiary.runtime.errors import (
+    BundleRefused,
+    Error,
+    Forbidden,
+    InternalError,
+    KeyReused,
+    RuleBroken,
+    Unavailable,
+    UnknownFunction,
+    WrongArguments,
+)
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
 
@@ -59,6 +69,8 @@ RECEIVE_BYTES = 1 << 18
 FORKS = {"os.fork", "os.forkpty"}
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
+REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
+"""With these, a workflow has not begun."""
 STACK_BYTES = 1 << 20
 """Of each thread. Stacks count as memory of the host, and the usual 8 MiB each would leave none for functions."""
 
@@ -156,12 +168,20 @@ class Host:
             lax=message.lax,
             attempt=message.attempt,
         )
-        self._dispatcher.submit(call, self._reply)
+        self._dispatcher.submit(call, self._begun if message.detached else self._reply, detached=message.detached)
 
     def _reply(self, call: Call, outcome: Outcome) -> None:
         self._look_at(outcome)
         error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
         self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
+
+    def _begun(self, call: Call, outcome: Outcome) -> None:
+        """The answer for who does not wait: which workflow it is. How it ends, if it has, is in the log."""
+        if isinstance(outcome.cause, REFUSALS):
+            self._reply(call, outcome)
+            return
+        of = outcome.pause.of if outcome.pause is not None else outcome.replayed
+        self._out.append(frame(Answer(call.id, b"null", replayed=of if of != call.id else None)))
 
     def _give_back(self, call: Call) -> None:
         self._out.append(frame(Returned(call.id)))

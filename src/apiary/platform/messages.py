@@ -27,7 +27,7 @@ class Start(msgspec.Struct, tag="start", array_like=True):
 
 
 class Invoke(msgspec.Struct, tag="call", array_like=True):
-    """Run a call."""
+    """Run a call. `detached`: it is a workflow, and the answer is wanted as soon as that has begun."""
 
     id: bytes
     function: str
@@ -37,6 +37,7 @@ class Invoke(msgspec.Struct, tag="call", array_like=True):
     key: str | None = None
     lax: bool = False
     attempt: int = 1
+    detached: bool = False
 
 
 class Ask(msgspec.Struct, tag="ask", array_like=True):

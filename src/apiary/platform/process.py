@@ -354,13 +354,14 @@ class HostProcess(asyncio.Protocol):
     def _due(self, flight: InFlight) -> float:
         """When an answer must be there: a call waits for at most its timeout, then runs for at most as long.
 
-        Waiting for a call that runs for long does not count. A held host owes queries only: other calls wait for the
-        end of what it runs, actions for their record.
+        Waiting for a call that runs for long does not count, and a workflow ends when it ends. A held host owes queries
+        only: other calls wait for the end of what it runs, actions for their record.
         """
         if flight.within is not None:
             return flight.sent + flight.within
         declared = self._declared(flight)
-        if self.held and not self._only_reads(flight):
+        is_workflow = declared is not None and declared["kind"] == "workflow"
+        if is_workflow or (self.held and not self._only_reads(flight)):
             return NEVER
         patience = PATIENCE_SECONDS + 2 * float(declared["timeout"] if declared else 0.0)
         return max(flight.sent, self._excused_until) + patience

@@ -250,4 +250,3 @@ class _Run:
         if instance.parent is not None and instance.step is not None:
             session.wake(instance.parent, instance.step)
         return Outcome(output, problem, cause=failed)
-

@@ -73,9 +73,7 @@ class Bound:
 class Program:
     """The functions of one version of an app, ready to be called by name."""
 
-    def __init__(
-        self, app: str, version: str, functions: Mapping[str, Bound], to_json: Callable[[Any], bytes]
-    ) -> None:
+    def __init__(self, app: str, version: str, functions: Mapping[str, Bound], to_json: Callable[[Any], bytes]) -> None:
         self.app = app
         self.version = version
         self.functions = dict(functions)

@@ -251,7 +251,7 @@ class Steps:
         )
 
     def _inline(self, number: int, call: Call, *, reads: bool) -> None:
-        """Run a query or a transaction here and now. What it raises is its outcome; what ends the transaction is not."""
+        """Run a query or a transaction here and now. What it raises is its outcome."""
         if self._done >= self._most or (self._done and time.monotonic() > self._until):
             self._leave(Wait(due=now_microseconds()))
         self._done += 1
@@ -294,9 +294,7 @@ class Steps:
         return self._program.find(self._instance.function).function.options.timeout
 
     def _step_call(self, number: int, function: str, encoded: bytes) -> Call:
-        return Call(
-            step_id(self.id, number), function, encoded, self.caller, self._roles, parent=self.id, step=number
-        )
+        return Call(step_id(self.id, number), function, encoded, self.caller, self._roles, parent=self.id, step=number)
 
     def _later(self, name: str, seconds: float) -> int:
         """The time in so many seconds, as it was when this was asked first."""

@@ -197,6 +197,9 @@ class WorkflowSession(Session, Protocol):
     def lost(self) -> bool:
         """Whether the transaction has ended before its time, and with it all that was done in it."""
 
+    def find(self, identifier: bytes | None, key: str | None) -> Record | None:
+        """The record of a call by its id or, failing that, by its idempotency key."""
+
     def instance(self, identifier: bytes | None, key: str | None) -> Instance | None:
         """The workflow of this id or, failing that, this idempotency key; nobody else can go on with it meanwhile."""
 

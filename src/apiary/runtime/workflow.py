@@ -158,7 +158,7 @@ class Workflow:
         return [future.result() for future in waiting]
 
     def map(self, function: Function[..., R], items: Iterable[Any], *, at_most: int = 50) -> Iterator[R]:
-        """The results of a function for each of `items`, in their order, with so many begun ahead of the first open one."""
+        """The results of a function for each of `items`, in their order, with `at_most` begun and open at a time."""
         begun: deque[Future[R]] = deque()
         for item in items:
             begun.append(self._start(function, (item,), {}, None))

@@ -43,9 +43,7 @@ class Turn:
 class WritingLane:
     """Runs transactions one after another, each in its savepoint, and commits them together."""
 
-    def __init__(
-        self, session: SqliteSession, program: Program, guard: Guard, turn: Turn, most_steps: int
-    ) -> None:
+    def __init__(self, session: SqliteSession, program: Program, guard: Guard, turn: Turn, most_steps: int) -> None:
         self._session = session
         self._program = program
         self._batch = Batch(session, program, guard, most_steps)

@@ -326,7 +326,9 @@ def record_row(record: Record) -> tuple[Any, ...]:
 def row_record(row: Sequence[Any]) -> Record:
     """The record that a row of `apiary_calls` holds."""
     names = ("id", "function", "kind", "version", "caller", "attempt", "started", "duration", "status")
-    fields = dict(zip((*names, "input", "output", "error", "lines", "nested", "parent", "key", "step"), row, strict=True))
+    fields = dict(
+        zip((*names, "input", "output", "error", "lines", "nested", "parent", "key", "step"), row, strict=True)
+    )
     fields["input"] = fields["input"].encode()
     fields["output"] = None if fields["output"] is None else fields["output"].encode()
     return Record(**fields)
