@@ -11,12 +11,11 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from apiary.engine.flows import Flows
-from apiary.engine.protocol import HORIZON_SECONDS, LAST_ATTEMPT, Engine
+from apiary.engine.protocol import HORIZON_SECONDS, LAST_ATTEMPT
 from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
 from apiary.runtime.ids import id_text
 from apiary.runtime.session import Call, Outcome, Queued
@@ -38,11 +37,12 @@ class Backlog:
     Inactive until `activate`: of two processes that serve one database during a deploy, one runs the queue.
     """
 
-    def __init__(self, engine: Engine, version: str, flows: Flows, ready: Callable[[], None]) -> None:
-        self._engine = engine
-        self._version = version
-        self._flows = flows
+    def __init__(
+        self, load: Callable[[int], Sequence[Queued]], ready: Callable[[], None], flows: Flows | None = None
+    ) -> None:
+        self._load = load
         self._ready = ready
+        self._flows = flows
         self._lock = threading.Condition()
         self._active = False
         self._more = False
@@ -64,14 +64,13 @@ class Backlog:
             self._known -= self._elsewhere
             self._elsewhere = set(except_for)
             self._known |= self._elsewhere
-        self._flows.activate()
-        with suppress(Unavailable):  # whoever looks next finds them
-            self._engine.adopt(self._version, self._elsewhere)
+        if self._flows is not None:
+            self._flows.activate(self._elsewhere)
         self.reload()
 
     def deactivate(self) -> list[bytes]:
         """Hand out nothing more; returns the calls that were handed out and still run."""
-        running = self._flows.deactivate()
+        running = self._flows.deactivate() if self._flows is not None else []
         with self._lock:
             self._active = False
             waiting = {call.id for call in (*self._due, *self._doubtful_due)} | {item[1] for item in self._later}
@@ -83,7 +82,8 @@ class Backlog:
 
     def refill(self) -> None:
         """Some have come to their end: is there room for more?"""
-        if self._more and len(self._known) + self._flows.outstanding() < WINDOW // 2:
+        workflows = self._flows.outstanding() if self._flows is not None else 0
+        if self._more and len(self._known) + workflows < WINDOW // 2:
             self.reload()
 
     def reload(self) -> None:
@@ -92,8 +92,7 @@ class Backlog:
             self._loading += 1
             self._more = False
         try:
-            until = now_microseconds() + int(HORIZON_SECONDS * 1e6)
-            found = self._engine.queued(self._version, until, WINDOW)
+            found = self._load(WINDOW)
         except Unavailable:
             self._more = True
             self.reload_after(RELOAD_SECONDS)
@@ -136,8 +135,8 @@ class Backlog:
                     self._doubtful.add(item.id)
                 self._put(as_call(item), item.due)
             waiting = bool(self._due or self._doubtful_due)
-        if workflows:
-            self._flows.add(item for item in workflows if item.version == self._version)
+        if workflows and self._flows is not None:
+            self._flows.add(workflows)
         if waiting:
             self._ready()
 
@@ -181,11 +180,11 @@ class Backlog:
     def wait_empty(self, timeout: float) -> bool:
         """Wait until no call is left in the queue, in memory or in the table, and no workflow runs or is due."""
         end = time.monotonic() + timeout
-        while self._flows.idle(end - time.monotonic()):
+        while self._flows is None or self._flows.idle(end - time.monotonic()):
             with self._lock:
                 if not self._lock.wait_for(self._is_empty, end - time.monotonic()):
                     return False
-            if self._flows.idle(0.0):
+            if self._flows is None or self._flows.idle(0.0):
                 return True
         return False
 

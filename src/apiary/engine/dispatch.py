@@ -23,13 +23,14 @@ from apiary.engine.durability import Durability
 from apiary.engine.flows import Flows
 from apiary.engine.hold import Hold, May
 from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of
-from apiary.engine.protocol import Committed, Engine, Lane
+from apiary.engine.protocol import HORIZON_SECONDS, Committed, Engine, Lane
 from apiary.engine.uncommitted import Uncommitted
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import DatabaseUnavailable, Overloaded, Unavailable
-from apiary.runtime.session import Call, Outcome, Record
+from apiary.runtime.session import Call, Outcome, Queued, Record
+from apiary.runtime.transaction import now_microseconds
 
 MAX_QUEUED_IN_BATCH = 16
 RECORDS_WAIT_SECONDS = 0.01
@@ -76,7 +77,7 @@ class Dispatcher:
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
         self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, self._refill)
-        self.backlog = Backlog(engine, program.version, self.flows, self._nudge_writers)
+        self.backlog = Backlog(self._queued, self._nudge_writers, self.flows)
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
         self._durability = Durability(engine.sync, broken)
@@ -338,6 +339,10 @@ class Dispatcher:
         else:
             self._give_back(call)
             self._flush()
+
+    def _queued(self, limit: int) -> Sequence[Queued]:
+        until = now_microseconds() + int(HORIZON_SECONDS * 1e6)
+        return self.engine.queued(limit, until, self.program.version)
 
     def _refill(self) -> None:
         self.backlog.refill()

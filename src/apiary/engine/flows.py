@@ -12,6 +12,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from apiary.engine.jobs import Job, Reply
@@ -77,10 +78,12 @@ class Flows:
                 self._waiters.setdefault(call.id, []).append((call, reply))
         self._run(call, begun if detached else self._came)
 
-    def activate(self) -> None:
-        """Look after what is due from now on."""
+    def activate(self, except_for: Iterable[bytes]) -> None:
+        """Look after what is due from now on, and after what a process left that is gone, but for `except_for`."""
         with self._lock:
             self._active = True
+        with suppress(Unavailable):  # whoever activates next finds them
+            self._engine.adopt(self._program.version, except_for)
 
     def deactivate(self) -> list[bytes]:
         """Begin nothing more; returns the workflows that run here, or for which actions do."""
@@ -95,7 +98,8 @@ class Flows:
         """Take workflows that were committed to the queue, or woken."""
         with self._lock:
             for item in queued:
-                self._schedule(_go_on(item.id, item.function, item.epoch), item.due)
+                if item.version == self._program.version:
+                    self._schedule(_go_on(item.id, item.function, item.epoch), item.due)
 
     def outstanding(self) -> int:
         """How many workflows run or wait in memory."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from apiary.bundle import Migration
 from apiary.runtime.call import Guard, Program
-from apiary.runtime.session import Call, Outcome, Queued, Record
+from apiary.runtime.session import NEVER, Call, Outcome, Queued, Record
 
 LAST_ATTEMPT = 5
 """A queued call with so many attempts that came to no outcome leaves the queue."""
@@ -97,7 +97,7 @@ class Engine(Protocol):
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         """The record of a call that is durable, by its id or by its idempotency key."""
 
-    def queued(self, version: str, until: int, limit: int) -> list[Queued]:
+    def queued(self, limit: int, until: int = NEVER, version: str = "") -> list[Queued]:
         """The calls that wait in the queue and are due until then (microseconds since 1970), the earliest first.
 
         Of workflows, those that end on this version.

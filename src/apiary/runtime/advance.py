@@ -29,6 +29,7 @@ from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, Record
 from apiary.runtime.transaction import Notes, as_json, check_roles, now_microseconds
 from apiary.runtime.workflow import Workflow, _running
 
+KEPT = "what its steps did before is kept, but for what was undone"
 MOST_STEPS = 100
 """So many functions of a workflow run in one transaction; then others have their turn."""
 
@@ -233,7 +234,7 @@ class _Run:
         )
         problem = None
         if failed is not None:
-            problem = problem_of(call, failed)
+            problem = problem_of(call, failed, KEPT)
             if not notes.entered and not self.stored:
                 return Outcome(error=problem, cause=failed)
             bound = self.bound if notes.entered else None

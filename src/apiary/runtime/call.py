@@ -70,14 +70,17 @@ class Bound:
     codec: Codec
 
 
+ToJson = Callable[[Any], bytes]
+
+
 class Program:
     """The functions of one version of an app, ready to be called by name."""
 
-    def __init__(self, app: str, version: str, functions: Mapping[str, Bound], to_json: Callable[[Any], bytes]) -> None:
+    def __init__(self, app: str, version: str, functions: Mapping[str, Bound], to_json: ToJson | None = None) -> None:
         self.app = app
         self.version = version
         self.functions = dict(functions)
-        self.to_json = to_json
+        self.to_json: ToJson = to_json or (lambda value: json.dumps(value).encode())
 
     def find(self, name: str) -> Bound:
         """The function of this name, or `UnknownFunction`."""
@@ -236,7 +239,7 @@ def failure(
 
     A step of a workflow that was stopped has failed: its workflow has seen it.
     """
-    error = {**problem, **raised(cause)}
+    error = {**problem, **(raised(cause) if call.step is not None else {})}
     status = "failed"
     if isinstance(cause, Rejected):
         status = "rejected"
@@ -292,13 +295,13 @@ def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None
     return json.dumps({"apiary:omitted": omitted}).encode()
 
 
-def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
-    """The problem document that the caller gets for an exception of the function."""
+def problem_of(call: Call, cause: BaseException, kept: str = "nothing was committed") -> dict[str, Any]:
+    """The problem document that the caller gets for an exception of the function; `kept`: what it left."""
     if isinstance(cause, Error) and not isinstance(cause, InternalError):
         error: Error = cause
     else:
         error = InternalError(
-            f"{call.function} failed with an internal error; nothing was committed",
+            f"{call.function} failed with an internal error; {kept}",
             hint=f"the traceback is in the log: apiary log show {id_text(call.id)}",
         )
     problem: dict[str, Any] = plain(error.problem())

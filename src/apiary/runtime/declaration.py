@@ -275,7 +275,8 @@ def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
     if kind is Kind.ACTION:
         parameters.pop(IDEMPOTENCY_KEY, None)
     elif not parameters or next(iter(parameters.values())).kind not in POSITIONAL:
-        raise DeclarationError(f"{name} has no first parameter for the platform: write `def {name}({FIRST[kind]}, …)`")
+        given = "workflow" if kind is Kind.WORKFLOW else "transaction"
+        raise DeclarationError(f"{name} has no parameter for its {given}: write `def {name}({FIRST[kind]}, …)`")
     else:
         del parameters[next(iter(parameters))]
     if IDEMPOTENCY_KEY in parameters:

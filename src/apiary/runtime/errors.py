@@ -270,7 +270,7 @@ class StepFailed(InternalError):
     code = "step_failed"
 
 
-class Nondeterministic(InternalError):
+class Nondeterministic(Error):
     """A workflow that ran again did something else than is recorded. It waits until it is mended or moved."""
 
     code = "nondeterministic"

@@ -34,7 +34,7 @@ from apiary.runtime.errors import (
     MigrationRefused,
 )
 from apiary.runtime.result import Convert
-from apiary.runtime.session import Queued, Record
+from apiary.runtime.session import NEVER, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
 Cursor = psycopg.RawCursor[Any]
@@ -191,7 +191,7 @@ class PostgresEngine:
         rows = self._ask_own("find", (UUID(bytes=identifier) if identifier else None, key))
         return row_record(rows[0]) if rows else None
 
-    def queued(self, version: str, until: int, limit: int) -> list[Queued]:
+    def queued(self, limit: int, until: int = NEVER, version: str = "") -> list[Queued]:
         return list(map(row_queued, self._ask_own("queued", (limit, None, version, until))))
 
     def queued_call(self, identifier: bytes) -> Queued | None:

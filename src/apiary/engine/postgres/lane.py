@@ -168,15 +168,22 @@ class PostgresLane:
             if wait is not None:
                 call = replace(call, attempt=call.attempt + 1)
             tried = time.monotonic()
-            try:
-                done = self._attempt((call,), (), self._seconds(call) + GRACE_SECONDS)
-                return replace(done, doubt=in_doubt)
-            except BatchLost as lost:
-                kept = not self._written(lost.record, outage.until).lost
-                if lost.outcome is not None:
-                    return Committed([lost.outcome if kept else gave_up(call, error)], durable=True)
-            except Error as again:
-                error = again
+            found = self._once(call, error, outage.until)
+            if isinstance(found, Committed):
+                return replace(found, doubt=in_doubt)
+            error = found
+
+    def _once(self, call: Call, before: Error, until: float) -> Committed | Error:
+        """Run a call by itself; what it came to, or why to nothing. A workflow whose step was stopped goes on."""
+        try:
+            return self._attempt((call,), (), self._seconds(call) + GRACE_SECONDS)
+        except BatchLost as lost:
+            kept = not self._written(lost.record, until).lost
+            if lost.outcome is None:
+                return before
+            return Committed([lost.outcome if kept else gave_up(call, before)], durable=True)
+        except Error as error:
+            return error
 
     def _stopped(self, call: Call, until: float) -> Committed:
         """The outcome of a call whose statement was ended because its time was over."""

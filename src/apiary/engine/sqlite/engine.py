@@ -22,7 +22,7 @@ from apiary.runtime.advance import MOST_STEPS
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.errors import MigrationRefused
 from apiary.runtime.result import Convert
-from apiary.runtime.session import Queued, Record
+from apiary.runtime.session import NEVER, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
 
@@ -171,7 +171,7 @@ class SqliteEngine:
         except (apsw.Error, OSError) as error:
             raise translate(error) from error
 
-    def queued(self, version: str, until: int, limit: int) -> list[Queued]:
+    def queued(self, limit: int, until: int = NEVER, version: str = "") -> list[Queued]:
         return self._queue("queued", version, until, limit)
 
     def versions_due(self, version: str, until: int) -> list[str]:
