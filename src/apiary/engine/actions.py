@@ -24,7 +24,7 @@ from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, 
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record, blamed
-from apiary.runtime.transaction import Notes, check_roles, now_microseconds
+from apiary.runtime.transaction import Notes, check_roles
 
 THREADS_FOR_CALLERS = 24
 THREADS_FOR_QUEUE = 16
@@ -128,7 +128,7 @@ class ActionRunner:
             outcome = Outcome(error=problem, cause=error)
             recorded = call.queued or call.step is not None
             if recorded and not isinstance(error, Unavailable):
-                self._write(failure(self._program, None, call, Notes(now_microseconds()), problem, error), written)
+                self._write(failure(self._program, None, call, Notes(), problem, error), written)
             else:
                 settle(outcome)
 
@@ -149,9 +149,8 @@ class ActionRunner:
     def _attempts(self, call: Call, bound: Bound, arguments: dict[str, Any]) -> tuple[Outcome, Record]:
         """Run until it succeeds, is refused, has no attempts left, or the time is over."""
         options = bound.function.options
-        started = now_microseconds()
         end = time.monotonic() + options.timeout
-        notes = Notes(started)
+        notes = Notes()
         for attempt in range(1, options.retries + 2):
             tried = replace(call, attempt=attempt)
             try:
@@ -163,7 +162,7 @@ class ActionRunner:
             except BaseException as error:  # noqa: BLE001 - whatever it raised, it is retried or recorded
                 let_go(error)
                 said = f"attempt {attempt}: {type(error).__name__}: {plain(error)}"
-                notes.lines.append({"at": now_microseconds() - started, "message": said})
+                notes.lines.append({"at": notes.elapsed(), "message": said})
                 wait = min(options.backoff * 2 ** (attempt - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
                 last = isinstance(error, Rejected) or attempt > options.retries
                 if isinstance(error, DeadlineExceeded) or (not last and time.monotonic() + wait >= end):

@@ -17,9 +17,8 @@ from dataclasses import replace
 from apiary.engine.flows import Flows
 from apiary.engine.protocol import HORIZON_SECONDS, LAST_ATTEMPT
 from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
-from apiary.runtime.ids import id_text
+from apiary.runtime.ids import id_seconds, id_text
 from apiary.runtime.session import Call, Outcome, Queued
-from apiary.runtime.transaction import now_microseconds
 
 log = logging.getLogger("apiary")
 
@@ -53,7 +52,7 @@ class Backlog:
         self._doubtful: set[bytes] = set()
         self._doubtful_due: deque[Call] = deque()
         self._on_trial: bytes | None = None
-        self._later: list[tuple[int, bytes, Call]] = []
+        self._later: list[tuple[float, bytes, Call]] = []
         self._timer: threading.Timer | None = None
         self._reloads: dict[float, threading.Timer] = {}
 
@@ -116,7 +115,6 @@ class Backlog:
     def add(self, queued: Iterable[Queued], *, perhaps_more: bool = False) -> None:
         """Take calls that were committed to the queue; there are `perhaps_more` in the table."""
         workflows: list[Queued] = []
-        horizon = now_microseconds() + HORIZON_SECONDS * 1e6
         with self._lock:
             if not self._active:
                 return
@@ -125,7 +123,7 @@ class Backlog:
                 if item.version is not None:
                     workflows.append(item)
                     continue
-                if item.id in self._known or item.due > horizon:
+                if item.id in self._known:
                     continue
                 if len(self._known) >= WINDOW:
                     self._more = True
@@ -133,7 +131,7 @@ class Backlog:
                 self._known.add(item.id)
                 if item.deaths:
                     self._doubtful.add(item.id)
-                self._put(as_call(item), item.due)
+                self._put(as_call(item), wait_of(item))
             waiting = bool(self._due or self._doubtful_due)
         if workflows and self._flows is not None:
             self._flows.add(workflows)
@@ -168,7 +166,7 @@ class Backlog:
                     what = (id_text(call.id), call.function, call.attempt)
                     log.warning("the queued call %s of %s came to no end in %d attempts: %s", *what, why)
                 wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)
-                self._put(replace(call, attempt=call.attempt + 1), now_microseconds() + int(wait * 1e6))
+                self._put(replace(call, attempt=call.attempt + 1), wait)
             else:
                 self._known.discard(call.id)
                 self._doubtful.discard(call.id)
@@ -205,14 +203,13 @@ class Backlog:
         if self._active:
             self.reload()
 
-    def _put(self, call: Call, due: int) -> None:
-        wait = due - now_microseconds()
+    def _put(self, call: Call, wait: float) -> None:
         if wait <= 0:
             self._enter(call)
             return
-        heapq.heappush(self._later, (due, call.id, call))
+        heapq.heappush(self._later, (time.monotonic() + wait, call.id, call))
         if self._later[0][1] == call.id:
-            self._set_timer(wait / 1e6)
+            self._set_timer(wait)
 
     def _enter(self, call: Call) -> None:
         (self._doubtful_due if call.id in self._doubtful else self._due).append(call)
@@ -226,12 +223,18 @@ class Backlog:
 
     def _ring(self) -> None:
         with self._lock:
-            now = now_microseconds()
+            now = time.monotonic()
             while self._later and self._later[0][0] <= now:
                 self._enter(heapq.heappop(self._later)[2])
             if self._later and self._active:
-                self._set_timer((self._later[0][0] - now) / 1e6)
+                self._set_timer(self._later[0][0] - now)
         self._ready()
+
+
+def wait_of(queued: Queued) -> float:
+    """Seconds until a call is due; no more than when it was queued, wherever the clock was set to since then."""
+    due = queued.due / 1e6
+    return due - max(time.time(), id_seconds(queued.id))
 
 
 def as_call(queued: Queued) -> Call:

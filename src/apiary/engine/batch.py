@@ -24,7 +24,7 @@ from apiary.runtime.errors import (
     WrongArguments,
 )
 from apiary.runtime.session import Call, Outcome, Record, WorkflowSession
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 MAX_KEY_BYTES = 2000
 
@@ -107,7 +107,7 @@ class Batch:
             return self._workflow(call)
         run = control if call.function.startswith(PREFIX) else self._perform
         session = self._session
-        started = now_microseconds()
+        notes = Notes()
         try:
             if call.key is not None or call.attempt > 1:
                 _check_key(call.key)
@@ -118,7 +118,7 @@ class Batch:
         except Duplicate:
             outcome = self._recorded(call)
         except Stopped:
-            outcome, record = stopped(self._program, call, Notes(started))
+            outcome, record = stopped(self._program, call, notes)
             if session.lost:
                 raise BatchLost(call, outcome, record) from None
             self._keep(record)
@@ -186,7 +186,7 @@ def _check_key(key: str | None) -> None:
 def uncommitted(program: Program, call: Call, error: Error) -> tuple[Outcome, Record]:
     """What a call comes to whose own changes cannot be committed (a constraint that is checked at the end)."""
     problem = problem_of(call, error)
-    record = failure(program, program.find(call.function), call, Notes(now_microseconds()), problem, error)
+    record = failure(program, program.find(call.function), call, Notes(), problem, error)
     return Outcome(error=problem, cause=error), record
 
 

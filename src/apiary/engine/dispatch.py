@@ -19,6 +19,7 @@ from zlib import crc32
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
 from apiary.engine.deaths import Death, Deaths
+from apiary.engine.digesting import Digesting
 from apiary.engine.durability import Durability
 from apiary.engine.flows import Flows
 from apiary.engine.hold import Hold, May
@@ -80,6 +81,7 @@ class Dispatcher:
         self.backlog = Backlog(self._queued, self._nudge_writers, self.flows)
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
+        self._digesting = Digesting(self._sort)
         self._durability = Durability(engine.sync, broken)
         self._opening = threading.Lock()  # one after another: the first is ready sooner than all together would be
         self._running = [0] * engine.writers
@@ -92,18 +94,22 @@ class Dispatcher:
 
         `detached`: that a workflow has begun is enough; its outcome is a pause, unless it has ended already.
         """
-        bound = self.program.functions.get(call.function)
+        self._digesting.submit(Job(call, self.program.functions.get(call.function), reply, detached))
+
+    def _sort(self, job: Job) -> None:
+        """Give a call to a thread that may run it."""
+        call, bound, reply = job.call, job.bound, job.reply
         kind = bound.function.kind if bound else None
         if kind is Kind.ACTION and self._hold.may is not May.ALL:
             self._return(call, reply)
         elif bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.WORKFLOW:
-            self.flows.begin(call, self._flushed(reply), detached=detached)
+            self.flows.begin(call, self._flushed(reply), detached=job.detached)
         elif kind is Kind.QUERY and call.key is None:
-            self._to_read.put(Job(call, bound, reply))
+            self._to_read.put(job)
         else:
-            self._put(Job(call, bound, reply))
+            self._put(job)
         if self._closed:
             self._refuse_rest()
 
@@ -145,6 +151,7 @@ class Dispatcher:
         """Finish what was submitted, then end the threads. What is submitted later is refused."""
         if self._hold.may is May.NOTHING:
             self.retire()
+        self._digesting.close()
         self.backlog.close()
         self._actions.close()
         self._closing = True

@@ -19,11 +19,15 @@ Reply = Callable[[Call, Outcome], None]
 
 @dataclass(slots=True)
 class Job:
-    """A call, and what to do with its outcome. It may name a function that is gone (no `bound`)."""
+    """A call, and what to do with its outcome. It may name a function that is gone (no `bound`).
+
+    `detached`: a workflow that has begun is an outcome.
+    """
 
     call: Call
     bound: Bound | None
     reply: Reply
+    detached: bool = False
     arrived: float = field(default_factory=time.monotonic)
 
 

@@ -98,9 +98,9 @@ class Engine(Protocol):
         """The record of a call that is durable, by its id or by its idempotency key."""
 
     def queued(self, limit: int, until: int = NEVER, version: str = "") -> list[Queued]:
-        """The calls that wait in the queue and are due until then (microseconds since 1970), the earliest first.
+        """What waits in the queue, the earliest first.
 
-        Of workflows, those that end on this version.
+        Of workflows, those that end on this version and are due until then (microseconds since 1970).
         """
 
     def versions_due(self, version: str, until: int) -> list[str]:

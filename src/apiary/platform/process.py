@@ -51,6 +51,8 @@ PATIENCE_SECONDS = 10.0
 SILENT_SECONDS = 10.0
 ASK_SECONDS = 600.0
 MEMORY_TOLERANCE = 1.25
+SECRETS = ("APIARY_ADMIN_KEY", "APIARY_KEY", "APIARY_DATABASE", "PGPASSWORD")
+"""Variables of the server's environment that are not for the code of apps."""
 PAGE_BYTES = resource.getpagesize()
 NEVER = float("inf")
 
@@ -129,7 +131,7 @@ class HostProcess(asyncio.Protocol):
             descriptors = (theirs.fileno(), recorder.fileno())
             command = [sys.executable, "-P", "-m", "apiary.platform.host", *map(str, descriptors)]
             environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-            for secret in ("APIARY_ADMIN_KEY", "APIARY_KEY"):
+            for secret in SECRETS:
                 environment.pop(secret, None)
             self._process = await asyncio.to_thread(
                 subprocess.Popen, command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment

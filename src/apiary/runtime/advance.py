@@ -7,6 +7,8 @@ message that comes), where it is goes to its row in the queue, and it is run aga
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,11 +23,20 @@ from apiary.runtime.call import (
     out_of_time,
     problem_of,
     record_of,
-    recorded_outcome,
+    same_json,
 )
 from apiary.runtime.driver import Again, Broken, Ended, Leave, Steps, Wait
-from apiary.runtime.errors import Cancelled, DeadlineExceeded, Duplicate, Nondeterministic, Stopped, Unavailable
-from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, Record, WorkflowSession
+from apiary.runtime.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Duplicate,
+    KeyReused,
+    Nondeterministic,
+    Stopped,
+    Unavailable,
+)
+from apiary.runtime.ids import id_text
+from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, WorkflowSession
 from apiary.runtime.transaction import Notes, as_json, check_roles, now_microseconds
 from apiary.runtime.workflow import Workflow, _running
 
@@ -45,7 +56,7 @@ def advance(
     bound = program.find(call.function)
     found = session.instance(call.id, call.key) if call.queued or call.attempt > 1 or call.key else None
     if found is not None and not call.queued:
-        return _joined(program, bound, call, found)
+        return _joined(bound, call, found)
     if call.queued:
         if found is None:
             raise Duplicate
@@ -75,12 +86,13 @@ def _begun(program: Program, bound: Bound, call: Call) -> Instance:
     )
 
 
-def _joined(program: Program, bound: Bound, call: Call, found: Instance) -> Outcome:
+def _joined(bound: Bound, call: Call, found: Instance) -> Outcome:
     """The answer to a call that repeats one which has begun: the same end, when it comes."""
-    began = Record(
-        found.id, found.function, "", found.version, found.caller, 1, found.started, 0, "ok", found.input, key=found.key
-    )
-    recorded_outcome(began, call, program.functions.get(found.function))
+    check_roles(bound.function, call.roles)
+    if found.function != call.function or not same_json(json.loads(found.input), json.loads(call.input or b"{}")):
+        raise KeyReused(
+            f"the idempotency key was used for another call of {found.function}", first_call_id=id_text(found.id)
+        )
     return Outcome(pause=Pause(NEVER, found.epoch, of=found.id))
 
 
@@ -99,10 +111,11 @@ class _Run:
 
     def go(self) -> Outcome:
         """Run it."""
-        began = now_microseconds()
+        began = time.monotonic_ns()
         if self._has_arrived_only() or self.instance.state == "blocked":
             return Outcome(pause=Pause(self.instance.due, self.instance.epoch))
-        instance, notes = self.instance, Notes(self.instance.started)
+        instance = self.instance
+        notes = Notes(instance.started, began - 1000 * (now_microseconds() - instance.started))
         steps = Steps(
             self.program,
             self.call,
@@ -124,7 +137,7 @@ class _Run:
         if failed is not None and steps.why is None:
             failed = self._undone(steps, failed)
         outcome = self._settle(steps, notes, output, failed)
-        return replace(outcome, duration=now_microseconds() - began)
+        return replace(outcome, duration=(time.monotonic_ns() - began) // 1000)
 
     def _has_arrived_only(self) -> bool:
         """Write the records that arrived; returns whether the workflow waits for something else."""

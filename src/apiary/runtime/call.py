@@ -35,7 +35,7 @@ from apiary.runtime.failures import raised, told
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record, Session
-from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
+from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles
 
 MAX_QUERY_OUTPUT_BYTES = 4096
 DIGEST = "apiary:digest"
@@ -44,7 +44,12 @@ NOT_THE_USERS = (str(Path(__file__).parent.parent), "<frozen importlib", str(Pat
 
 
 class Codec(Protocol):
-    """Turns the JSON of a call into a function's arguments, and its result into JSON."""
+    """Turns the JSON of a call into a function's arguments, and its result into JSON.
+
+    `has_secrets`: the log does not show all of the arguments.
+    """
+
+    has_secrets: bool
 
     def decode(self, call: Call) -> dict[str, Any]:
         """The arguments by name; `WrongArguments` where they do not fit."""
@@ -60,6 +65,9 @@ class Codec(Protocol):
 
     def decode_result(self, output: bytes) -> Any:
         """A result from its JSON."""
+
+    def digest(self, call: Call) -> str | None:
+        """What tells whether a call that repeats an idempotency key repeats its secrets, too. Takes long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,7 @@ def perform(
     Raises `Duplicate`, with everything undone, where the call has a record already, `Stopped` where it ran out of
     time, and `Unavailable` where the database gave up.
     """
-    notes = Notes(now_microseconds())
+    notes = Notes()
     keep = keep or session.record
     session.savepoint("call")
     try:
@@ -142,7 +150,7 @@ def perform(
         let_go(error)
     else:
         session.release("call")
-        return Outcome(output, duration=now_microseconds() - notes.started)
+        return Outcome(output, duration=notes.elapsed())
     session.undo("call")
     if isinstance(failed, Unavailable):
         raise failed
@@ -156,7 +164,7 @@ def perform(
             session.undo("call")
             raise
         session.release("call")
-    return Outcome(error=problem, cause=failed, duration=now_microseconds() - notes.started)
+    return Outcome(error=problem, cause=failed, duration=notes.elapsed())
 
 
 def run(
@@ -271,7 +279,7 @@ def record_of(
         caller=call.caller,
         attempt=call.attempt,
         started=notes.started,
-        duration=now_microseconds() - notes.started,
+        duration=notes.elapsed(),
         status=status,
         input=bound.codec.canonical(call) if bound else call.input,
         output=_kept(bound, call, output),
@@ -312,18 +320,20 @@ def problem_of(call: Call, cause: BaseException, kept: str = "nothing was commit
 def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome:
     """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call.
 
-    Also where this version has no such function any more (no `bound`), and nobody knows whom it was for: then its own
-    caller is answered, and the role `admin`. `Forbidden` for those who may not call the function.
+    Also where this version has no such function any more (no `bound`). `Forbidden` for those who may not call the
+    function, and for all but its own caller and the role `admin`: what it came to may depend on who called.
     """
     if bound is not None and not call.queued:
         check_roles(bound.function, call.roles)
+    if record.caller != call.caller and "admin" not in call.roles:
+        raise Forbidden(
+            "the idempotency key was used by another caller", hint="use keys that nobody else chooses, such as UUIDs"
+        )
     if record.function != call.function or not _same_input(record, call, bound):
         raise KeyReused(
             f"the idempotency key was used for another call of {record.function}",
             first_call_id=id_text(record.id),
         )
-    if bound is None and record.caller != call.caller and "admin" not in call.roles:
-        raise Forbidden(f"the idempotency key was used by somebody else, for {record.function}, which is gone")
     return replayed(record)
 
 
@@ -342,19 +352,19 @@ def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
     recorded = json.loads(record.input)
     try:
         given = json.loads(bound.codec.canonical(call) if bound else call.input or b"{}")
-        return _same(recorded, given) or (bound is None and DIGEST in recorded)
+        return same_json(recorded, given) or (bound is None and DIGEST in recorded)
     except (ValueError, RecursionError):
         if bound is not None:
             bound.codec.decode(call)
         return False
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_json(one: Any, other: Any) -> bool:
     """Whether two JSON values are the same: 1 and 1.0 are one number, true is none."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(item, other[name]) for name, item in one.items())
+        return one.keys() == other.keys() and all(same_json(item, other[name]) for name, item in one.items())
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same_json, one, other))
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 

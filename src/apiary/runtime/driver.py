@@ -198,7 +198,7 @@ class Steps:
             self._keep(number, operation, b"null")
 
     def log(self, message: str, fields: dict[str, Any]) -> None:
-        line: dict[str, Any] = {"at": now_microseconds() - self._notes.started, "message": message}
+        line: dict[str, Any] = {"at": self._notes.elapsed(), "message": message}
         self._notes.lines.append({**line, "fields": fields} if fields else line)
 
     def continue_as(self, args: Sequence[Any], kwargs: dict[str, Any]) -> NoReturn:
@@ -280,11 +280,11 @@ class Steps:
         self._recorded(number, record)
 
     def _perform(self, call: Call, kept: list[Record], keep: Any) -> Outcome | None:
-        started = now_microseconds()
+        notes = Notes()
         try:
             return perform(self._program, call, self._session, self._guard, keep)
         except Stopped:
-            _, record = stopped(self._program, call, Notes(started))
+            _, record = stopped(self._program, call, notes)
             if self._session.lost:
                 raise Lost(record) from None
             keep(record)

@@ -18,9 +18,9 @@ class Call:
     """One request to run a function.
 
     `input` is a JSON object (UTF-8). `key` is the caller's idempotency key. `lax` says that the values come
-    from a query string, where every value is text. `step`: the call is that step of the workflow `parent`.
-
-    One that has a workflow go on names its `epoch`, and has the records of steps that `arrived` from elsewhere.
+    from a query string, where every value is text. `digest` stands for its secrets in the record, where it has a key:
+    made before the call gets to a lane, because that is slow on purpose. `step`: the call is that step of the workflow
+    `parent`. One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`.
     """
 
     id: bytes
@@ -33,6 +33,7 @@ class Call:
     attempt: int = 1
     queued: bool = False
     lax: bool = False
+    digest: str | None = None
     step: int | None = None
     epoch: int = 0
     arrived: tuple[Record, ...] = ()

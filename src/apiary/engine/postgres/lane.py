@@ -17,7 +17,7 @@ from apiary.runtime.call import Guard, Program, failure, problem_of, stopped
 from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import ConstraintViolated, Error, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 BACKOFF_SECONDS = (0.001, 0.128)
 RECONNECT_SECONDS = (0.05, 1.0)
@@ -187,7 +187,7 @@ class PostgresLane:
 
     def _stopped(self, call: Call, until: float) -> Committed:
         """The outcome of a call whose statement was ended because its time was over."""
-        outcome, record = stopped(self._program, call, Notes(now_microseconds()))
+        outcome, record = stopped(self._program, call, Notes())
         self._written(record, until)
         return Committed([outcome], durable=True)
 
@@ -200,7 +200,7 @@ class PostgresLane:
         problem = problem_of(call, error)
         if call.queued:
             bound = self._program.functions.get(call.function)
-            notes = Notes(now_microseconds())
+            notes = Notes()
             self._written(failure(self._program, bound, call, notes, problem, error), until)
         return Committed([Outcome(error=problem, cause=error)], durable=True)
 

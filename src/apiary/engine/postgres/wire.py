@@ -91,6 +91,7 @@ def _call(call: Call) -> list[Any]:
         call.attempt,
         call.queued,
         call.lax,
+        call.digest,
         call.step,
         call.epoch,
         [_plain(record) for record in call.arrived],
@@ -98,7 +99,7 @@ def _call(call: Call) -> list[Any]:
 
 
 def _call_back(given: bytes, identifier: str, function: str, caller: str, roles: list[str], *rest: Any) -> Call:
-    key, parent, attempt, queued, lax, step, epoch, arrived = rest
+    key, parent, attempt, queued, lax, digest, step, epoch, arrived = rest
     return Call(
         bytes.fromhex(identifier),
         function,
@@ -110,6 +111,7 @@ def _call_back(given: bytes, identifier: str, function: str, caller: str, roles:
         attempt,
         queued,
         lax,
+        digest,
         step,
         epoch,
         tuple(Record(**_back(record)) for record in arrived),

@@ -16,7 +16,7 @@ from apiary.engine.sqlite.session import SqliteSession
 from apiary.runtime.call import Guard, Program, perform, stopped
 from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, Stopped
 from apiary.runtime.session import Call, Outcome, Part, Record
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 TURN_SECONDS = 0.003
 
@@ -161,11 +161,11 @@ class ReadingLane:
         self._durable = done.snapshot
 
     def _one(self, call: Call) -> Outcome:
-        started = now_microseconds()
+        notes = Notes()
         try:
             return perform(self._program, call, self._session, self._guard)
         except Stopped:
-            outcome, record = stopped(self._program, call, Notes(started))
+            outcome, record = stopped(self._program, call, notes)
             self._session.record(record)
             return outcome
         except Exception as error:  # noqa: BLE001 - whatever it was, the call must be answered

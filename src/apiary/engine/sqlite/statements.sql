@@ -26,13 +26,13 @@ delete from apiary_queue where id = ?;
 -- name: count_attempt
 update apiary_queue set attempts = ? where id = ?;
 
--- Those that are due until some time, the earliest first; workflows of one version only.
+-- What waits, the earliest first; workflows of one version only, and those that are due until some time.
 -- name: queued
 select id, function, input, caller, parent, due, attempts, case attempts when 0 then 0 else
        (select count(*) from apiary_calls as lost
         where lost.id = queue.id and lost.status = 'stopped' and lost.error ->> 'code' = 'host_crashed') end,
        version, roles, step, epoch
-from apiary_queue as queue where due <= ?2 and (version is null or version = ?1) and state <> 'blocked'
+from apiary_queue as queue where version is null or (version = ?1 and due <= ?2 and state <> 'blocked')
 order by due, id limit ?3;
 
 -- name: versions_due

@@ -71,7 +71,7 @@ create type {log}.queued_call as (
     version text, roles text, step bigint, epoch bigint
 );
 
--- The calls that are due until some time, workflows of one version only; or one call.
+-- What waits; workflows of one version only, and those that are due until some time. Or one call.
 drop function {log}.queued(integer, uuid);
 create function {log}.queued(most integer, wanted uuid, of_version text, until bigint)
 returns setof {log}.queued_call
@@ -83,7 +83,7 @@ as $$
            q.version, q.roles, q.step, q.epoch
     from {log}.queue q
     where case when wanted is null
-          then q.due <= until and (q.version is null or q.version = of_version) and q.state <> 'blocked'
+          then q.version is null or (q.version = of_version and q.due <= until and q.state <> 'blocked')
           else q.id = wanted end
     order by q.due, q.id limit most
 $$;
