@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -15,11 +14,12 @@ import time
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
 from mmap import mmap
-from pathlib import Path
 from typing import Any, Literal
 
 from apiary.engine.watchdog import RECORDER_BYTES, Running, read_pulse, read_slots
+from apiary.platform.memory import resident_bytes
 from apiary.platform.messages import (
+    EXPELLED_STATUS,
     Answer,
     Ask,
     Frames,
@@ -53,7 +53,6 @@ ASK_SECONDS = 600.0
 MEMORY_TOLERANCE = 1.25
 SECRETS = ("APIARY_ADMIN_KEY", "APIARY_KEY", "APIARY_DATABASE", "PGPASSWORD")
 """Variables of the server's environment that are not for the code of apps."""
-PAGE_BYTES = resource.getpagesize()
 NEVER = float("inf")
 
 
@@ -81,7 +80,8 @@ class HostProcess(asyncio.Protocol):
     """A running host. Answers complete the futures of `in_flight`.
 
     `on_ran` is called for each call that its queue ran, `on_returned` for each that it gives back, `on_spent` when
-    it has no memory left. While it is `held`, it gives back all calls but queries.
+    it has no memory left. While it is `held`, it gives back all calls but queries. `served`: it has got calls.
+    `blameless`: it ended because its server was declared lost, and not by anything that it ran.
     """
 
     def __init__(self, version: str) -> None:
@@ -96,6 +96,9 @@ class HostProcess(asyncio.Protocol):
         self.migrated: tuple[str, ...] = ()
         self.migrating_since: float | None = None
         self.held = False
+        self.identity = ""
+        self.served = False
+        self.blameless = False
         self.stopping = False
         self.reason = "it ended"
         self._frames = Frames()
@@ -124,6 +127,7 @@ class HostProcess(asyncio.Protocol):
     async def start(self, message: Start, make: Make) -> None:
         """Start the process, let it load its app, and open the place that `make` makes; raises what it refuses with."""
         ours, theirs = socket.socketpair()
+        self.identity = message.host
         with tempfile.TemporaryFile() as recorder, theirs:
             recorder.truncate(RECORDER_BYTES)
             self._recorder = mmap(recorder.fileno(), RECORDER_BYTES)
@@ -226,6 +230,11 @@ class HostProcess(asyncio.Protocol):
                 self.kill("it did not stop in time")
                 await self._ended.wait()
 
+    def expel(self) -> None:
+        """End it at once, because it counts no more among the hosts that share the database."""
+        self.blameless = True
+        self.kill("it was declared lost")
+
     def kill(self, reason: str) -> None:
         """End the process at once."""
         self.reason = reason
@@ -256,6 +265,8 @@ class HostProcess(asyncio.Protocol):
 
         Actions, which often only wait, are suspected where nothing else ran.
         """
+        if self.blameless:
+            return set()
         running = self.running()
         others = {call for call, _, action in running if not action}
         return self.late() or others or {call for call, _, _ in running}
@@ -294,6 +305,7 @@ class HostProcess(asyncio.Protocol):
         if self._process.poll() is None and not self.stopping:
             self._process.send_signal(signal.SIGKILL)
         code = await asyncio.to_thread(self._process.wait)
+        self.blameless |= code == EXPELLED_STATUS
         if code < 0 and self.reason == "it ended":
             self.reason = f"it was ended by {signal.Signals(-code).name}"
         elif self.reason == "it ended":
@@ -375,14 +387,6 @@ class HostProcess(asyncio.Protocol):
     def _declared(self, flight: InFlight) -> dict[str, Any] | None:
         message = flight.message
         return self.manifest["functions"].get(message.function) if isinstance(message, Invoke) else None
-
-
-def resident_bytes(pid: int) -> int:
-    """The resident memory of a process; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def gone(message: str) -> Unavailable:

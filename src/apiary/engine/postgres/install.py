@@ -78,7 +78,8 @@ class Installer:
                     if self._connection.closed:
                         self._connection = self._connect()
                     cursor = psycopg.RawCursor(self._connection, row_factory=dict_row)
-                    return cursor.execute(text.encode(), values).fetchall()
+                    cursor.execute(text.encode(), values)
+                    return cursor.fetchall() if cursor.description else []
                 except psycopg.Error as error:
                     if last or not self._connection.closed:
                         raise translate(error.sqlstate or "", str(error)) from error
