@@ -37,11 +37,16 @@ class Backlog:
     """
 
     def __init__(
-        self, load: Callable[[int], Sequence[Queued]], ready: Callable[[], None], flows: Flows | None = None
+        self,
+        load: Callable[[int], Sequence[Queued]],
+        ready: Callable[[], None],
+        flows: Flows | None = None,
+        tell: Callable[[], None] = lambda: None,
     ) -> None:
         self._load = load
         self._ready = ready
         self._flows = flows
+        self._tell = tell
         self._lock = threading.Condition()
         self._active = False
         self._more = False
@@ -114,12 +119,14 @@ class Backlog:
 
     def add(self, queued: Iterable[Queued], *, perhaps_more: bool = False) -> None:
         """Take calls that were committed to the queue; there are `perhaps_more` in the table."""
-        workflows: list[Queued] = []
+        found, workflows = list(queued), list[Queued]()
         with self._lock:
             if not self._active:
+                if found:
+                    self._tell()
                 return
             self._more |= perhaps_more
-            for item in queued:
+            for item in found:
                 if item.version is not None:
                     workflows.append(item)
                     continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -20,21 +20,22 @@ from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
 from apiary.engine.deaths import Death, Deaths
 from apiary.engine.digesting import Digesting
-from apiary.engine.durability import Durability
+from apiary.engine.durability import Durability, uncertain
 from apiary.engine.flows import Flows
 from apiary.engine.hold import Hold, May
-from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of
+from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of, soon
 from apiary.engine.protocol import HORIZON_SECONDS, Committed, Engine, Lane
 from apiary.engine.uncommitted import Uncommitted
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import DatabaseUnavailable, Overloaded, Unavailable
+from apiary.runtime.errors import Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
 MAX_QUEUED_IN_BATCH = 16
 RECORDS_WAIT_SECONDS = 0.01
+TELL_SECONDS = 0.01
 LATE_SECONDS = 15.0
 """So long after the longest timeout of its functions, nothing that a lost process or connection began still runs."""
 MAX_RECORDS_WAITING = 10_000
@@ -44,7 +45,8 @@ class Dispatcher:
     """Runs the calls of one program on one engine.
 
     `flush` is called after each batch of replies, from the thread that made them; `observe` for every call that the
-    queue ran; `broken` when one of the threads ends by a fault of its own.
+    queue ran; `broken` when one of the threads ends by a fault of its own; `wanted` when workflows of others than its
+    version are due.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Dispatcher:
         flush: Callable[[], None] = lambda: None,
         observe: Reply = lambda call, outcome: None,
         broken: Callable[[], None] = lambda: None,
+        wanted: Callable[[Sequence[str]], None] = lambda versions: None,
         watchdog: Watchdog | None = None,
     ) -> None:
         self.engine = engine
@@ -62,6 +65,8 @@ class Dispatcher:
         self._flush = flush
         self._observe = observe
         self._broken = broken
+        self._wanted = wanted
+        self._plain = True
         self._watchdog = watchdog or Watchdog()
         self._to_write: list[Jobs] = [SimpleQueue() for _ in range(engine.writers)]
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
@@ -77,8 +82,9 @@ class Dispatcher:
         timeouts = (bound.function.options.timeout for bound in program.functions.values())
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
-        self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, self._refill)
-        self.backlog = Backlog(self._queued, self._nudge_writers, self.flows)
+        telling = soon(TELL_SECONDS, self._tell)
+        self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, self._refill, telling)
+        self.backlog = Backlog(self._queued, self._nudge_writers, self.flows, telling)
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
         self._digesting = Digesting(self._sort)
@@ -117,9 +123,15 @@ class Dispatcher:
         """Have a job run by one of the lanes that write."""
         self._lane_of(job.call, job.bound).put(job)
 
-    def run_queue(self, except_for: Iterable[bytes] = (), deaths: Iterable[Death] = ()) -> None:
-        """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last."""
+    def run_queue(
+        self, except_for: Collection[bytes] = (), deaths: Iterable[Death] = (), *, plain: bool = True
+    ) -> None:
+        """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last.
+
+        Not `plain`: only the workflows of this version in it.
+        """
         self._deaths.count(list(deaths))
+        self._plain = plain
         self.backlog.activate(except_for)
         self.backlog.reload_after(self._late_seconds)
 
@@ -297,7 +309,7 @@ class Dispatcher:
             self.backlog.reload()
             self.backlog.reload_after(self._late_seconds)
         for job, outcome in pairs:
-            job.reply(job.call, outcome if durable else _uncertain(job.call))
+            job.reply(job.call, outcome if durable else uncertain(job.call))
         for recording in recordings:
             recording.written(durable and id(recording.record) not in lost)
         self._flush()
@@ -349,7 +361,15 @@ class Dispatcher:
 
     def _queued(self, limit: int) -> Sequence[Queued]:
         until = now_microseconds() + int(HORIZON_SECONDS * 1e6)
-        return self.engine.queued(limit, until, self.program.version)
+        if self._plain:
+            others = self.engine.versions_due(self.program.version, until)
+            if others:
+                self._wanted(others)
+        return self.engine.queued(limit, until, self.program.version, plain=self._plain)
+
+    def _tell(self) -> None:
+        with suppress(Unavailable):  # who runs the queue looks from time to time
+            self.engine.tell()
 
     def _refill(self) -> None:
         self.backlog.refill()
@@ -371,22 +391,10 @@ class Dispatcher:
     def _fresh(self, jobs: list[Job]) -> list[Job]:
         """Without those that waited longer than they may run: they are refused, and may be sent again."""
         now = time.monotonic()
-        fresh = []
-        for job in jobs:
-            waited = now - max(job.arrived, self._excused_until)
-            if job.bound is None or job.call.queued or waited < job.bound.function.options.timeout:
-                fresh.append(job)
-                continue
+        late = [job for job in jobs if job.is_late(now, self._excused_until)]
+        for job in late:
             error = Overloaded(f"{job.call.function} waited {now - job.arrived:.1f} s and was not run; send it again")
             job.reply(job.call, Outcome(error=problem_of(job.call, error), cause=error))
-        if len(fresh) < len(jobs):
+        if late:
             self._flush()
-        return fresh
-
-
-def _uncertain(call: Call) -> Outcome:
-    error = DatabaseUnavailable(
-        "the disk failed while the call was being made durable; it may or may not have been kept",
-        hint="send it again with the same idempotency key",
-    )
-    return Outcome(error=problem_of(call, error), cause=error)
+        return [job for job in jobs if job not in late] if late else jobs

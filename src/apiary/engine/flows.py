@@ -35,7 +35,8 @@ Act = Callable[[Call, Bound, Reply], None]
 class Flows:
     """Lets workflows go on, by `submit`, which takes a job to its lane, and `act`, which has an action run.
 
-    `ended` is told of those that nobody waited for, `freed` is called when there is room for more.
+    `ended` is told of those that nobody waited for, `freed` is called when there is room for more, `tell` when another
+    process should look into the queue.
     Inactive until `activate`: of two processes that serve one version of an app, one looks after what is due.
     """
 
@@ -47,6 +48,7 @@ class Flows:
         act: Act,
         ended: Reply,
         freed: Callable[[], None],
+        tell: Callable[[], None],
     ) -> None:
         self._engine = engine
         self._program = program
@@ -54,6 +56,7 @@ class Flows:
         self._act = act
         self._tell_ended = ended
         self._freed = freed
+        self._tell_others = tell
         self._lock = threading.Condition()  # reentrant: what is refused is answered at once
         self._active = False
         self._closed = False
@@ -65,6 +68,7 @@ class Flows:
         self._rings_at: int | None = None
         self._acting: dict[bytes, Call] = {}
         self._waiters: dict[bytes, list[tuple[Call, Reply]]] = {}
+        self._release: Callable[[Call], None] | None = None
 
     def begin(self, call: Call, reply: Reply, *, detached: bool) -> None:
         """Begin a workflow; `reply` gets its outcome when it ends or, `detached`, a pause as soon as it has begun."""
@@ -82,8 +86,9 @@ class Flows:
         """Look after what is due from now on, and after what a process left that is gone, but for `except_for`."""
         with self._lock:
             self._active = True
+            own = {*self._running, *(workflow.id for workflow in self._acting.values())}
         with suppress(Unavailable):  # whoever activates next finds them
-            self._engine.adopt(self._program.version, except_for)
+            self._engine.adopt(self._program.version, {*except_for, *own})
 
     def deactivate(self) -> list[bytes]:
         """Begin nothing more; returns the workflows that run here, or for which actions do."""
@@ -102,8 +107,16 @@ class Flows:
                     self._schedule(_go_on(item.id, item.function, item.epoch), item.due)
 
     def outstanding(self) -> int:
-        """How many workflows run or wait in memory."""
-        return len(self._running) + len(self._due)
+        """How many workflows run here, are due soon, or have actions running."""
+        return len(self._running) + len(self._due) + len(self._acting)
+
+    def release(self, give_back: Callable[[Call], None]) -> None:
+        """Give back, now or as soon as that can be, the calls that wait for the end of a workflow."""
+        with self._lock:
+            self._release = give_back
+            free = [workflow for workflow in self._waiters if workflow not in self._running]
+        for workflow in free:
+            self._give_back(workflow)
 
     def idle(self, timeout: float) -> bool:
         """Wait until no workflow runs, is due, or has an action running; false where that takes longer."""
@@ -183,6 +196,11 @@ class Flows:
             self._schedule(workflow, now_microseconds() if woken else pause.due)
         for action in fresh:
             self._act(action, self._program.find(action.function), self._action_ended)
+        if self._release is not None:
+            self._give_back(workflow.id)
+        elif not self._active:
+            self._tell_others()
+            self._look(workflow.id, 0)
 
     def _action_ended(self, action: Call, outcome: Outcome) -> None:
         """The answer to an action, whose record was written. One that could not be run is begun again later."""
@@ -223,6 +241,14 @@ class Flows:
                     self._schedule(workflow, now)
             if self._heap:
                 self._set_timer(now)
+
+    def _give_back(self, workflow: bytes) -> None:
+        release = self._release
+        assert release is not None
+        with self._lock:
+            waiters = self._waiters.pop(workflow, [])
+        for call, _ in waiters:
+            release(call)
 
     def _join(self, call: Call, workflow: bytes) -> None:
         """The caller waits for a workflow that was begun before, perhaps by another process."""

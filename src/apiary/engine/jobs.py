@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,12 @@ class Job:
     reply: Reply
     detached: bool = False
     arrived: float = field(default_factory=time.monotonic)
+
+    def is_late(self, now: float, excused_until: float) -> bool:
+        """Whether it waited longer than it may run, not counting the time before `excused_until`."""
+        if self.bound is None or self.call.queued:
+            return False
+        return now - max(self.arrived, excused_until) >= self.bound.function.options.timeout
 
 
 @dataclass(slots=True)
@@ -93,3 +100,20 @@ def partition_of(call: Call, bound: Bound | None) -> str | None:
         return json.dumps(json.loads(call.input)[name])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def soon(seconds: float, work: Callable[[], None]) -> Callable[[], None]:
+    """A function that has `work` done after so many seconds, once for all who ask for it meanwhile."""
+    lock = threading.Lock()
+
+    def run() -> None:
+        lock.release()
+        work()
+
+    def ask() -> None:
+        if lock.acquire(blocking=False):
+            timer = threading.Timer(seconds, run)
+            timer.daemon = True
+            timer.start()
+
+    return ask

@@ -198,11 +198,11 @@ class PostgresEngine:
         rows = self._ask_own("find", (UUID(bytes=identifier) if identifier else None, key))
         return row_record(rows[0]) if rows else None
 
-    def queued(self, limit: int, until: int = NEVER, version: str = "") -> list[Queued]:
-        return list(map(row_queued, self._ask_own("queued", (limit, None, version, until))))
+    def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
+        return list(map(row_queued, self._ask_own("queued", (limit, None, version, until, plain))))
 
     def queued_call(self, identifier: bytes) -> Queued | None:
-        rows = self._ask_own("queued", (1, UUID(bytes=identifier), "", 0))
+        rows = self._ask_own("queued", (1, UUID(bytes=identifier), "", 0, True))
         return row_queued(rows[0]) if rows else None
 
     def versions_due(self, version: str, until: int) -> list[str]:
@@ -225,6 +225,9 @@ class PostgresEngine:
                     if last or not self._link.closed:
                         raise _translated(error, self._link) from error
         raise AssertionError("the second attempt returns or raises")
+
+    def tell(self) -> None:
+        self._ask_own("notify", (self._target.log,))
 
     def listen(self, changed: Callable[[], None]) -> None:
         if (self._target.program is not None or self.host is not None) and self._listener is None:

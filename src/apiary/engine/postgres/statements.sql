@@ -43,7 +43,7 @@ select {log}.dequeue($1::uuid);
 select {log}.count_attempt($1::uuid, $2::integer);
 
 -- name: queued
-select * from {log}.queued($1::integer, $2::uuid, $3::text, $4::bigint);
+select * from {log}.queued($1::integer, $2::uuid, $3::text, $4::bigint, $5::boolean);
 
 -- name: versions_due
 select * from {log}.versions_due($1::text, $2::bigint);
@@ -56,10 +56,10 @@ select * from {log}.instance($1::uuid, $2::text);
 
 -- name: insert_instance
 insert into {log}.queue (id, function, version, input, caller, roles, key, parent, step, started, epoch, first, issued,
-                         waits, acting, due, deadline, state, problem)
+                         waits, acting, due, deadline, state, problem, owner)
 values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text, $8::uuid, $9::bigint, $10::bigint,
         $11::bigint, $12::bigint, $13::bigint, $14::bigint, $15::boolean, $16::bigint, $17::bigint, $18::text,
-        $19::text);
+        $19::text, case when $15 then {log}.me() end);
 
 -- name: update_instance
 select {log}.update_instance($1::uuid, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::boolean,

@@ -171,8 +171,8 @@ class SqliteEngine:
         except (apsw.Error, OSError) as error:
             raise translate(error) from error
 
-    def queued(self, limit: int, until: int = NEVER, version: str = "") -> list[Queued]:
-        return self._queue("queued", version, until, limit)
+    def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
+        return self._queue("queued", version, until, limit, plain)
 
     def versions_due(self, version: str, until: int) -> list[str]:
         with self._lock:
@@ -192,6 +192,9 @@ class SqliteEngine:
         with self._lock:
             names = json.dumps([identifier.hex().upper() for identifier in except_for])
             self._connection.execute(SQL["adopt"], (now_microseconds(), version, names)).fetchall()
+
+    def tell(self) -> None:
+        """The server knows when another process of it runs the queue."""
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Only who owns the file puts calls into its queue."""

@@ -32,7 +32,7 @@ select id, function, input, caller, parent, due, attempts, case attempts when 0 
        (select count(*) from apiary_calls as lost
         where lost.id = queue.id and lost.status = 'stopped' and lost.error ->> 'code' = 'host_crashed') end,
        version, roles, step, epoch
-from apiary_queue as queue where version is null or (version = ?1 and due <= ?2 and state <> 'blocked')
+from apiary_queue as queue where (version is null and ?4) or (version = ?1 and due <= ?2 and state <> 'blocked')
 order by due, id limit ?3;
 
 -- name: versions_due

@@ -16,6 +16,7 @@ alter table {log}.queue
     add column issued bigint not null default 0,
     add column waits bigint,
     add column acting boolean not null default false,
+    add column owner uuid,
     add column deadline bigint not null default 9223372036854775807,
     add column state text not null default '',
     add column problem text;
@@ -47,6 +48,11 @@ create table {log}.published (
     primary key (workflow, name)
 );
 
+-- The host to which this session belongs; none, where an app is open in a process of its own.
+create function {log}.me() returns uuid
+language sql stable set search_path = pg_catalog, pg_temp
+as $$ select substring(current_setting('application_name') from '^apiary host ([0-9a-f-]{36})$')::uuid $$;
+
 -- The record of a call, by its id or, failing that, by its idempotency key.
 drop function {log}.find(uuid, text);
 create function {log}.find(wanted uuid, wanted_key text)
@@ -73,7 +79,7 @@ create type {log}.queued_call as (
 
 -- What waits; workflows of one version only, and those that are due until some time. Or one call.
 drop function {log}.queued(integer, uuid);
-create function {log}.queued(most integer, wanted uuid, of_version text, until bigint)
+create function {log}.queued(most integer, wanted uuid, of_version text, until bigint, plain boolean)
 returns setof {log}.queued_call
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -83,7 +89,7 @@ as $$
            q.version, q.roles, q.step, q.epoch
     from {log}.queue q
     where case when wanted is null
-          then q.version is null or (q.version = of_version and q.due <= until and q.state <> 'blocked')
+          then (plain and q.version is null) or (q.version = of_version and q.due <= until and q.state <> 'blocked')
           else q.id = wanted end
     order by q.due, q.id limit most
 $$;
@@ -125,7 +131,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     update {log}.queue
     set input = its_input, started = its_started, first = its_first, issued = its_issued, waits = its_waits,
-        acting = its_acting, due = its_due, deadline = its_deadline, state = its_state, problem = its_problem
+        acting = its_acting, owner = case when its_acting then {log}.me() end, due = its_due, deadline = its_deadline, state = its_state, problem = its_problem
     where id = wanted
 $$;
 
@@ -140,8 +146,9 @@ $$;
 create function {log}.adopt(of_version text, at bigint, others uuid[]) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
-    update {log}.queue set epoch = epoch + 1, due = at, acting = false
+    update {log}.queue set epoch = epoch + 1, due = at, acting = false, owner = null
     where acting and version = of_version and id <> all (others)
+      and (owner is null or owner = {log}.me() or not apiary.counts(owner))
 $$;
 
 create function {log}.steps(its_workflow uuid, at_least bigint, below bigint)
