@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from apiary.engine.flows import Flows
 from apiary.engine.protocol import HORIZON_SECONDS, LAST_ATTEMPT
-from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
+from apiary.runtime.errors import DeadlineExceeded, Error, HostCrashed, Unavailable
 from apiary.runtime.ids import id_seconds, id_text
 from apiary.runtime.session import Call, Outcome, Queued
 
@@ -207,8 +207,13 @@ class Backlog:
     def _reload_again(self, seconds: float) -> None:
         with self._lock:
             del self._reloads[seconds]
-        if self._active:
+        if not self._active:
+            return
+        try:
             self.reload()
+        except Error as error:
+            log.error("the queue cannot be read: %s", error.message)
+            self.reload_after(HORIZON_SECONDS / 2)
 
     def _put(self, call: Call, wait: float) -> None:
         if wait <= 0:
