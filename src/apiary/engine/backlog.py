@@ -260,4 +260,5 @@ def as_call(queued: Queued) -> Call:
         parent=queued.parent,
         attempt=queued.attempts + 1,
         queued=True,
+        step=queued.step,
     )

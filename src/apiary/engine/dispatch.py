@@ -83,7 +83,9 @@ class Dispatcher:
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
         telling = soon(TELL_SECONDS, self._tell)
-        self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, self._refill, telling)
+        self.flows = Flows(
+            engine, program, self._put, self._actions.submit, self._observe, lambda: self.backlog.refill(), telling
+        )
         self.backlog = Backlog(self._queued, self._nudge_writers, self.flows, telling)
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
@@ -356,6 +358,9 @@ class Dispatcher:
             error = Unavailable("another process runs the queue")
             reply(call, Outcome(error=problem_of(call, error), cause=error))
         else:
+            bound = self.program.functions.get(call.function)
+            if bound is not None and bound.function.kind is Kind.WORKFLOW:
+                self.flows.returned(call)
             self._give_back(call)
             self._flush()
 
@@ -370,9 +375,6 @@ class Dispatcher:
     def _tell(self) -> None:
         with suppress(Unavailable):  # who runs the queue looks from time to time
             self.engine.tell()
-
-    def _refill(self) -> None:
-        self.backlog.refill()
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []

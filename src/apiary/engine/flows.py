@@ -135,6 +135,12 @@ class Flows:
             error = Unavailable("the app is closing; the workflow goes on later", hint="ask again with the same key")
             reply(call, Outcome(error=problem_of(call, error), cause=error))
 
+    def returned(self, call: Call) -> None:
+        """A call that was to begin a workflow is run by another process."""
+        with self._lock:
+            self._waiters.pop(call.id, None)
+            self._ran(call)
+
     def acted(self, record: Record, written: Callable[[bool], None]) -> bool:
         """An action has run for a workflow, which goes on with its record. False where nobody here waits for it."""
         with self._lock:
@@ -158,9 +164,7 @@ class Flows:
 
         def ran(call: Call, outcome: Outcome) -> None:
             with self._lock:
-                self._running[call.id] -= 1
-                if not self._running[call.id]:
-                    del self._running[call.id]
+                self._ran(call)
             reply(call, outcome)
             with self._lock:
                 self._lock.notify_all()
@@ -170,6 +174,11 @@ class Flows:
             self._running[call.id] += 1
         self._submit(Job(call, self._program.functions.get(call.function), ran))
 
+    def _ran(self, call: Call) -> None:
+        self._running[call.id] -= 1
+        if not self._running[call.id]:
+            del self._running[call.id]
+
     def _came(self, call: Call, outcome: Outcome) -> None:
         """A workflow has ended, or come as far as it could."""
         pause = outcome.pause
@@ -177,6 +186,7 @@ class Flows:
             again = replace(call, attempt=call.attempt + 1)
             self._later(call.attempt, lambda: self._run(again, self._came) if self._active else None)
         elif pause is None:
+            self._again.discard(call.id)
             if not self._tell(call.id, outcome) and call.queued and outcome.replayed is None:
                 self._tell_ended(call, outcome)
         elif pause.of is not None:

@@ -64,6 +64,7 @@ from apiary.runtime.errors import (
     Unavailable,
     UnknownFunction,
     WrongArguments,
+    from_problem,
 )
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
@@ -192,7 +193,7 @@ class Host:
 
     def _begun(self, call: Call, outcome: Outcome) -> None:
         """The answer for who does not wait: which workflow it is. How it ends, if it has, is in the log."""
-        if isinstance(outcome.cause, REFUSALS):
+        if outcome.error is not None and isinstance(from_problem(outcome.error), REFUSALS):
             self._reply(call, outcome)
             return
         of = outcome.pause.of if outcome.pause is not None else outcome.replayed
