@@ -25,6 +25,7 @@ class Apiary:
 
     workloads = DATA_NAMES | FLOW_NAMES
     prefix = "/apps/"
+    floor = False
     guarantees = "serializable; durable commit; each call recorded with its effects; exactly once by idempotency key"
     lacks = ""
 

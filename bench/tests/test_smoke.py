@@ -75,7 +75,7 @@ def test_every_peer_says_what_it_is_worth(peer: str, tmp_path: Path) -> None:
 
 
 # What makes an environment or a cluster takes seconds: the full table is run by `pytest -m soak`.
-SMOKED = {"sqlalchemy": ("hotel",), "functions": ("tpcc",)}
+SMOKED = {"sqlalchemy": ("hotel",), "functions": ("tpcc",), "bare": ("shop", "retwis")}
 
 
 @pytest.mark.parametrize(("peer", "workloads"), SMOKED.items(), ids=SMOKED)
