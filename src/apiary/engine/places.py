@@ -71,9 +71,9 @@ def open_places(url: str | None, folder: Path) -> Places:
     return places
 
 
-def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> Engine:
-    """The engine of an app at a place that was made for it."""
-    engine: Engine = _module(place["kind"]).open_engine(place, convert_rows, recording=recording)
+def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool, alone: bool = False) -> Engine:
+    """The engine of an app at a place that was made for it; `alone`: no other process serves the app there."""
+    engine: Engine = _module(place["kind"]).open_engine(place, convert_rows, recording=recording, alone=alone)
     return engine
 
 

@@ -94,9 +94,9 @@ class Host:
         self._app = app
         self._send(Loaded(app.name, json.dumps(manifest).encode()))
 
-    def _open(self, place: dict[str, Any]) -> list[str]:
+    def _open(self, place: dict[str, Any], alone: bool) -> list[str]:
         """Open the engine at the app's place; returns the migrations that it lacks."""
-        self._engine = open_engine(place, convert_rows, recording=self._start.recording)
+        self._engine = open_engine(place, convert_rows, recording=self._start.recording, alone=alone)
         self._migrations = migrations_of(self._app, self._engine.dialect, Path(self._start.code))
         pending = self._engine.pending(self._migrations)
         self._dispatcher = Dispatcher(

@@ -89,15 +89,15 @@ class AppHosts:
         self._send(flight)
         return flight.answer
 
-    async def load(self, version: str) -> HostProcess:
+    async def load(self, version: str, *, alone: bool = False) -> HostProcess:
         """Start a host for a version, beside the one that serves; raises what it refuses with."""
         host = HostProcess(version)
-        await host.start(await self._prepare(version), self._make)
+        await host.start(await self._prepare(version), self._make, alone=alone)
         return host
 
     async def start(self, version: str) -> HostProcess:
         """Start a host for the version that serves, where there is none; raises what it refuses with."""
-        host = await self.load(version)
+        host = await self.load(version, alone=not self.draining)
         if host.pending:
             try:
                 await host.migrate()

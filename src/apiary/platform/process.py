@@ -119,8 +119,11 @@ class HostProcess(asyncio.Protocol):
         """Whether the process is gone."""
         return self._ended.is_set()
 
-    async def start(self, message: Start, make: Make) -> None:
-        """Start the process, let it load its app, and open the place that `make` makes; raises what it refuses with."""
+    async def start(self, message: Start, make: Make, *, alone: bool = False) -> None:
+        """Start the process, let it load its app, and open the place that `make` makes; raises what it refuses with.
+
+        `alone`: no other host serves the app.
+        """
         ours, theirs = socket.socketpair()
         with tempfile.TemporaryFile() as recorder, theirs:
             recorder.truncate(RECORDER_BYTES)
@@ -152,7 +155,7 @@ class HostProcess(asyncio.Protocol):
         self._loop.create_task(self._check())
         try:
             self.place = await make(answer.app, message)
-            self.pending = tuple(await self.ask("open", within=START_SECONDS, place=self.place))
+            self.pending = tuple(await self.ask("open", within=START_SECONDS, place=self.place, alone=alone))
         except Error:
             self.kill("it cannot open its database")
             await self._ended.wait()

@@ -64,8 +64,8 @@ def open_places(url: str, folder: Path) -> PostgresPlaces:
     return PostgresPlaces(url)
 
 
-def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> PostgresEngine:
-    """The engine of one app, reached as its role."""
+def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool, alone: bool) -> PostgresEngine:
+    """The engine of one app, reached as its role. Whether it is `alone` does not matter here."""
     target = Target(**{name: place[name] for name in place if name != "kind"})
     return PostgresEngine(target, convert_rows, recording=recording)
 

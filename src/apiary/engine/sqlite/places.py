@@ -24,7 +24,7 @@ class SqlitePlaces:
         self._logs: dict[str, SqliteLog] = {}
 
     def registry(self, convert_rows: Convert) -> SqliteEngine:
-        return SqliteEngine(self._folder / REGISTRY_FILE, convert_rows)
+        return _rewritten(SqliteEngine(self._folder / REGISTRY_FILE, convert_rows))
 
     def make(self, app: str, source: Source) -> dict[str, Any]:
         return {"kind": "sqlite", "path": str(self._file(app))}
@@ -53,12 +53,22 @@ def open_places(url: str | None, folder: Path) -> SqlitePlaces:
     return SqlitePlaces(folder)
 
 
-def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> SqliteEngine:
+def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool, alone: bool) -> SqliteEngine:
     """The engine of one file."""
-    return SqliteEngine(Path(place["path"]), convert_rows, recording=recording)
+    engine = SqliteEngine(Path(place["path"]), convert_rows, recording=recording)
+    return _rewritten(engine) if alone else engine
 
 
 def open_here(url: str | None, app: str, convert_rows: Convert) -> tuple[SqliteEngine, SqliteLog]:
     """The engine and the log of the file that the URL names; by default one below the current folder."""
     path = database_path(url, app) if url else database_folder(None) / f"{app}.db"
-    return SqliteEngine(path, convert_rows), SqliteLog(path)
+    return _rewritten(SqliteEngine(path, convert_rows)), SqliteLog(path)
+
+
+def _rewritten(engine: SqliteEngine) -> SqliteEngine:
+    try:
+        engine.rewrite()
+    except BaseException:
+        engine.close()
+        raise
+    return engine
