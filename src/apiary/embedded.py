@@ -43,6 +43,7 @@ class OpenApp:
         self._log = log
         self._caller = caller
         self.program = compile_program(app, LOCAL_VERSION)
+        engine.rewrite()
         engine.migrate(migrations_of(app, engine.dialect), LOCAL_VERSION)
         self._dispatcher = Dispatcher(engine, self.program, broken=broken)
         self._dispatcher.backlog.activate()

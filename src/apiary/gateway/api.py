@@ -24,8 +24,9 @@ from apiary.gateway.metrics import Metrics
 from apiary.gateway.openapi import document
 from apiary.gateway.wire import Disconnected, problem_body, problem_headers, read_body
 from apiary.platform.hosts import AppHosts
+from apiary.platform.memory import resident_bytes
 from apiary.platform.platform import Caller, Platform
-from apiary.platform.process import HostProcess, resident_bytes
+from apiary.platform.process import HostProcess
 from apiary.runtime.errors import (
     Error,
     Forbidden,
@@ -69,6 +70,7 @@ class Api:
                 Route("/api/v1/apps/{app}/rollback", self.rollback, methods=["POST"]),
                 Route("/api/v1/calls", self.logged_calls),
                 Route("/api/v1/calls/{call}", self.logged_call),
+                Route("/api/v1/servers", self.servers),
                 Route("/api/v1/backup", self.backup),
             ],
             exception_handlers={
@@ -186,6 +188,11 @@ class Api:
             except NotFound as error:
                 missing = error
         raise missing if self._platform.apps else NotFound("there are no apps yet")
+
+    async def servers(self, request: Request) -> Response:
+        """The servers that share the database, with their hosts."""
+        self._admin(request)
+        return JSONResponse(await self._platform.servers())
 
     async def backup(self, request: Request) -> Response:
         """All databases in one tar file."""

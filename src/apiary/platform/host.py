@@ -20,6 +20,7 @@ from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from apiary.bundle import Migration, load_app, migrations_of
 from apiary.codec import compile_program, convert_rows
@@ -32,6 +33,7 @@ from apiary.platform.locks import migrating
 from apiary.platform.manifest import manifest_of
 from apiary.platform.memory import Memory
 from apiary.platform.messages import (
+    EXPELLED_STATUS,
     Answer,
     Ask,
     Frames,
@@ -94,9 +96,16 @@ class Host:
         self._app = app
         self._send(Loaded(app.name, json.dumps(manifest).encode()))
 
-    def _open(self, place: dict[str, Any], alone: bool) -> list[str]:
+    def _open(self, place: dict[str, Any]) -> list[str]:
         """Open the engine at the app's place; returns the migrations that it lacks."""
-        self._engine = open_engine(place, convert_rows, recording=self._start.recording, alone=alone)
+        host = self._start.host
+        self._engine = open_engine(
+            place,
+            convert_rows,
+            recording=self._start.recording,
+            host=UUID(host) if host else None,
+            expelled=_expelled,
+        )
         self._migrations = migrations_of(self._app, self._engine.dialect, Path(self._start.code))
         pending = self._engine.pending(self._migrations)
         self._dispatcher = Dispatcher(
@@ -191,12 +200,14 @@ class Host:
             return self._open(**arguments)
         dispatcher = self._dispatcher
         own: dict[str, Callable[..., Any]] = {
+            "rewrite": self._engine.rewrite,
             "migrate": self._migrate,
             "hold": lambda: dispatcher.hold(self._give_back),
             "resume": dispatcher.resume,
             "retire": dispatcher.retire,
             "excuse": dispatcher.excuse,
             "run_queue": self._run_queue,
+            "adopt": self._adopt,
             "leave_queue": lambda: [id_text(identifier) for identifier in dispatcher.backlog.deactivate()],
         }
         return own[question](**arguments)
@@ -204,6 +215,10 @@ class Host:
     def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]]) -> None:
         lost = [Death(id_bytes(text), *how) for text, how in deaths.items()]
         self._dispatcher.run_queue(map(id_bytes, except_for), lost)
+
+    def _adopt(self, dead: list[str]) -> None:
+        """Take over what hosts have left that are gone; every server may ask its own for that at the same time."""
+        self._dispatcher.backlog.reload()
 
     def _migrate(self) -> list[str]:
         with migrating(Path(self._start.folder)):
@@ -264,6 +279,11 @@ def _die() -> None:
     """End the process, after a fault from which only a new one recovers."""
     traceback.print_exc()
     os._exit(70)
+
+
+def _expelled() -> None:
+    """End the process, because it was declared lost: what it still did would be done twice."""
+    os._exit(EXPELLED_STATUS)
 
 
 def _settle_memory() -> None:

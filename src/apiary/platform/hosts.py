@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
-from apiary.platform.messages import Answer, Invoke, Ran, Start
-from apiary.platform.process import HostProcess, InFlight, Make, gone
+from apiary.platform.messages import Answer, Invoke, Ran
+from apiary.platform.process import HostProcess, InFlight, gone
 from apiary.platform.survivors import Survivors
 from apiary.runtime.errors import BundleRefused, Error, HostCrashed, Overloaded, Unavailable, from_problem
 from apiary.runtime.ids import id_text
@@ -42,8 +42,7 @@ class AppHosts:
     def __init__(
         self,
         app: str,
-        prepare: Callable[[str], Awaitable[Start]],
-        make: Make,
+        load: Callable[[str, str], Awaitable[HostProcess]],
         publish: Callable[[HostProcess], Awaitable[None]],
         emit: Callable[[Event], None],
         max_waiting: int,
@@ -53,8 +52,7 @@ class AppHosts:
         self.active: HostProcess | None = None
         self.draining: set[HostProcess] = set()
         self.migrating: HostProcess | None = None
-        self._prepare = prepare
-        self._make = make
+        self._load = load
         self._publish = publish
         self._emit = emit
         self._max_waiting = max_waiting
@@ -89,21 +87,20 @@ class AppHosts:
         self._send(flight)
         return flight.answer
 
-    async def load(self, version: str, *, alone: bool = False) -> HostProcess:
+    async def load(self, version: str) -> HostProcess:
         """Start a host for a version, beside the one that serves; raises what it refuses with."""
-        host = HostProcess(version)
-        await host.start(await self._prepare(version), self._make, alone=alone)
-        return host
+        return await self._load(self.app, version)
 
     async def start(self, version: str) -> HostProcess:
         """Start a host for the version that serves, where there is none; raises what it refuses with."""
-        host = await self.load(version, alone=not self.draining)
-        if host.pending:
-            try:
+        host = await self.load(version)
+        try:
+            await host.ask("rewrite")
+            if host.pending:
                 await host.migrate()
-            except Error:
-                await host.stop()
-                raise
+        except Error:
+            await host.stop()
+            raise
         return host
 
     async def take_over(self, host: HostProcess, activate: Callable[[HostProcess], Awaitable[None]]) -> tuple[str, ...]:
@@ -188,6 +185,12 @@ class AppHosts:
         for host in [*self.draining, *([self.active] if self.active else [])]:
             host.kill("the server was told to end at once")
 
+    def expel(self) -> None:
+        """End all hosts, and let new ones take their place: they must not go on under the identity that they have."""
+        for host in (self.active, self.migrating, *self.draining):
+            if host is not None:
+                host.expel()
+
     def _send(self, flight: InFlight) -> None:
         if self.active is None:
             self._waiting.append(flight)
@@ -196,6 +199,7 @@ class AppHosts:
 
     def _serve(self, host: HostProcess) -> HostProcess | None:
         """Send calls to this host from now on; returns the one before it."""
+        host.served = True
         host.on_ran, host.on_returned = self._ran, self._returned
         host.on_spent = lambda: self._background(self._relieve(host))
         old, self.active, self.version = self.active, host, host.version
@@ -313,7 +317,8 @@ class AppHosts:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
         late, suspects = host.late(), host.suspects()
         flights, host.in_flight = list(host.in_flight.values()), {}
-        lost = {running.call for running in host.running()} - {flight.message.id for flight in flights}
+        ran = () if host.blameless else host.running()
+        lost = {running.call for running in ran} - {flight.message.id for flight in flights}
         for call in lost & late if late else lost:
             self._deaths[id_text(call)] = (host.reason, suspects == {call})
         if suspects:

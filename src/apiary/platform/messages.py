@@ -12,10 +12,12 @@ import msgspec
 
 LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 512 * 1024 * 1024
+EXPELLED_STATUS = 71
+"""With this a host exits that was declared lost."""
 
 
 class Start(msgspec.Struct, tag="start", array_like=True):
-    """The first message to a host: what to load. `folder` is the server's own."""
+    """The first message to a host: what to load. `folder` is the server's own, `host` the identity of the process."""
 
     module: str
     version: str
@@ -24,6 +26,7 @@ class Start(msgspec.Struct, tag="start", array_like=True):
     folder: str
     memory_bytes: int
     recording: bool
+    host: str = ""
 
 
 class Invoke(msgspec.Struct, tag="call", array_like=True):
@@ -40,7 +43,7 @@ class Invoke(msgspec.Struct, tag="call", array_like=True):
 
 
 class Ask(msgspec.Struct, tag="ask", array_like=True):
-    """A question of the platform: about the log, for a backup, to migrate, who runs the queue, who may write."""
+    """A question of the platform: to migrate, who runs the queue, who may write, what others have left."""
 
     id: bytes
     question: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -15,11 +14,12 @@ import time
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
 from mmap import mmap
-from pathlib import Path
 from typing import Any, Literal
 
 from apiary.engine.watchdog import RECORDER_BYTES, Running, read_pulse, read_slots
+from apiary.platform.memory import resident_bytes
 from apiary.platform.messages import (
+    EXPELLED_STATUS,
     Answer,
     Ask,
     Frames,
@@ -51,7 +51,8 @@ PATIENCE_SECONDS = 10.0
 SILENT_SECONDS = 10.0
 ASK_SECONDS = 600.0
 MEMORY_TOLERANCE = 1.25
-PAGE_BYTES = resource.getpagesize()
+SECRETS = ("APIARY_ADMIN_KEY", "APIARY_KEY", "APIARY_DATABASE", "PGPASSWORD")
+"""Variables of the server's environment that are not for the code of apps."""
 NEVER = float("inf")
 
 
@@ -79,7 +80,8 @@ class HostProcess(asyncio.Protocol):
     """A running host. Answers complete the futures of `in_flight`.
 
     `on_ran` is called for each call that its queue ran, `on_returned` for each that it gives back, `on_spent` when
-    it has no memory left. While it is `held`, it gives back all calls but queries.
+    it has no memory left. While it is `held`, it gives back all calls but queries. `served`: it has got calls.
+    `blameless`: it ended because its server was declared lost, and not by anything that it ran.
     """
 
     def __init__(self, version: str) -> None:
@@ -94,6 +96,9 @@ class HostProcess(asyncio.Protocol):
         self.migrated: tuple[str, ...] = ()
         self.migrating_since: float | None = None
         self.held = False
+        self.identity = ""
+        self.served = False
+        self.blameless = False
         self.stopping = False
         self.reason = "it ended"
         self._frames = Frames()
@@ -119,12 +124,10 @@ class HostProcess(asyncio.Protocol):
         """Whether the process is gone."""
         return self._ended.is_set()
 
-    async def start(self, message: Start, make: Make, *, alone: bool = False) -> None:
-        """Start the process, let it load its app, and open the place that `make` makes; raises what it refuses with.
-
-        `alone`: no other host serves the app.
-        """
+    async def start(self, message: Start, make: Make) -> None:
+        """Start the process, let it load its app, and open the place that `make` makes; raises what it refuses with."""
         ours, theirs = socket.socketpair()
+        self.identity = message.host
         with tempfile.TemporaryFile() as recorder, theirs:
             recorder.truncate(RECORDER_BYTES)
             self._recorder = mmap(recorder.fileno(), RECORDER_BYTES)
@@ -132,7 +135,7 @@ class HostProcess(asyncio.Protocol):
             descriptors = (theirs.fileno(), recorder.fileno())
             command = [sys.executable, "-P", "-m", "apiary.platform.host", *map(str, descriptors)]
             environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-            for secret in ("APIARY_ADMIN_KEY", "APIARY_KEY"):
+            for secret in SECRETS:
                 environment.pop(secret, None)
             self._process = await asyncio.to_thread(
                 subprocess.Popen, command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment
@@ -155,7 +158,7 @@ class HostProcess(asyncio.Protocol):
         self._loop.create_task(self._check())
         try:
             self.place = await make(answer.app, message)
-            self.pending = tuple(await self.ask("open", within=START_SECONDS, place=self.place, alone=alone))
+            self.pending = tuple(await self.ask("open", within=START_SECONDS, place=self.place))
         except Error:
             self.kill("it cannot open its database")
             await self._ended.wait()
@@ -227,6 +230,11 @@ class HostProcess(asyncio.Protocol):
                 self.kill("it did not stop in time")
                 await self._ended.wait()
 
+    def expel(self) -> None:
+        """End it at once, because it counts no more among the hosts that share the database."""
+        self.blameless = True
+        self.kill("it was declared lost")
+
     def kill(self, reason: str) -> None:
         """End the process at once."""
         self.reason = reason
@@ -257,6 +265,8 @@ class HostProcess(asyncio.Protocol):
 
         Actions, which often only wait, are suspected where nothing else ran.
         """
+        if self.blameless:
+            return set()
         running = self.running()
         others = {call for call, _, action in running if not action}
         return self.late() or others or {call for call, _, _ in running}
@@ -295,6 +305,7 @@ class HostProcess(asyncio.Protocol):
         if self._process.poll() is None and not self.stopping:
             self._process.send_signal(signal.SIGKILL)
         code = await asyncio.to_thread(self._process.wait)
+        self.blameless |= code == EXPELLED_STATUS
         if code < 0 and self.reason == "it ended":
             self.reason = f"it was ended by {signal.Signals(-code).name}"
         elif self.reason == "it ended":
@@ -375,14 +386,6 @@ class HostProcess(asyncio.Protocol):
     def _declared(self, flight: InFlight) -> dict[str, Any] | None:
         message = flight.message
         return self.manifest["functions"].get(message.function) if isinstance(message, Invoke) else None
-
-
-def resident_bytes(pid: int) -> int:
-    """The resident memory of a process; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def gone(message: str) -> Unavailable:

@@ -50,7 +50,11 @@ MAX_LOST = 3
 
 
 class PostgresEngine:
-    """One app in PostgreSQL. `recording=False` leaves out the records (and so exactly-once), to measure their cost."""
+    """One app in PostgreSQL. `recording=False` leaves out the records (and so exactly-once), to measure their cost.
+
+    `host`: the identity of the process, where other servers may use the database, too; `expelled` is called, from any
+    thread, when it counts no more, and nothing of it can be committed.
+    """
 
     dialect = "postgresql"
     max_batch = 16
@@ -63,6 +67,8 @@ class PostgresEngine:
         recording: bool = True,
         writers: int = WRITERS,
         readers: int = READERS,
+        host: UUID | None = None,
+        expelled: Callable[[], None] = lambda: None,
     ) -> None:
         self.writers = writers
         self.readers = readers
@@ -70,7 +76,8 @@ class PostgresEngine:
         self._convert_rows = convert_rows
         self._recording = recording
         self._own = own_statements(target.log)
-        self._access = Access(target)
+        self.host = host
+        self._access = Access(target, host, expelled)
         self._runners: defaultdict[tuple[type[Runner], bool], list[Runner]] = defaultdict(list)
         self._lock = threading.Lock()
         self._link: Link | None = None
@@ -184,6 +191,9 @@ class PostgresEngine:
     def sync(self) -> None:
         """A commit waits for the disk by itself."""
 
+    def rewrite(self) -> None:
+        """The database ends and recovers by itself where its disk fails."""
+
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         rows = self._ask_own("find", (UUID(bytes=identifier) if identifier else None, key))
         return row_record(rows[0]) if rows else None
@@ -216,7 +226,7 @@ class PostgresEngine:
         raise AssertionError("the second attempt returns or raises")
 
     def listen(self, changed: Callable[[], None]) -> None:
-        if self._target.program is not None and self._listener is None:
+        if (self._target.program is not None or self.host is not None) and self._listener is None:
             self._listener = Listener(self._access, self._target.log, changed)
 
     def close(self) -> None:

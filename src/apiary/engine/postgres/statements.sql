@@ -19,6 +19,10 @@ values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint);
 -- name: notify
 select pg_catalog.pg_notify($1::text, '');
 
+-- Whether a host still counts as one, or was declared lost.
+-- name: counts
+select apiary.counts($1::uuid);
+
 -- name: listen
 listen {channel};
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from apiary.config import database_folder, database_path
+from apiary.engine.members import Alone
 from apiary.engine.places import Source
 from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.engine.sqlite.log import SqliteLog, backup
@@ -24,13 +26,16 @@ class SqlitePlaces:
         self._logs: dict[str, SqliteLog] = {}
 
     def registry(self, convert_rows: Convert) -> SqliteEngine:
-        return _rewritten(SqliteEngine(self._folder / REGISTRY_FILE, convert_rows))
+        return SqliteEngine(self._folder / REGISTRY_FILE, convert_rows)
 
     def make(self, app: str, source: Source) -> dict[str, Any]:
         return {"kind": "sqlite", "path": str(self._file(app))}
 
     def publish(self, place: Mapping[str, Any], manifest: Mapping[str, Any], *, recording: bool) -> list[str]:
         return []
+
+    def members(self, lease_seconds: float) -> Alone:
+        return Alone()
 
     def log(self, app: str) -> SqliteLog:
         if app not in self._logs:
@@ -53,22 +58,19 @@ def open_places(url: str | None, folder: Path) -> SqlitePlaces:
     return SqlitePlaces(folder)
 
 
-def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool, alone: bool) -> SqliteEngine:
-    """The engine of one file."""
-    engine = SqliteEngine(Path(place["path"]), convert_rows, recording=recording)
-    return _rewritten(engine) if alone else engine
+def open_engine(
+    place: Mapping[str, Any],
+    convert_rows: Convert,
+    *,
+    recording: bool,
+    host: UUID | None = None,
+    expelled: Callable[[], None] = lambda: None,
+) -> SqliteEngine:
+    """The engine of one file, of which one server is the owner: its hosts count until it ends."""
+    return SqliteEngine(Path(place["path"]), convert_rows, recording=recording)
 
 
 def open_here(url: str | None, app: str, convert_rows: Convert) -> tuple[SqliteEngine, SqliteLog]:
     """The engine and the log of the file that the URL names; by default one below the current folder."""
     path = database_path(url, app) if url else database_folder(None) / f"{app}.db"
-    return _rewritten(SqliteEngine(path, convert_rows)), SqliteLog(path)
-
-
-def _rewritten(engine: SqliteEngine) -> SqliteEngine:
-    try:
-        engine.rewrite()
-    except BaseException:
-        engine.close()
-        raise
-    return engine
+    return SqliteEngine(path, convert_rows), SqliteLog(path)
