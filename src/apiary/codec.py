@@ -250,7 +250,8 @@ class FunctionCodec:
 
 def compile_program(app: App, version: str) -> Program:
     """The program of an app: every function with its codec. `DeclarationError` where a type cannot travel."""
-    return Program(app.name, version, {name: Bound(f, FunctionCodec(f)) for name, f in app.functions.items()})
+    functions = {name: Bound(f, FunctionCodec(f)) for name, f in app.functions.items()}
+    return Program(app.name, version, functions, pydantic_core.to_json)
 
 
 def convert_rows(kind: type[Any], names: Sequence[str], rows: list[tuple[Any, ...]]) -> list[Any]:

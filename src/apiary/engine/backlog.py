@@ -1,4 +1,7 @@
-"""The backlog: the calls of the queue table that this process is to run, a window of them in memory."""
+"""The backlog: the calls of the queue table that this process is to run, a window of them in memory.
+
+Workflows that are in the same table are handed on to `flows.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from apiary.engine.protocol import LAST_ATTEMPT
-from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
+from apiary.engine.flows import Flows
+from apiary.engine.protocol import HORIZON_SECONDS, LAST_ATTEMPT
+from apiary.runtime.errors import DeadlineExceeded, Error, HostCrashed, Unavailable
 from apiary.runtime.ids import id_seconds, id_text
 from apiary.runtime.session import Call, Outcome, Queued
 
@@ -32,9 +36,19 @@ class Backlog:
     Inactive until `activate`: of two processes that serve one database during a deploy, one runs the queue.
     """
 
-    def __init__(self, load: Callable[[int], Sequence[Queued]], ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        load: Callable[[int], Sequence[Queued]],
+        ready: Callable[[], None],
+        flows: Flows | None = None,
+        tell: Callable[[], None] = lambda: None,
+    ) -> None:
         self._load = load
         self._ready = ready
+        self._flows = flows
+        if flows is not None:
+            flows.freed = self.refill
+        self._tell = tell
         self._lock = threading.Condition()
         self._active = False
         self._more = False
@@ -56,10 +70,13 @@ class Backlog:
             self._known -= self._elsewhere
             self._elsewhere = set(except_for)
             self._known |= self._elsewhere
+        if self._flows is not None:
+            self._flows.activate(self._elsewhere)
         self.reload()
 
     def deactivate(self) -> list[bytes]:
         """Hand out nothing more; returns the calls that were handed out and still run."""
+        running = self._flows.deactivate() if self._flows is not None else []
         with self._lock:
             self._active = False
             waiting = {call.id for call in (*self._due, *self._doubtful_due)} | {item[1] for item in self._later}
@@ -67,7 +84,13 @@ class Backlog:
             self._due.clear()
             self._doubtful_due.clear()
             self._later.clear()
-            return list(self._known)
+            return [*self._known, *running]
+
+    def refill(self) -> None:
+        """Some have come to their end: is there room for more?"""
+        workflows = self._flows.outstanding() if self._flows is not None else 0
+        if self._more and len(self._known) + workflows < WINDOW // 2:
+            self.reload()
 
     def reload(self) -> None:
         """Look into the table again: another process may have left calls there. If it cannot be read, try later."""
@@ -81,6 +104,7 @@ class Backlog:
             self.reload_after(RELOAD_SECONDS)
         else:
             self.add(found, perhaps_more=len(found) >= WINDOW)
+            self.reload_after(HORIZON_SECONDS / 2)
         finally:
             with self._lock:
                 self._loading -= 1
@@ -97,11 +121,17 @@ class Backlog:
 
     def add(self, queued: Iterable[Queued], *, perhaps_more: bool = False) -> None:
         """Take calls that were committed to the queue; there are `perhaps_more` in the table."""
+        found, workflows = list(queued), list[Queued]()
         with self._lock:
             if not self._active:
+                if found:
+                    self._tell()
                 return
             self._more |= perhaps_more
-            for item in queued:
+            for item in found:
+                if item.version is not None:
+                    workflows.append(item)
+                    continue
                 if item.id in self._known:
                     continue
                 if len(self._known) >= WINDOW:
@@ -112,6 +142,8 @@ class Backlog:
                     self._doubtful.add(item.id)
                 self._put(as_call(item), wait_of(item))
             waiting = bool(self._due or self._doubtful_due)
+        if workflows and self._flows is not None:
+            self._flows.add(workflows)
         if waiting:
             self._ready()
 
@@ -133,7 +165,6 @@ class Backlog:
         again = (status == Unavailable.status and problem.get("code") != HostCrashed.code) or (
             status == DeadlineExceeded.status and call.attempt < LAST_ATTEMPT
         )
-        refill = False
         with self._lock:
             next_trial = call.id == self._on_trial
             if next_trial:
@@ -148,17 +179,24 @@ class Backlog:
             else:
                 self._known.discard(call.id)
                 self._doubtful.discard(call.id)
-                refill = self._more and len(self._known) < WINDOW // 2
                 self._lock.notify_all()
-        if refill:
-            self.reload()
+        self.refill()
         if next_trial:
             self._ready()
 
     def wait_empty(self, timeout: float) -> bool:
-        """Wait until no call is left in the queue, in memory or in the table."""
-        with self._lock:
-            return self._lock.wait_for(lambda: not (self._known or self._more or self._loading), timeout)
+        """Wait until no call is left in the queue, in memory or in the table, and no workflow runs or is due."""
+        end = time.monotonic() + timeout
+        while self._flows is None or self._flows.idle(end - time.monotonic()):
+            with self._lock:
+                if not self._lock.wait_for(self._is_empty, end - time.monotonic()):
+                    return False
+            if self._flows is None or self._flows.idle(0.0):
+                return True
+        return False
+
+    def _is_empty(self) -> bool:
+        return not (self._known or self._more or self._loading)
 
     def close(self) -> None:
         """Stop handing out."""
@@ -171,8 +209,13 @@ class Backlog:
     def _reload_again(self, seconds: float) -> None:
         with self._lock:
             del self._reloads[seconds]
-        if self._active:
+        if not self._active:
+            return
+        try:
             self.reload()
+        except Error as error:
+            log.error("the queue cannot be read: %s", error.message)
+            self.reload_after(HORIZON_SECONDS / 2)
 
     def _put(self, call: Call, wait: float) -> None:
         if wait <= 0:
@@ -219,4 +262,5 @@ def as_call(queued: Queued) -> Call:
         parent=queued.parent,
         attempt=queued.attempts + 1,
         queued=True,
+        step=queued.step,
     )

@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from apiary.runtime.declaration import Function, Kind
 from apiary.runtime.errors import (
+    Cancelled,
     DeadlineExceeded,
     Duplicate,
     Error,
@@ -30,6 +31,7 @@ from apiary.runtime.errors import (
     Unavailable,
     UnknownFunction,
 )
+from apiary.runtime.failures import raised, told
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record, Session
@@ -61,6 +63,9 @@ class Codec(Protocol):
     def canonical(self, call: Call) -> bytes:
         """The input of a call as a JSON object, whatever form it came in."""
 
+    def decode_result(self, output: bytes) -> Any:
+        """A result from its JSON."""
+
     def digest(self, call: Call) -> str | None:
         """What tells whether a call that repeats an idempotency key repeats its secrets, too. Takes long."""
 
@@ -73,13 +78,17 @@ class Bound:
     codec: Codec
 
 
+ToJson = Callable[[Any], bytes]
+
+
 class Program:
     """The functions of one version of an app, ready to be called by name."""
 
-    def __init__(self, app: str, version: str, functions: Mapping[str, Bound]) -> None:
+    def __init__(self, app: str, version: str, functions: Mapping[str, Bound], to_json: ToJson | None = None) -> None:
         self.app = app
         self.version = version
         self.functions = dict(functions)
+        self.to_json: ToJson = to_json or (lambda value: json.dumps(value).encode())
 
     def find(self, name: str) -> Bound:
         """The function of this name, or `UnknownFunction`."""
@@ -113,20 +122,24 @@ class Guard(Protocol):
         """The function is over; nothing is raised any more. Returns whether `Stopped` had been raised."""
 
 
-def perform(program: Program, call: Call, session: Session, guard: Guard) -> Outcome:
+def perform(
+    program: Program, call: Call, session: Session, guard: Guard, keep: Callable[[Record], None] | None = None
+) -> Outcome:
     """Run one call of a query or a transaction in the open transaction of `session`.
 
     The function runs in a part (savepoint) of its own. Where it returns, its record joins that part. Where it
     raises, the part is undone and the failure recorded. A call that is refused before the function runs (wrong
-    arguments, not allowed) has no record, unless it came from the queue.
+    arguments, not allowed) has no record, unless it came from the queue or is a step. `keep` takes the record; by
+    default it is written.
 
     Raises `Duplicate`, with everything undone, where the call has a record already, `Stopped` where it ran out of
     time, and `Unavailable` where the database gave up.
     """
     notes = Notes()
+    keep = keep or session.record
     session.savepoint("call")
     try:
-        output = run(program, call, session, guard, notes)
+        output = run(program, call, session, guard, notes, keep)
     except (Stopped, Duplicate):
         guard.end()
         with suppress(Unavailable):
@@ -142,11 +155,11 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
     if isinstance(failed, Unavailable):
         raise failed
     problem = problem_of(call, failed)
-    if notes.entered or call.queued:
+    if notes.entered or call.queued or call.step is not None:
         bound = program.find(call.function) if notes.entered else None
         session.savepoint("call")
         try:
-            session.record(failure(program, bound, call, notes, problem, failed))
+            keep(failure(program, bound, call, notes, problem, failed))
         except BaseException:
             session.undo("call")
             raise
@@ -154,8 +167,10 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
     return Outcome(error=problem, cause=failed, duration=notes.elapsed())
 
 
-def run(program: Program, call: Call, session: Session, guard: Guard, notes: Notes) -> bytes:
-    """Run one call and write its record; returns its result. Whatever this raises, the caller undoes what was done.
+def run(
+    program: Program, call: Call, session: Session, guard: Guard, notes: Notes, keep: Callable[[Record], None]
+) -> bytes:
+    """Run one call and `keep` its record; returns its result. Whatever this raises, the caller undoes what was done.
 
     `Stopped`: it ran out of time, whatever the function made of that.
     """
@@ -179,7 +194,7 @@ def run(program: Program, call: Call, session: Session, guard: Guard, notes: Not
     if late:
         raise Stopped
     if session.recording:
-        session.record(record_of(program, bound, call, notes, "ok", output))
+        keep(record_of(program, bound, call, notes, "ok", output))
     return output
 
 
@@ -228,13 +243,19 @@ def out_of_time(bound: Bound) -> DeadlineExceeded:
 def failure(
     program: Program, bound: Bound | None, call: Call, notes: Notes, problem: Mapping[str, Any], cause: BaseException
 ) -> Record:
-    """The record of a call that raised; `stopped` where the platform ended it, else with the user's traceback."""
-    error = dict(problem)
+    """The record of a call that raised; `stopped` where the platform ended it, else with the user's traceback.
+
+    A step of a workflow that was stopped has failed: its workflow has seen it.
+    """
+    error = {**problem, **(raised(cause) if call.step is not None else {})}
     status = "failed"
     if isinstance(cause, Rejected):
         status = "rejected"
+    elif isinstance(cause, Cancelled):
+        status = "cancelled"
     elif isinstance(cause, DeadlineExceeded):
-        status = "stopped"
+        is_step = call.step is not None or (bound is not None and bound.function.kind is Kind.WORKFLOW)
+        status = "failed" if is_step else "stopped"
     else:
         error["traceback"] = user_traceback(cause)
     return record_of(program, bound, call, notes, status, error=json.dumps(error))
@@ -268,12 +289,13 @@ def record_of(
         parent=call.parent,
         queued=call.queued,
         key=None if status == "stopped" else call.key,
+        step=call.step,
     )
 
 
 def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None:
     """What the record keeps of an output: a large one of a query, which can be asked again, only by its digest."""
-    if output is None or len(output) <= MAX_QUERY_OUTPUT_BYTES or call.key is not None:
+    if output is None or len(output) <= MAX_QUERY_OUTPUT_BYTES or call.key is not None or call.step is not None:
         return output
     if bound is None or bound.function.kind is not Kind.QUERY:
         return output
@@ -281,13 +303,13 @@ def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None
     return json.dumps({"apiary:omitted": omitted}).encode()
 
 
-def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
-    """The problem document that the caller gets for an exception of the function."""
+def problem_of(call: Call, cause: BaseException, kept: str = "nothing was committed") -> dict[str, Any]:
+    """The problem document that the caller gets for an exception of the function; `kept`: what it left."""
     if isinstance(cause, Error) and not isinstance(cause, InternalError):
         error: Error = cause
     else:
         error = InternalError(
-            f"{call.function} failed with an internal error; nothing was committed",
+            f"{call.function} failed with an internal error; {kept}",
             hint=f"the traceback is in the log: apiary log show {id_text(call.id)}",
         )
     problem: dict[str, Any] = plain(error.problem())
@@ -312,11 +334,14 @@ def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome
             f"the idempotency key was used for another call of {record.function}",
             first_call_id=id_text(record.id),
         )
+    return replayed(record)
+
+
+def replayed(record: Record) -> Outcome:
+    """The outcome that is recorded."""
     if record.error is None:
         return Outcome(record.output or b"null", replayed=record.id)
-    problem = json.loads(record.error)
-    problem.pop("traceback", None)
-    return Outcome(error=problem, replayed=record.id)
+    return Outcome(error=told(json.loads(record.error)), replayed=record.id)
 
 
 def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
@@ -327,19 +352,19 @@ def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
     recorded = json.loads(record.input)
     try:
         given = json.loads(bound.codec.canonical(call) if bound else call.input or b"{}")
-        return _same(recorded, given) or (bound is None and DIGEST in recorded)
+        return same_json(recorded, given) or (bound is None and DIGEST in recorded)
     except (ValueError, RecursionError):
         if bound is not None:
             bound.codec.decode(call)
         return False
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_json(one: Any, other: Any) -> bool:
     """Whether two JSON values are the same: 1 and 1.0 are one number, true is none."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(item, other[name]) for name, item in one.items())
+        return one.keys() == other.keys() and all(same_json(item, other[name]) for name, item in one.items())
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same_json, one, other))
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 

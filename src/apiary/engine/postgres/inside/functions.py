@@ -113,7 +113,7 @@ class SqlFunctions:
             try:
                 given = _mended(arguments, mends, left_out) if mends or left_out else arguments.encode()
                 call = self._call(bound, given, login, role, session)
-                output = run(program, call, session, session.guard, Notes())
+                output = run(program, call, session, session.guard, Notes(), session.record)
                 session.check()
                 if session.enqueued:
                     session.tell()
