@@ -94,6 +94,9 @@ class Engine(Protocol):
     def sync(self) -> None:
         """Wait until all that was committed before is durable; `OSError` where the disk fails."""
 
+    def rewrite(self) -> None:
+        """Make durable what a process before this one has left, wherever its disk had failed."""
+
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         """The record of a call that is durable, by its id or by its idempotency key."""
 

@@ -227,6 +227,7 @@ class Host:
             return self._open(**arguments)
         dispatcher = self._dispatcher
         own: dict[str, Callable[..., Any]] = {
+            "rewrite": self._engine.rewrite,
             "migrate": self._migrate,
             "hold": lambda: dispatcher.hold(self._give_back),
             "resume": dispatcher.resume,

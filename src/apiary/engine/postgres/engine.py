@@ -194,6 +194,9 @@ class PostgresEngine:
     def sync(self) -> None:
         """A commit waits for the disk by itself."""
 
+    def rewrite(self) -> None:
+        """The database ends and recovers by itself where its disk fails."""
+
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         rows = self._ask_own("find", (UUID(bytes=identifier) if identifier else None, key))
         return row_record(rows[0]) if rows else None

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,19 @@ class SqliteEngine:
         except OSError as error:
             self._disk_failed = error
             raise
+
+    def rewrite(self) -> None:
+        """Copy what the log has into the database, and wait until that is durable; no more than others let it.
+
+        Where the disk failed a process before this one, what that wrote may be in the memory of the system alone. It is
+        read from there by everybody, and a later sync would not write it, because it counts as written. A full disk is
+        another matter: it refuses to write, and loses nothing.
+        """
+        try:
+            with suppress(apsw.FullError), self._lock:
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            raise translate(error) from error
 
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         try:
