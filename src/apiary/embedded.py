@@ -46,7 +46,7 @@ class OpenApp:
         engine.rewrite()
         engine.migrate(migrations_of(app, engine.dialect), LOCAL_VERSION)
         self._dispatcher = Dispatcher(engine, self.program, broken=broken)
-        self._dispatcher.backlog.activate()
+        self._dispatcher.run_queue()
 
     @overload
     def call(self, function: str, /, *args: Any, idempotency_key: str | None = None, **arguments: Any) -> Any: ...

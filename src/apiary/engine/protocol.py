@@ -119,6 +119,9 @@ class Engine(Protocol):
     def queued_call(self, identifier: bytes) -> Queued | None:
         """The call of this id, where it waits in the queue."""
 
+    def scheduled(self, function: str, done: float | None, now: float) -> float:
+        """Until when (seconds since 1970) all times of a schedule are `done`; `now`, where it is seen first."""
+
     def tell(self) -> None:
         """Let the process that runs the queue know that there may be something new in it."""
 

@@ -207,6 +207,14 @@ class SqliteEngine:
             names = json.dumps([identifier.hex().upper() for identifier in except_for])
             self._connection.execute(SQL["adopt"], (now_microseconds(), version, names)).fetchall()
 
+    def scheduled(self, function: str, done: float | None, now: float) -> float:
+        try:
+            with self._lock:
+                rows: Any = self._connection.execute(SQL["scheduled"], (function, done, now)).fetchall()
+        except apsw.Error as error:
+            raise translate(error) from error
+        return float(rows[0][0])
+
     def tell(self) -> None:
         """The server knows when another process of it runs the queue."""
 
