@@ -97,12 +97,13 @@ class AppHosts:
     async def start(self, version: str) -> HostProcess:
         """Start a host for the version that serves, where there is none; raises what it refuses with."""
         host = await self.load(version)
-        if host.pending:
-            try:
+        try:
+            await host.ask("rewrite")
+            if host.pending:
                 await host.migrate()
-            except Error:
-                await host.stop()
-                raise
+        except Error:
+            await host.stop()
+            raise
         return host
 
     async def take_over(self, host: HostProcess, activate: Callable[[HostProcess], Awaitable[None]]) -> tuple[str, ...]:
