@@ -53,7 +53,7 @@ from apiary.platform.messages import (
     to_host,
 )
 from apiary.runtime.call import Program
-from apiary.runtime.declaration import App
+from apiary.runtime.declaration import App, Kind
 from apiary.runtime.errors import (
     BundleRefused,
     Error,
@@ -64,6 +64,7 @@ from apiary.runtime.errors import (
     Unavailable,
     UnknownFunction,
     WrongArguments,
+    known_errors,
 )
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
@@ -183,20 +184,26 @@ class Host:
             lax=message.lax,
             attempt=message.attempt,
         )
-        self._dispatcher.submit(call, self._begun if message.detached else self._reply, detached=message.detached)
+        bound = self._program.functions.get(call.function)
+        starts = message.wait == 0 and bound is not None and bound.function.kind is Kind.WORKFLOW
+        self._dispatcher.submit(call, self._begun if starts else self._reply, wait=message.wait)
 
     def _reply(self, call: Call, outcome: Outcome) -> None:
+        if outcome.pause is not None and outcome.error is None:
+            self._out.append(frame(Answer(call.id, b"null", replayed=outcome.pause.of, begun=True)))
+            return
         self._look_at(outcome)
-        error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
+        error = _as_json(outcome.error)
         self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
 
     def _begun(self, call: Call, outcome: Outcome) -> None:
-        """The answer for who does not wait: which workflow it is. How it ends, if it has, is in the log."""
-        if isinstance(outcome.cause, REFUSALS):
+        """The answer for who does not wait: which workflow it is. How it has ended, if it has, is in the log."""
+        if outcome.pause is not None or _is_refused(outcome):
             self._reply(call, outcome)
             return
-        of = outcome.pause.of if outcome.pause is not None else outcome.replayed
-        self._out.append(frame(Answer(call.id, b"null", replayed=of if of != call.id else None)))
+        self._out.append(frame(Answer(call.id, b"null", replayed=outcome.replayed, begun=True)))
+        if outcome.replayed is None:
+            self._ran(call, outcome)
 
     def _give_back(self, call: Call) -> None:
         self._out.append(frame(Returned(call.id)))
@@ -207,8 +214,8 @@ class Host:
 
     def _ran(self, call: Call, outcome: Outcome) -> None:
         self._look_at(outcome)
-        error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
-        self._send(Ran(call.id, call.function, error, outcome.duration))
+        blocked = outcome.pause is not None
+        self._send(Ran(call.id, call.function, _as_json(outcome.error), outcome.duration, blocked))
 
     def _answer(self, message: Ask) -> None:
         try:
@@ -306,6 +313,19 @@ def name_of(error: BaseException) -> str:
         return repr(error)
     except Exception:  # noqa: BLE001 - a class of the user
         return type(error).__name__
+
+
+def _as_json(problem: dict[str, Any] | None) -> bytes | None:
+    return None if problem is None else json.dumps(problem, default=str).encode()
+
+
+def _is_refused(outcome: Outcome) -> bool:
+    """Whether a workflow has not begun. A backend tells of errors by their codes only."""
+    error = outcome.error
+    if error is None or outcome.replayed is not None:
+        return False
+    kind = known_errors().get(str(error["code"]))
+    return kind is not None and issubclass(kind, REFUSALS) and error["status"] == kind.status
 
 
 def _forbid_forks() -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
+from apiary.events import Activated, CallEnded, Event, HostDied, Migrating, WorkflowBlocked
 from apiary.platform.caretakers import Caretakers
 from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
 from apiary.platform.process import HostProcess, InFlight, gone
@@ -328,7 +328,9 @@ class AppHosts:
         problem = json.loads(message.error) if message.error else None
         if problem is not None and isinstance(from_problem(problem), HostCrashed):
             log.error("the queued call %s of %s is given up: %s", id_text(message.id), self.app, problem["detail"])
-        self._emit(CallEnded(self.app, message.function, message.id, message.duration, problem, queued=True))
+        names = (self.app, message.function, message.id)
+        blocked = WorkflowBlocked(*names, problem or {}) if message.blocked else None
+        self._emit(blocked or CallEnded(*names, message.duration, problem, queued=True))
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
@@ -380,14 +382,13 @@ class AppHosts:
     async def _take_place(self, host: HostProcess) -> None:
         """Serve with a host that was started again, unless a deploy was faster; held, as the one before it was."""
         async with self._changing:
-            free = self.active is None and not self._closed and host.version == self.version
-            if free and self._held is not None:
-                await host.hold()
-            if free:
+            if free := self.active is None and not self._closed and host.version == self.version:
+                if self._held is not None:
+                    await host.hold()
                 self._serve(host)
                 await self._publish(host)
-            if free and self._held is None:
-                await self._run_queue(host)
+                if self._held is None:
+                    await self._run_queue(host)
         if free:
             self._emit(Activated(self.app, host.version, host.migrated))
         else:

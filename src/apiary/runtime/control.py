@@ -17,6 +17,8 @@ from apiary.runtime.session import NEVER, Call, Instance, Outcome, Record, Workf
 from apiary.runtime.transaction import now_microseconds
 
 PREFIX = "apiary."
+RESULT = "apiary.result"
+"""Waits for the end of a workflow. Not an operation: it writes nothing, and is answered by `engine/flows.py`."""
 KIND = "platform"
 
 Operation = Callable[[Program, Call, WorkflowSession, Mapping[str, Any]], Any]

@@ -11,6 +11,9 @@ values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::bigin
 -- name: find
 select * from {log}.find($1::uuid, $2::text);
 
+-- name: find_all
+select * from {log}.find_all($1::uuid[]);
+
 -- name: enqueue
 insert into {log}.queue (id, function, input, caller, parent, due, version, roles, step, epoch)
 values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint, $7::text, $8::text, $9::bigint, $10::bigint);

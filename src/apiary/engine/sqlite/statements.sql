@@ -10,6 +10,11 @@ select id, function, kind, version, caller, attempt, started, duration, status, 
        parent, key, step
 from apiary_calls where id = ?1 and status <> 'stopped';
 
+-- name: find_calls
+select id, function, kind, version, caller, attempt, started, duration, status, input, output, error, lines, nested,
+       parent, key, step
+from apiary_calls where id in (select unhex(value) from json_each(?1)) and status <> 'stopped';
+
 -- name: find_key
 select id, function, kind, version, caller, attempt, started, duration, status, input, output, error, lines, nested,
        parent, key, step

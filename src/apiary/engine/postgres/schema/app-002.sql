@@ -71,6 +71,17 @@ as $$
     limit 1
 $$;
 
+create function {log}.find_all(wanted uuid[])
+returns table (id uuid, function text, kind text, version text, caller text, attempt integer, started bigint,
+               duration bigint, status text, input text, output text, error text, lines text, nested text,
+               parent uuid, key text, step bigint)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select c.id, c.function, c.kind, c.version, c.caller, c.attempt, c.started, c.duration, c.status, c.input,
+           c.output, c.error, c.lines, c.nested, c.parent, c.key, c.step
+    from {log}.calls c where c.id = any (wanted) and c.status <> 'stopped'
+$$;
+
 -- A row of the queue as the platform takes it. `deaths`: how often its process died while it ran.
 create type {log}.queued_call as (
     id uuid, function text, input text, caller text, parent uuid, due bigint, attempts integer, deaths bigint,
