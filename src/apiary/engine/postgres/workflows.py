@@ -124,7 +124,7 @@ def instance_row(instance: Instance) -> tuple[Any, ...]:
         instance.first,
         instance.issued,
         instance.waits,
-        instance.acting,
+        int(instance.acting),  # a backend takes no booleans for statements of the platform's own
         instance.due,
         instance.deadline,
         instance.state,

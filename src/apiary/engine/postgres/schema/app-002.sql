@@ -136,13 +136,13 @@ end
 $$;
 
 create function {log}.update_instance(wanted uuid, its_input text, its_started bigint, its_first bigint,
-                                      its_issued bigint, its_waits bigint, its_acting boolean, its_due bigint,
+                                      its_issued bigint, its_waits bigint, its_acting integer, its_due bigint,
                                       its_deadline bigint, its_state text, its_problem text) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     update {log}.queue
     set input = its_input, started = its_started, first = its_first, issued = its_issued, waits = its_waits,
-        acting = its_acting, owner = case when its_acting then {log}.me() end, due = its_due, deadline = its_deadline, state = its_state, problem = its_problem
+        acting = its_acting = 1, owner = case when its_acting = 1 then {log}.me() end, due = its_due, deadline = its_deadline, state = its_state, problem = its_problem
     where id = wanted
 $$;
 
