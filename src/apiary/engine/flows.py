@@ -19,9 +19,10 @@ from dataclasses import replace
 from apiary.engine.jobs import Job, Reply
 from apiary.engine.protocol import HORIZON_SECONDS, Engine
 from apiary.engine.waiters import Waiters
-from apiary.runtime.call import Bound, Program
+from apiary.runtime.advance import blocked
+from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.errors import Unavailable
-from apiary.runtime.ids import id_bytes
+from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome, Pause, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
@@ -73,7 +74,7 @@ class Flows:
     def begin(self, call: Call, reply: Reply, seconds: float | None) -> None:
         """Begin a workflow; `reply` gets its outcome or, once it has begun, after so many seconds, a pause."""
         self._waiters.add(call.id, call, reply, seconds)
-        self._run(call, self._came)
+        self._run(replace(call, detached=True) if seconds == 0 else call, self._came)
 
     def wait(self, call: Call, reply: Reply, seconds: float | None) -> None:
         """`reply` gets the outcome of a workflow that `call` names or, after so many seconds, a pause."""
@@ -179,8 +180,9 @@ class Flows:
             self._waiters.join(call.id, pause.of)
         else:
             if outcome.error is not None:
-                log.error("a workflow is blocked: %s: %s", call.function, outcome.error["detail"])
-                self._waiters.tell(call.id, outcome)
+                log.error("%s %s is blocked: %s", call.function, id_text(call.id), outcome.error["detail"])
+                error = blocked(call.function, call.id)
+                self._waiters.tell(call.id, Outcome(error=problem_of(call, error), cause=error))
                 self._tell_ended(call, outcome)
             self._waiters.begun(call.id)
             self._pause(_go_on(call.id, call.function, pause.epoch), pause)

@@ -52,19 +52,14 @@ from apiary.platform.messages import (
     frame,
     to_host,
 )
+from apiary.runtime.advance import is_refused
 from apiary.runtime.call import Program
 from apiary.runtime.declaration import App, Kind
 from apiary.runtime.errors import (
     BundleRefused,
     Error,
-    Forbidden,
     InternalError,
-    KeyReused,
     RuleBroken,
-    Unavailable,
-    UnknownFunction,
-    WrongArguments,
-    known_errors,
 )
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
@@ -77,8 +72,6 @@ FORKS = {"os.fork", "os.forkpty"}
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
 IDLE_SECONDS = 5.0
-REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
-"""With these, a workflow has not begun."""
 STACK_BYTES = 1 << 20
 """Of each thread. Stacks count as memory of the host, and the usual 8 MiB each would leave none for functions."""
 
@@ -198,7 +191,7 @@ class Host:
 
     def _begun(self, call: Call, outcome: Outcome) -> None:
         """The answer for who does not wait: which workflow it is. How it has ended, if it has, is in the log."""
-        if outcome.pause is not None or _is_refused(outcome):
+        if outcome.pause is not None or is_refused(outcome):
             self._reply(call, outcome)
             return
         self._out.append(frame(Answer(call.id, b"null", replayed=outcome.replayed, begun=True)))
@@ -317,15 +310,6 @@ def name_of(error: BaseException) -> str:
 
 def _as_json(problem: dict[str, Any] | None) -> bytes | None:
     return None if problem is None else json.dumps(problem, default=str).encode()
-
-
-def _is_refused(outcome: Outcome) -> bool:
-    """Whether a workflow has not begun. A backend tells of errors by their codes only."""
-    error = outcome.error
-    if error is None or outcome.replayed is not None:
-        return False
-    kind = known_errors().get(str(error["code"]))
-    return kind is not None and issubclass(kind, REFUSALS) and error["status"] == kind.status
 
 
 def _forbid_forks() -> None:
