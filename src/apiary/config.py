@@ -32,6 +32,7 @@ class Settings:
     max_request_bytes: int = 1024 * 1024
     max_waiting_calls: int = 1024
     host_memory_bytes: int = 1024 * 1024 * 1024
+    lease_seconds: float = 3.0
     recording: bool = True
 
     @property

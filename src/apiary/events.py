@@ -57,5 +57,13 @@ class HostDied:
     calls: int
 
 
-Event = CallEnded | CallRefused | Migrating | Activated | HostDied
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A host of this app has taken over what other hosts left, whose identities these are; nothing is left of that."""
+
+    app: str
+    hosts: tuple[str, ...]
+
+
+Event = CallEnded | CallRefused | Migrating | Activated | HostDied | Adopted
 Watcher = Callable[[Event], None]

@@ -57,13 +57,15 @@ async def make(app: str, start: Start) -> dict[str, str]:
 
 
 def hosts_of(start: Start, emit: Callable[[Event], None] = lambda event: None) -> AppHosts:
-    async def prepare(version: str) -> Start:
-        return start
+    async def load(app: str, version: str) -> HostProcess:
+        host = HostProcess(version)
+        await host.start(start, make)
+        return host
 
     async def publish(host: HostProcess) -> None:
         """Nobody else calls the app."""
 
-    return AppHosts("one", prepare, make, publish, emit, 100)
+    return AppHosts("one", load, publish, emit, 100)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):

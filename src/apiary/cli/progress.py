@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 from apiary.cli.output import say
 from apiary.client import Http
-from apiary.events import Activated, Event, HostDied, Migrating
+from apiary.events import Activated, Adopted, Event, HostDied, Migrating
 from apiary.runtime.errors import Error
 
 FIRST_LOOK_SECONDS = 1.0
@@ -21,6 +21,8 @@ def tell(event: Event) -> None:
         say(f"{event.app} {event.version} {_applies(event.migrations)}")
     elif isinstance(event, Activated) and event.migrations:
         say(f"{event.app} {event.version} serves; applied: {', '.join(event.migrations)}")
+    elif isinstance(event, Adopted):
+        say(f"{event.app} has taken over what was left by {', '.join(event.hosts)}")
     elif isinstance(event, HostDied):
         say(f"the host of {event.app} (process {event.pid}) died: {event.reason}; starting it again")
 

@@ -17,7 +17,7 @@ from apiary.engine.protocol import LAST_ATTEMPT, MAX_DEATHS, Engine
 from apiary.runtime.call import Program, problem_of, record_of
 from apiary.runtime.errors import Error, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 WAIT_SECONDS = 10.0
 
@@ -82,7 +82,7 @@ class Deaths:
 
 def record_of_lost(program: Program, call: Call, status: str, problem: Mapping[str, Any]) -> Record:
     """The record of a call of the queue that came to this `problem` without being run to its end here."""
-    notes = Notes(now_microseconds())
+    notes = Notes()
     error = json.dumps(problem)
     try:
         return record_of(program, program.functions.get(call.function), call, notes, status, error=error)

@@ -6,13 +6,15 @@ the engine there. An engine is imported when a URL names it, because its driver 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
 from apiary.config import POSTGRESQL
+from apiary.engine.members import Members
 from apiary.engine.protocol import Engine
 from apiary.runtime.result import Convert
 
@@ -55,6 +57,9 @@ class Places(Protocol):
         Returns what people should know of it.
         """
 
+    def members(self, lease_seconds: float) -> Members:
+        """The servers that share these places. A lease lasts for so long after the last sign of life."""
+
     def log(self, app: str) -> Log:
         """The log of an app that has a place."""
 
@@ -71,9 +76,20 @@ def open_places(url: str | None, folder: Path) -> Places:
     return places
 
 
-def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> Engine:
-    """The engine of an app at a place that was made for it."""
-    engine: Engine = _module(place["kind"]).open_engine(place, convert_rows, recording=recording)
+def open_engine(
+    place: Mapping[str, Any],
+    convert_rows: Convert,
+    *,
+    recording: bool,
+    host: UUID | None = None,
+    expelled: Callable[[], None] = lambda: None,
+) -> Engine:
+    """The engine of an app at a place that was made for it.
+
+    `host`: the identity of this process; `expelled` is called, from any thread, when it was declared lost.
+    """
+    module = _module(place["kind"])
+    engine: Engine = module.open_engine(place, convert_rows, recording=recording, host=host, expelled=expelled)
     return engine
 
 

@@ -18,15 +18,24 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from apiary.bundle import MAX_BUNDLE_BYTES, Bundle
+from apiary.bundle import MAX_BUNDLE_BYTES, Bundle, disk_failed
 from apiary.gateway.calls import Calls
 from apiary.gateway.metrics import Metrics
 from apiary.gateway.openapi import document
 from apiary.gateway.wire import Disconnected, problem_body, problem_headers, read_body
 from apiary.platform.hosts import AppHosts
+from apiary.platform.memory import resident_bytes
 from apiary.platform.platform import Caller, Platform
-from apiary.platform.process import HostProcess, resident_bytes
-from apiary.runtime.errors import Error, Forbidden, InternalError, MethodNotAllowed, NotFound, WrongArguments
+from apiary.platform.process import HostProcess
+from apiary.runtime.errors import (
+    Error,
+    Forbidden,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    Unavailable,
+    WrongArguments,
+)
 
 Handler = Callable[[Request], Awaitable[Response]]
 MAX_REQUIREMENTS_BYTES = 64 * 1024
@@ -61,12 +70,14 @@ class Api:
                 Route("/api/v1/apps/{app}/rollback", self.rollback, methods=["POST"]),
                 Route("/api/v1/calls", self.logged_calls),
                 Route("/api/v1/calls/{call}", self.logged_call),
+                Route("/api/v1/servers", self.servers),
                 Route("/api/v1/backup", self.backup),
             ],
             exception_handlers={
                 Error: _problem,
                 HTTPException: _http_problem,
                 Disconnected: _nobody,
+                OSError: _system_failure,
                 Exception: _failure,
             },
         )
@@ -178,6 +189,11 @@ class Api:
                 missing = error
         raise missing if self._platform.apps else NotFound("there are no apps yet")
 
+    async def servers(self, request: Request) -> Response:
+        """The servers that share the database, with their hosts."""
+        self._admin(request)
+        return JSONResponse(await self._platform.servers())
+
     async def backup(self, request: Request) -> Response:
         """All databases in one tar file."""
         self._admin(request)
@@ -201,7 +217,7 @@ class Api:
     def _running(self, request: Request) -> AppHosts:
         hosts = self._hosts(request)
         if hosts.active is None:
-            raise NotFound(f"the app {hosts.app} is not running at the moment")
+            raise Unavailable(f"the app {hosts.app} is not running at the moment")
         return hosts
 
 
@@ -268,6 +284,13 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 async def _nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody is there to read it
+
+
+async def _system_failure(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    if not disk_failed(error):
+        return await _failure(request, error)
+    return await _problem(request, Unavailable(f"a file of the server cannot be written: {error.strerror}"))
 
 
 async def _failure(request: Request, error: Exception) -> Response:

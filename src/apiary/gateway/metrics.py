@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from apiary.events import Activated, CallEnded, CallRefused, Event, HostDied
+from apiary.platform.memory import resident_bytes
 from apiary.platform.platform import Platform
-from apiary.platform.process import resident_bytes
 
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MAX_CODES = 100

@@ -14,12 +14,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from apiary.bundle import Migration, load_app, migrations_of
 from apiary.codec import compile_program, convert_rows
@@ -32,9 +34,12 @@ from apiary.platform.locks import migrating
 from apiary.platform.manifest import manifest_of
 from apiary.platform.memory import Memory
 from apiary.platform.messages import (
+    EXPELLED_STATUS,
     Answer,
     Ask,
     Frames,
+    FromHost,
+    Idle,
     Invoke,
     Loaded,
     Ran,
@@ -43,12 +48,24 @@ from apiary.platform.messages import (
     Spent,
     Start,
     Stop,
+    Wanted,
     frame,
     to_host,
 )
 from apiary.runtime.call import Program
 from apiary.runtime.declaration import App
-from apiary.runtime.errors import BundleRefused, Error, InternalError, RuleBroken
+from apiary.runtime.errors import (
+    BundleRefused,
+    Error,
+    Forbidden,
+    InternalError,
+    KeyReused,
+    RuleBroken,
+    Unavailable,
+    UnknownFunction,
+    WrongArguments,
+    from_problem,
+)
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
 
@@ -59,6 +76,9 @@ RECEIVE_BYTES = 1 << 18
 FORKS = {"os.fork", "os.forkpty"}
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
+IDLE_SECONDS = 5.0
+REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
+"""With these, a workflow has not begun."""
 STACK_BYTES = 1 << 20
 """Of each thread. Stacks count as memory of the host, and the usual 8 MiB each would leave none for functions."""
 
@@ -96,7 +116,14 @@ class Host:
 
     def _open(self, place: dict[str, Any]) -> list[str]:
         """Open the engine at the app's place; returns the migrations that it lacks."""
-        self._engine = open_engine(place, convert_rows, recording=self._start.recording)
+        host = self._start.host
+        self._engine = open_engine(
+            place,
+            convert_rows,
+            recording=self._start.recording,
+            host=UUID(host) if host else None,
+            expelled=_expelled,
+        )
         self._migrations = migrations_of(self._app, self._engine.dialect, Path(self._start.code))
         pending = self._engine.pending(self._migrations)
         self._dispatcher = Dispatcher(
@@ -105,6 +132,7 @@ class Host:
             flush=self.flush,
             observe=self._ran,
             broken=_die,
+            wanted=lambda versions: self._send(Wanted(tuple(versions))),
             watchdog=Watchdog(self._recorder),
         )
         _settle_memory()
@@ -141,7 +169,7 @@ class Host:
             if frames:
                 self._socket.sendall(b"".join(frames))
 
-    def _send(self, message: Loaded | Refused | Answer | Ran | Spent) -> None:
+    def _send(self, message: FromHost) -> None:
         self._out.append(frame(message))
         self.flush()
 
@@ -156,12 +184,20 @@ class Host:
             lax=message.lax,
             attempt=message.attempt,
         )
-        self._dispatcher.submit(call, self._reply)
+        self._dispatcher.submit(call, self._begun if message.detached else self._reply, detached=message.detached)
 
     def _reply(self, call: Call, outcome: Outcome) -> None:
         self._look_at(outcome)
         error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
         self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
+
+    def _begun(self, call: Call, outcome: Outcome) -> None:
+        """The answer for who does not wait: which workflow it is. How it ends, if it has, is in the log."""
+        if outcome.error is not None and isinstance(from_problem(outcome.error), REFUSALS):
+            self._reply(call, outcome)
+            return
+        of = outcome.pause.of if outcome.pause is not None else outcome.replayed
+        self._out.append(frame(Answer(call.id, b"null", replayed=of if of != call.id else None)))
 
     def _give_back(self, call: Call) -> None:
         self._out.append(frame(Returned(call.id)))
@@ -191,19 +227,46 @@ class Host:
             return self._open(**arguments)
         dispatcher = self._dispatcher
         own: dict[str, Callable[..., Any]] = {
+            "rewrite": self._engine.rewrite,
             "migrate": self._migrate,
             "hold": lambda: dispatcher.hold(self._give_back),
             "resume": dispatcher.resume,
             "retire": dispatcher.retire,
             "excuse": dispatcher.excuse,
             "run_queue": self._run_queue,
-            "leave_queue": lambda: [id_text(identifier) for identifier in dispatcher.backlog.deactivate()],
+            "adopt": self._adopt,
+            "leave_queue": self._leave_queue,
+            "release": lambda: dispatcher.flows.release(self._give_back_begun),
         }
         return own[question](**arguments)
 
-    def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]]) -> None:
+    def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]], plain: bool = True) -> None:
         lost = [Death(id_bytes(text), *how) for text, how in deaths.items()]
-        self._dispatcher.run_queue(map(id_bytes, except_for), lost)
+        if not plain:
+            threading.Thread(target=self._watch_idle, name="apiary-idle", daemon=True).start()
+        self._dispatcher.run_queue(list(map(id_bytes, except_for)), lost, plain=plain)
+
+    def _leave_queue(self) -> list[str]:
+        """Run no more of the queue. Who waits for the end of a workflow waits for it elsewhere from now on."""
+        busy = self._dispatcher.leave_queue()
+        self._dispatcher.flows.release(self._give_back_begun)
+        return [id_text(identifier) for identifier in busy]
+
+    def _give_back_begun(self, call: Call) -> None:
+        self._out.append(frame(Returned(call.id, begun=True)))
+        self.flush()
+
+    def _watch_idle(self) -> None:
+        """Say when there was nothing to do for some time."""
+        idle = 0.0
+        while idle < IDLE_SECONDS:
+            time.sleep(IDLE_SECONDS / 10)
+            idle = idle + IDLE_SECONDS / 10 if self._dispatcher.flows.outstanding() == 0 else 0.0
+        self._send(Idle())
+
+    def _adopt(self, dead: list[str]) -> None:
+        """Take over what hosts have left that are gone; every server may ask its own for that at the same time."""
+        self._dispatcher.backlog.reload()
 
     def _migrate(self) -> list[str]:
         with migrating(Path(self._start.folder)):
@@ -264,6 +327,11 @@ def _die() -> None:
     """End the process, after a fault from which only a new one recovers."""
     traceback.print_exc()
     os._exit(70)
+
+
+def _expelled() -> None:
+    """End the process, because it was declared lost: what it still did would be done twice."""
+    os._exit(EXPELLED_STATUS)
 
 
 def _settle_memory() -> None:

@@ -8,11 +8,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
-from apiary.platform.messages import Answer, Invoke, Ran, Start
-from apiary.platform.process import HostProcess, InFlight, Make, gone
+from apiary.platform.caretakers import Caretakers
+from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
+from apiary.platform.process import HostProcess, InFlight, gone
 from apiary.platform.survivors import Survivors
 from apiary.runtime.errors import BundleRefused, Error, HostCrashed, Overloaded, Unavailable, from_problem
 from apiary.runtime.ids import id_text
@@ -42,8 +44,7 @@ class AppHosts:
     def __init__(
         self,
         app: str,
-        prepare: Callable[[str], Awaitable[Start]],
-        make: Make,
+        load: Callable[[str, str], Awaitable[HostProcess]],
         publish: Callable[[HostProcess], Awaitable[None]],
         emit: Callable[[Event], None],
         max_waiting: int,
@@ -52,9 +53,9 @@ class AppHosts:
         self.version: str | None = None
         self.active: HostProcess | None = None
         self.draining: set[HostProcess] = set()
+        self.caretakers = Caretakers(app, self.load, self._ran, self._cared_for)
         self.migrating: HostProcess | None = None
-        self._prepare = prepare
-        self._make = make
+        self._load = load
         self._publish = publish
         self._emit = emit
         self._max_waiting = max_waiting
@@ -91,19 +92,18 @@ class AppHosts:
 
     async def load(self, version: str) -> HostProcess:
         """Start a host for a version, beside the one that serves; raises what it refuses with."""
-        host = HostProcess(version)
-        await host.start(await self._prepare(version), self._make)
-        return host
+        return await self._load(self.app, version)
 
     async def start(self, version: str) -> HostProcess:
         """Start a host for the version that serves, where there is none; raises what it refuses with."""
         host = await self.load(version)
-        if host.pending:
-            try:
+        try:
+            await host.ask("rewrite")
+            if host.pending:
                 await host.migrate()
-            except Error:
-                await host.stop()
-                raise
+        except Error:
+            await host.stop()
+            raise
         return host
 
     async def take_over(self, host: HostProcess, activate: Callable[[HostProcess], Awaitable[None]]) -> tuple[str, ...]:
@@ -132,6 +132,7 @@ class AppHosts:
     async def _change(self, host: HostProcess) -> None:
         if self._held is not None:
             await self._excuse(host)
+        await self.caretakers.end(host.version)
         old = self._serve(host)
         self._let_go()
         if old is None:
@@ -176,6 +177,7 @@ class AppHosts:
         if self.migrating is not None:
             self.migrating.kill("the server is stopping")
         hosts = [*self.draining, *([self.active] if self.active else [])]
+        await asyncio.gather(self.caretakers.close(), *(host.forsake() for host in hosts))
         await asyncio.gather(*(host.stop() for host in hosts))
         self._survivors.refuse()
         for flight in [*self._waiting, *(self._held or ())]:
@@ -185,8 +187,14 @@ class AppHosts:
         """End all hosts at once."""
         self._closed = True
         self._survivors.close()
-        for host in [*self.draining, *([self.active] if self.active else [])]:
+        for host in [*self.caretakers.hosts, *self.draining, *([self.active] if self.active else [])]:
             host.kill("the server was told to end at once")
+
+    def expel(self) -> None:
+        """End all hosts, and let new ones take their place: they must not go on under the identity that they have."""
+        for host in (self.active, self.migrating, *self.draining, *self.caretakers.hosts):
+            if host is not None:
+                host.expel()
 
     def _send(self, flight: InFlight) -> None:
         if self.active is None:
@@ -196,8 +204,8 @@ class AppHosts:
 
     def _serve(self, host: HostProcess) -> HostProcess | None:
         """Send calls to this host from now on; returns the one before it."""
-        host.on_ran, host.on_returned = self._ran, self._returned
-        host.on_spent = lambda: self._background(self._relieve(host))
+        host.served = True
+        host.on_news, host.on_returned = partial(self._heard, host), self._returned
         old, self.active, self.version = self.active, host, host.version
         self._last_start = time.monotonic()
         host.watch_end(self._ended)
@@ -212,6 +220,19 @@ class AppHosts:
             elif not flight.answer.done():
                 self._send(flight)
 
+    def _cared_for(self) -> set[str]:
+        """The versions whose workflows a host looks after that serves, or has served."""
+        return {host.version for host in (*self.draining, *([self.active] if self.active else []))}
+
+    def _heard(self, host: HostProcess, news: News) -> None:
+        """What the host that serves says unasked."""
+        if isinstance(news, Ran):
+            self._ran(news)
+        elif isinstance(news, Wanted):
+            self.caretakers.want(news.versions)
+        elif isinstance(news, Spent):
+            self._background(self._relieve(host))
+
     def _returned(self, flight: InFlight) -> None:
         """A host may not run this call: another one does, after the hold if there is one."""
         if self._held is None:
@@ -223,6 +244,7 @@ class AppHosts:
         """Let nothing be written from now on; returns when that is so."""
         async with self._changing:
             self._held, self._held_since = [], time.monotonic()
+            await self.caretakers.end_all()
             if self.active is not None:
                 with suppress(Error):  # it is gone, and whoever takes its place is held too
                     await self.active.hold()
@@ -313,7 +335,8 @@ class AppHosts:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
         late, suspects = host.late(), host.suspects()
         flights, host.in_flight = list(host.in_flight.values()), {}
-        lost = {running.call for running in host.running()} - {flight.message.id for flight in flights}
+        ran = () if host.blameless else host.running()
+        lost = {running.call for running in ran} - {flight.message.id for flight in flights}
         for call in lost & late if late else lost:
             self._deaths[id_text(call)] = (host.reason, suspects == {call})
         if suspects:

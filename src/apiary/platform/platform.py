@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import shutil
+import socket
 import tarfile
 import tempfile
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +20,13 @@ from apiary.bundle import Bundle, unpack
 from apiary.codec import convert_rows
 from apiary.config import ConfigurationError, Settings
 from apiary.embedded import OpenApp
-from apiary.engine.places import Places, Source, open_places
+from apiary.engine.places import Places, open_places
 from apiary.events import Event, Watcher
 from apiary.log.questions import QUESTIONS
 from apiary.platform import locks, packages
 from apiary.platform.hosts import AppHosts, MigrationUnknown
-from apiary.platform.messages import Start
+from apiary.platform.launch import Launcher
+from apiary.platform.peers import Peers
 from apiary.platform.process import HostProcess
 from apiary.platform.registry import Code, Deployment, Key, Version, digest_of, registry
 from apiary.runtime.errors import BundleRefused, Error, NotAuthenticated, UnknownApp
@@ -51,8 +55,12 @@ class Platform:
         self._watchers: list[Watcher] = []
         self._keys: dict[str, Key] = {}
         self._places: Places
-        self._registry: OpenApp
+        self._registry: OpenApp | None = None
+        self._registry_broken = False
+        self._opening = threading.Lock()
         self._lock: IO[str]
+        self._peers: Peers
+        self._launcher: Launcher
         self._deploying = asyncio.Lock()
         self._publishing: set[asyncio.Task[None]] = set()
 
@@ -69,6 +77,10 @@ class Platform:
         shutil.rmtree(folder / "code", ignore_errors=True)  # a copy of what the registry has
         shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
         await asyncio.to_thread(self._open)
+        members = self._places.members(self.settings.lease_seconds)
+        self._peers = Peers(members, self.apps, self.emit, self._ask, self._look)
+        self._launcher = Launcher(self.settings, self._places, self._peers, self._ask)
+        await self._peers.join(f"{self.settings.url}, process {os.getpid()} on {socket.gethostname()}")
         self._keys = await self._ask("keys")
         if not self._keys:
             await self._first_key()
@@ -80,7 +92,26 @@ class Platform:
 
     def _open(self) -> None:
         self._places = open_places(self.settings.database, self.settings.folder)
-        self._registry = OpenApp(registry, self._places.registry(convert_rows), caller="platform")
+        self._opened()
+
+    def _opened(self) -> OpenApp:
+        """The registry, open; again where its disk has failed, after which what was open knows nothing for certain."""
+        with self._opening:
+            if self._registry is not None and self._registry_broken:
+                self._registry.close()
+                self._registry = None
+            if self._registry is None:
+                engine = self._places.registry(convert_rows)
+                self._registry_broken = False
+                try:
+                    self._registry = OpenApp(registry, engine, caller="platform", broken=self._broke)
+                except BaseException:
+                    engine.close()
+                    raise
+            return self._registry
+
+    def _broke(self) -> None:
+        self._registry_broken = True
 
     @property
     def description(self) -> str:
@@ -92,7 +123,9 @@ class Platform:
         for task in self._publishing:
             task.cancel()
         await asyncio.gather(*(hosts.close() for hosts in self.apps.values()))
-        await asyncio.to_thread(self._registry.close)
+        await self._peers.leave()
+        if self._registry is not None:
+            await asyncio.to_thread(self._registry.close)
         await asyncio.to_thread(self._places.close)
         self._lock.close()
 
@@ -134,15 +167,14 @@ class Platform:
         it serves on, and the error says why.
         """
         async with self._deploying:
-            folder = self._folder("code") / bundle.version
+            folder = self._launcher.code / bundle.version
             known = folder.exists()
             try:
                 if not known:
                     await asyncio.to_thread(_unpack, bundle.content, folder)
                 locked = await packages.lock(folder)
                 code = Code(app="", version=bundle.version, module=bundle.module, packages=locked)
-                host = HostProcess(bundle.version)
-                await host.start(await self._start_message(code), self._make)
+                host = await self._launcher.launch(code)
                 app = host.manifest["app"]
                 hosts = self.apps.get(app) or self._hosts(app)
                 try:
@@ -164,10 +196,10 @@ class Platform:
         async with self._deploying:
             if version is None:
                 version = str(await self._ask("version_before", app=app))
-            code: Code = await self._ask("code", app=app, version=version, into=str(self._folder("code")))
+            code: Code = await self._ask("code", app=app, version=version, into=str(self._launcher.code))
             if code.version == hosts.version:
                 return code.version
-            await self._take_over(hosts, await hosts.load(code.version), caller)
+            await self._take_over(hosts, await self._launcher.launch(code), caller)
             return code.version
 
     async def versions(self, app: str) -> list[Version]:
@@ -185,7 +217,7 @@ class Platform:
 
         The archive is an open file without a name: whatever happens to its reader, nothing is left behind.
         """
-        with tempfile.TemporaryDirectory(dir=self._folder(TEMPORARY)) as folder:
+        with tempfile.TemporaryDirectory(dir=self._launcher.folder(TEMPORARY)) as folder:
             copies = Path(folder)
             for name in list(self.apps):
                 await asyncio.to_thread(self._places.backup, name, copies / f"{name}.db")
@@ -193,13 +225,15 @@ class Platform:
             await asyncio.to_thread(self._places.backup, None, copies / "_platform.db")
             return await asyncio.to_thread(_pack, copies)
 
-    def _folder(self, name: str) -> Path:
-        folder = self.settings.folder / name
-        folder.mkdir(exist_ok=True)
-        return folder
+    async def servers(self) -> list[dict[str, Any]]:
+        """The servers that share the database, with their hosts; none where it has one owner."""
+        return await self._peers.listed()
+
+    async def _look(self) -> None:
+        """Something that all servers share may have changed."""
 
     async def _ask(self, function: str, **arguments: Any) -> Any:
-        return await asyncio.to_thread(lambda: self._registry.call(function, **arguments))
+        return await asyncio.to_thread(lambda: self._opened().call(function, **arguments))
 
     async def _first_key(self) -> None:
         key = self.settings.admin_key
@@ -209,7 +243,7 @@ class Platform:
         self._keys = await self._ask("keys")
 
     async def _keep(self, app: str, bundle: Bundle, locked: str, caller: Caller) -> None:
-        with tempfile.NamedTemporaryFile(dir=self._folder(TEMPORARY)) as staged:
+        with tempfile.NamedTemporaryFile(dir=self._launcher.folder(TEMPORARY)) as staged:
             staged.write(bundle.content)
             staged.flush()
             await self._ask(
@@ -268,16 +302,7 @@ class Platform:
         await host.stop()
 
     def _hosts(self, app: str) -> AppHosts:
-        async def prepare(version: str) -> Start:
-            code: Code = await self._ask("code", app=app, version=version, into=str(self._folder("code")))
-            return await self._start_message(code)
-
-        return AppHosts(app, prepare, self._make, self._publish, self.emit, self.settings.max_waiting_calls)
-
-    async def _make(self, app: str, start: Start) -> dict[str, Any]:
-        """Make a place for an app and the version that a host has loaded."""
-        folders = tuple(Path(folder) for folder in (start.code, start.packages) if folder is not None)
-        return await asyncio.to_thread(self._places.make, app, Source(start.module, start.version, folders))
+        return AppHosts(app, self._launcher.load, self._publish, self.emit, self.settings.max_waiting_calls)
 
     async def _publish(self, host: HostProcess) -> None:
         """Let other clients of the database call the version that serves now; later, where that cannot be at once."""
@@ -312,22 +337,9 @@ class Platform:
         hosts.version = version
         try:
             await hosts.switch(await hosts.start(version))
-        except Error as error:
-            log.error("%s %s does not start: %s", app, version, error.message)
+        except Exception as error:  # noqa: BLE001 - whatever it was (no memory, a full disk), it may pass
+            log.error("%s %s does not start: %s", app, version, error)
             hosts.keep_trying(version)
-
-    async def _start_message(self, code: Code) -> Start:
-        folder = (self._folder("code") / code.version).resolve()
-        site = await packages.install(code.packages, folder / "wheels", self._folder("packages"))
-        return Start(
-            module=code.module,
-            version=code.version,
-            code=str(folder),
-            packages=str(site.resolve()) if site else None,
-            folder=str(self.settings.folder.resolve()),
-            memory_bytes=self.settings.host_memory_bytes,
-            recording=self.settings.recording,
-        )
 
 
 def _unpack(content: bytes, folder: Path) -> None:

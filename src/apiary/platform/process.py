@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -13,22 +12,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from mmap import mmap
-from pathlib import Path
 from typing import Any, Literal
 
 from apiary.engine.watchdog import RECORDER_BYTES, Running, read_pulse, read_slots
+from apiary.platform.memory import resident_bytes
 from apiary.platform.messages import (
+    EXPELLED_STATUS,
     Answer,
     Ask,
     Frames,
     Invoke,
     Loaded,
-    Ran,
+    News,
     Refused,
     Returned,
-    Spent,
     Start,
     Stop,
     frame,
@@ -51,7 +51,8 @@ PATIENCE_SECONDS = 10.0
 SILENT_SECONDS = 10.0
 ASK_SECONDS = 600.0
 MEMORY_TOLERANCE = 1.25
-PAGE_BYTES = resource.getpagesize()
+SECRETS = ("APIARY_ADMIN_KEY", "APIARY_KEY", "APIARY_DATABASE", "PGPASSWORD")
+"""Variables of the server's environment that are not for the code of apps."""
 NEVER = float("inf")
 
 
@@ -78,15 +79,15 @@ class InFlight:
 class HostProcess(asyncio.Protocol):
     """A running host. Answers complete the futures of `in_flight`.
 
-    `on_ran` is called for each call that its queue ran, `on_returned` for each that it gives back, `on_spent` when
-    it has no memory left. While it is `held`, it gives back all calls but queries.
+    `on_returned` is called for each call that it gives back, `on_news` for what it says unasked. While it is `held`, it
+    gives back all calls but queries. `served`: it has got calls.
+    `blameless`: it ended because its server was declared lost, and not by anything that it ran.
     """
 
     def __init__(self, version: str) -> None:
         self.version = version
-        self.on_ran: Callable[[Ran], None] = lambda message: None
+        self.on_news: Callable[[News], None] = lambda news: None
         self.on_returned: Callable[[InFlight], None] = lambda flight: None
-        self.on_spent: Callable[[], None] = lambda: None
         self.in_flight: dict[bytes, InFlight] = {}
         self.manifest: dict[str, Any] = {}
         self.place: dict[str, Any] = {}
@@ -94,6 +95,9 @@ class HostProcess(asyncio.Protocol):
         self.migrated: tuple[str, ...] = ()
         self.migrating_since: float | None = None
         self.held = False
+        self.identity = ""
+        self.served = False
+        self.blameless = False
         self.stopping = False
         self.reason = "it ended"
         self._frames = Frames()
@@ -122,6 +126,7 @@ class HostProcess(asyncio.Protocol):
     async def start(self, message: Start, make: Make) -> None:
         """Start the process, let it load its app, and open the place that `make` makes; raises what it refuses with."""
         ours, theirs = socket.socketpair()
+        self.identity = message.host
         with tempfile.TemporaryFile() as recorder, theirs:
             recorder.truncate(RECORDER_BYTES)
             self._recorder = mmap(recorder.fileno(), RECORDER_BYTES)
@@ -129,7 +134,7 @@ class HostProcess(asyncio.Protocol):
             descriptors = (theirs.fileno(), recorder.fileno())
             command = [sys.executable, "-P", "-m", "apiary.platform.host", *map(str, descriptors)]
             environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
-            for secret in ("APIARY_ADMIN_KEY", "APIARY_KEY"):
+            for secret in SECRETS:
                 environment.pop(secret, None)
             self._process = await asyncio.to_thread(
                 subprocess.Popen, command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment
@@ -176,6 +181,11 @@ class HostProcess(asyncio.Protocol):
         await self._insist(how, PATIENCE_SECONDS)
         self.held = False
         self._excused_until = time.monotonic()
+
+    async def forsake(self) -> None:
+        """Let it give back the calls that wait for the end of a workflow."""
+        with suppress(Error):
+            await self.ask("release")
 
     async def excuse(self, seconds: float) -> None:
         """For so long, calls are not blamed for waiting, nor the host for not answering: they come in a crowd."""
@@ -224,6 +234,11 @@ class HostProcess(asyncio.Protocol):
                 self.kill("it did not stop in time")
                 await self._ended.wait()
 
+    def expel(self) -> None:
+        """End it at once, because it counts no more among the hosts that share the database."""
+        self.blameless = True
+        self.kill("it was declared lost")
+
     def kill(self, reason: str) -> None:
         """End the process at once."""
         self.reason = reason
@@ -254,6 +269,8 @@ class HostProcess(asyncio.Protocol):
 
         Actions, which often only wait, are suspected where nothing else ran.
         """
+        if self.blameless:
+            return set()
         running = self.running()
         others = {call for call, _, action in running if not action}
         return self.late() or others or {call for call, _, _ in running}
@@ -275,12 +292,11 @@ class HostProcess(asyncio.Protocol):
                     flight.answer.set_result(message)
             elif isinstance(message, Returned):
                 flight = self.in_flight.pop(message.id, None)
-                if flight is not None:
+                if flight is not None and isinstance(flight.message, Invoke):
+                    flight.message.attempt += message.begun
                     self.on_returned(flight)
-            elif isinstance(message, Ran):
-                self.on_ran(message)
-            elif isinstance(message, Spent):
-                self.on_spent()
+            elif isinstance(message, News):
+                self.on_news(message)
             elif not self._started.done():
                 self._started.set_result(message)
 
@@ -292,6 +308,7 @@ class HostProcess(asyncio.Protocol):
         if self._process.poll() is None and not self.stopping:
             self._process.send_signal(signal.SIGKILL)
         code = await asyncio.to_thread(self._process.wait)
+        self.blameless |= code == EXPELLED_STATUS
         if code < 0 and self.reason == "it ended":
             self.reason = f"it was ended by {signal.Signals(-code).name}"
         elif self.reason == "it ended":
@@ -354,13 +371,14 @@ class HostProcess(asyncio.Protocol):
     def _due(self, flight: InFlight) -> float:
         """When an answer must be there: a call waits for at most its timeout, then runs for at most as long.
 
-        Waiting for a call that runs for long does not count. A held host owes queries only: other calls wait for the
-        end of what it runs, actions for their record.
+        Waiting for a call that runs for long does not count, and a workflow ends when it ends. A held host owes queries
+        only: other calls wait for the end of what it runs, actions for their record.
         """
         if flight.within is not None:
             return flight.sent + flight.within
         declared = self._declared(flight)
-        if self.held and not self._only_reads(flight):
+        is_workflow = declared is not None and declared["kind"] == "workflow"
+        if is_workflow or (self.held and not self._only_reads(flight)):
             return NEVER
         patience = PATIENCE_SECONDS + 2 * float(declared["timeout"] if declared else 0.0)
         return max(flight.sent, self._excused_until) + patience
@@ -372,14 +390,6 @@ class HostProcess(asyncio.Protocol):
     def _declared(self, flight: InFlight) -> dict[str, Any] | None:
         message = flight.message
         return self.manifest["functions"].get(message.function) if isinstance(message, Invoke) else None
-
-
-def resident_bytes(pid: int) -> int:
-    """The resident memory of a process; 0 where the system does not tell."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def gone(message: str) -> Unavailable:

@@ -257,6 +257,26 @@ class DeadlineExceeded(Error):
     status = 504
 
 
+class Cancelled(Error):
+    """The workflow was cancelled; what it had done is undone as far as it said how."""
+
+    code = "cancelled"
+    status = 409
+
+
+class StepFailed(InternalError):
+    """A step of a workflow raised an exception whose class is not known here."""
+
+    code = "step_failed"
+
+
+class Nondeterministic(Error):
+    """A workflow that ran again did something else than is recorded. It waits until it is mended or moved."""
+
+    code = "nondeterministic"
+    hint = "let it end on the version on which it began, or fork it; new code may only change what it has not done yet"
+
+
 class Stopped(BaseException):
     """Control flow: ends a function at its deadline. Not an `Exception`, so that user code does not swallow it."""
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -13,6 +16,7 @@ from psycopg.types.string import TextLoader
 
 from apiary.engine.postgres.errors import NotConnected
 from apiary.engine.postgres.link import Link, Patience
+from apiary.engine.postgres.session import own_statements
 
 log = logging.getLogger("apiary")
 
@@ -67,10 +71,16 @@ class Target:
 
 
 class Access:
-    """The way of one engine to its database. When there is no connection to be had, that is known for a moment."""
+    """The way of one engine to its database. When there is no connection to be had, that is known for a moment.
 
-    def __init__(self, target: Target) -> None:
+    Connections of a `host` have its name, and it asks on each whether it still counts: see `schema/platform-002.sql`.
+    `expelled` is called when it does not.
+    """
+
+    def __init__(self, target: Target, host: UUID | None = None, expelled: Callable[[], None] = lambda: None) -> None:
         self._target = target
+        self._host = host
+        self._expelled = expelled
         self._patience = Patience(target.conninfo, self._failed)
         self._lock = threading.Lock()
         self._refused_since: float | None = None
@@ -93,16 +103,32 @@ class Access:
         }
         begun = time.monotonic()
         try:
-            connection = connect(self._target.conninfo, {**SETTINGS, **settings})
+            connection = connect(self._target.conninfo, {**SETTINGS, **settings}, self._name)
+            counts = self._counts(connection)
         except psycopg.Error as error:
             self._failed(" ".join(str(error).split()), time.monotonic() - begun)
             raise NotConnected(UNREACHABLE) from None
+        if not counts:
+            connection.close()
+            self._expelled()
+            raise NotConnected("this process was declared lost, and another one has its place")
         self._succeeded()
         for name in READ_AS_TEXT:
             connection.adapters.register_loader(name, TextLoader)
         link = Link(connection)
         self._patience.watch(link)
         return link
+
+    @property
+    def _name(self) -> str:
+        return "apiary" if self._host is None else f"apiary host {self._host}"
+
+    def _counts(self, connection: psycopg.Connection[Any]) -> bool:
+        if self._host is None:
+            return True
+        statement = own_statements(self._target.log)["counts"].sql
+        row = psycopg.RawCursor(connection).execute(statement.encode(), (self._host,)).fetchone()
+        return row is not None and bool(row[0])
 
     def close(self) -> None:
         """Open and watch no connection any more."""
@@ -128,7 +154,8 @@ class Access:
             self._failures = 0
 
 
-def connect(conninfo: str, settings: dict[str, str]) -> psycopg.Connection[tuple[object, ...]]:
-    """A connection in autocommit, with these settings of the server."""
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    return psycopg.connect(make_conninfo(conninfo, options=options, **KEEPALIVE), autocommit=True, prepare_threshold=2)
+def connect(conninfo: str, settings: dict[str, str], name: str = "apiary") -> psycopg.Connection[tuple[object, ...]]:
+    """A connection in autocommit, with these settings of the server, and a name in its list of sessions."""
+    options = " ".join(f"-c {setting}={value}" for setting, value in settings.items())
+    there = make_conninfo(conninfo, options=options, application_name=name, **KEEPALIVE)
+    return psycopg.connect(there, autocommit=True, prepare_threshold=2)

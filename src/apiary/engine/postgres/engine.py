@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,9 @@ from apiary.engine.postgres.placed import BESIDE, PlacedLane
 from apiary.engine.postgres.runner import BesideRunner, InsideRunner, Runner
 from apiary.engine.postgres.session import own_statements, row_record
 from apiary.engine.postgres.statement import check_script
+from apiary.engine.postgres.workflows import row_queued
 from apiary.engine.protocol import Lane
+from apiary.runtime.advance import MOST_STEPS
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.errors import (
     BundleRefused,
@@ -32,7 +34,7 @@ from apiary.runtime.errors import (
     MigrationRefused,
 )
 from apiary.runtime.result import Convert
-from apiary.runtime.session import Queued, Record
+from apiary.runtime.session import NEVER, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
 Cursor = psycopg.RawCursor[Any]
@@ -50,10 +52,15 @@ MAX_LOST = 3
 
 
 class PostgresEngine:
-    """One app in PostgreSQL. `recording=False` leaves out the records (and so exactly-once), to measure their cost."""
+    """One app in PostgreSQL. `recording=False` leaves out the records (and so exactly-once), to measure their cost.
+
+    `host`: the identity of the process, where other servers may use the database, too; `expelled` is called, from any
+    thread, when it counts no more, and nothing of it can be committed.
+    """
 
     dialect = "postgresql"
     max_batch = 16
+    most_steps = MOST_STEPS
 
     def __init__(
         self,
@@ -63,6 +70,8 @@ class PostgresEngine:
         recording: bool = True,
         writers: int = WRITERS,
         readers: int = READERS,
+        host: UUID | None = None,
+        expelled: Callable[[], None] = lambda: None,
     ) -> None:
         self.writers = writers
         self.readers = readers
@@ -70,7 +79,8 @@ class PostgresEngine:
         self._convert_rows = convert_rows
         self._recording = recording
         self._own = own_statements(target.log)
-        self._access = Access(target)
+        self.host = host
+        self._access = Access(target, host, expelled)
         self._runners: defaultdict[tuple[type[Runner], bool], list[Runner]] = defaultdict(list)
         self._lock = threading.Lock()
         self._link: Link | None = None
@@ -169,7 +179,7 @@ class PostgresEngine:
                 f"{wanted['database']} must run inside the database, and cannot: {target.why_beside}",
                 hint='apiary doctor looks at the database; without placement="database" it runs beside it',
             )
-        how = {"recording": self._recording, "read_only": read_only}
+        how: dict[str, Any] = {"recording": self._recording, "read_only": read_only, "most_steps": self.most_steps}
         lanes = []
         if target.program is not None:
             lanes.append(self._lane_of(InsideRunner(self._access, target, **how), program, guard, read_only))
@@ -184,21 +194,25 @@ class PostgresEngine:
     def sync(self) -> None:
         """A commit waits for the disk by itself."""
 
+    def rewrite(self) -> None:
+        """The database ends and recovers by itself where its disk fails."""
+
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         rows = self._ask_own("find", (UUID(bytes=identifier) if identifier else None, key))
         return row_record(rows[0]) if rows else None
 
-    def queued(self, limit: int) -> list[Queued]:
-        return self._queue(limit, None)
+    def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
+        return list(map(row_queued, self._ask_own("queued", (limit, None, version, until, plain))))
 
     def queued_call(self, identifier: bytes) -> Queued | None:
-        return next(iter(self._queue(1, UUID(bytes=identifier))), None)
+        rows = self._ask_own("queued", (1, UUID(bytes=identifier), "", 0, True))
+        return row_queued(rows[0]) if rows else None
 
-    def _queue(self, limit: int, wanted: UUID | None) -> list[Queued]:
-        return [
-            Queued(row[0].bytes, row[1], row[2].encode(), row[3], row[4].bytes if row[4] else None, *row[5:])
-            for row in self._ask_own("queued", (limit, wanted))
-        ]
+    def versions_due(self, version: str, until: int) -> list[str]:
+        return [row[0] for row in self._ask_own("versions_due", (version, until))]
+
+    def adopt(self, version: str, except_for: Iterable[bytes]) -> None:
+        self._ask_own("adopt", (version, now_microseconds(), [UUID(bytes=identifier) for identifier in except_for]))
 
     def _ask_own(self, name: str, values: Sequence[Any]) -> list[Any]:
         with self._lock:
@@ -215,8 +229,15 @@ class PostgresEngine:
                         raise _translated(error, self._link) from error
         raise AssertionError("the second attempt returns or raises")
 
+    def scheduled(self, function: str, done: float | None, now: float) -> float:
+        return float(self._ask_own("scheduled", (function, done, now))[0][0])
+
+    def tell(self) -> None:
+        with suppress(DatabaseUnavailable):  # who runs the queue looks from time to time
+            self._ask_own("notify", (self._target.log,))
+
     def listen(self, changed: Callable[[], None]) -> None:
-        if self._target.program is not None and self._listener is None:
+        if (self._target.program is not None or self.host is not None) and self._listener is None:
             self._listener = Listener(self._access, self._target.log, changed)
 
     def close(self) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from apiary.engine.places import Source
 from apiary.engine.postgres.connection import Target
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
 from apiary.engine.postgres.log import PostgresLog
+from apiary.engine.postgres.members import PostgresMembers
 from apiary.engine.postgres.publish import functions_of
 from apiary.runtime.errors import WrongArguments
 from apiary.runtime.result import Convert
@@ -20,6 +22,7 @@ class PostgresPlaces:
     """One database."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._installer = Installer(url)
         where = "inside the database" if self._installer.placement.inside else "beside the database"
         self.description = f"data in {self._installer.description}; functions run {where}"
@@ -46,6 +49,9 @@ class PostgresPlaces:
         functions = functions_of(manifest, program, recording=recording) if program is not None else []
         return self._installer.publish(manifest["app"], functions)
 
+    def members(self, lease_seconds: float) -> PostgresMembers:
+        return PostgresMembers(self._installer, self._url, lease_seconds)
+
     def log(self, app: str) -> PostgresLog:
         return PostgresLog(self._installer, self._installer.log_of(app))
 
@@ -64,10 +70,17 @@ def open_places(url: str, folder: Path) -> PostgresPlaces:
     return PostgresPlaces(url)
 
 
-def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> PostgresEngine:
+def open_engine(
+    place: Mapping[str, Any],
+    convert_rows: Convert,
+    *,
+    recording: bool,
+    host: UUID | None = None,
+    expelled: Callable[[], None] = lambda: None,
+) -> PostgresEngine:
     """The engine of one app, reached as its role."""
     target = Target(**{name: place[name] for name in place if name != "kind"})
-    return PostgresEngine(target, convert_rows, recording=recording)
+    return PostgresEngine(target, convert_rows, recording=recording, host=host, expelled=expelled)
 
 
 def open_here(url: str, app: str, convert_rows: Convert) -> tuple[PostgresEngine, PostgresLog]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from apiary.config import database_folder, database_path
+from apiary.engine.members import Alone
 from apiary.engine.places import Source
 from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.engine.sqlite.log import SqliteLog, backup
@@ -32,6 +34,9 @@ class SqlitePlaces:
     def publish(self, place: Mapping[str, Any], manifest: Mapping[str, Any], *, recording: bool) -> list[str]:
         return []
 
+    def members(self, lease_seconds: float) -> Alone:
+        return Alone()
+
     def log(self, app: str) -> SqliteLog:
         if app not in self._logs:
             self._logs[app] = SqliteLog(self._file(app))
@@ -53,8 +58,15 @@ def open_places(url: str | None, folder: Path) -> SqlitePlaces:
     return SqlitePlaces(folder)
 
 
-def open_engine(place: Mapping[str, Any], convert_rows: Convert, *, recording: bool) -> SqliteEngine:
-    """The engine of one file."""
+def open_engine(
+    place: Mapping[str, Any],
+    convert_rows: Convert,
+    *,
+    recording: bool,
+    host: UUID | None = None,
+    expelled: Callable[[], None] = lambda: None,
+) -> SqliteEngine:
+    """The engine of one file, of which one server is the owner: its hosts count until it ends."""
     return SqliteEngine(Path(place["path"]), convert_rows, recording=recording)
 
 

@@ -1,0 +1,96 @@
+"""The servers that share one database, as each of them sees it: who lives, and what those left that do not.
+
+A server and each of its hosts have an identity, which is fresh for every process and never used again. A server keeps
+its lease by a sign of life about every second. Whoever finds a lease that has run out declares that server lost, and
+from then on nothing that its hosts began can be committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+LEASE_SECONDS = 3.0
+BEATS = 3
+"""Signs of life in a lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A host that is gone and may have left calls behind. `ended`: nothing that it began can be committed any more."""
+
+    host: UUID
+    app: str
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a server hears with every sign of life. `others`: how many servers live beside it.
+
+    `expelled`: it was declared lost, and has joined again under a new identity; its hosts must have new ones, too.
+    """
+
+    expelled: bool
+    others: int
+    left: Sequence[Left]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Something that all servers must know of may have changed."""
+
+
+Tell = Callable[[Beat | Changed], None]
+
+
+class Members(Protocol):
+    """The servers of one database, seen by one of them."""
+
+    def join(self, description: str, tell: Tell) -> None:
+        """Become one of them. `tell` is called from another thread, until `leave`."""
+
+    def add_host(self, host: UUID, app: str, version: str) -> bool:
+        """Make a new process known before it opens its database; `False` where this server was declared lost."""
+
+    def end_host(self, host: UUID, *, served: bool) -> None:
+        """A process of this server has ended. If it `served`, it may have left calls behind, and others hear of it."""
+
+    def forget(self, hosts: Sequence[UUID]) -> None:
+        """What these hosts left has been taken over."""
+
+    def hurry(self) -> None:
+        """Give the next sign of life at once."""
+
+    def listed(self) -> list[dict[str, Any]]:
+        """The servers with their hosts, in JSON's types."""
+
+    def leave(self) -> None:
+        """Be none of them any more; the hosts have ended."""
+
+
+class Alone:
+    """One server owns its folder and has nobody beside it."""
+
+    def join(self, description: str, tell: Tell) -> None:
+        pass
+
+    def add_host(self, host: UUID, app: str, version: str) -> bool:
+        return True
+
+    def end_host(self, host: UUID, *, served: bool) -> None:
+        pass
+
+    def forget(self, hosts: Sequence[UUID]) -> None:
+        pass
+
+    def hurry(self) -> None:
+        pass
+
+    def listed(self) -> list[dict[str, Any]]:
+        return []
+
+    def leave(self) -> None:
+        pass
