@@ -28,6 +28,7 @@ from apiary.engine.schedules import Schedules
 from apiary.engine.uncommitted import Uncommitted
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
+from apiary.runtime.control import RESULT
 from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Queued, Record
@@ -85,7 +86,7 @@ class Dispatcher:
         telling = soon(TELL_SECONDS, engine.tell)
         self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, telling)
         self.backlog = Backlog(self._queued, self._nudge_writers, self.flows, telling)
-        self._schedules = Schedules(engine, program, partial(self.submit, detached=True))
+        self._schedules = Schedules(engine, program, partial(self.submit, wait=0.0))
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
         self._digesting = Digesting(self._sort)
@@ -96,12 +97,9 @@ class Dispatcher:
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
         engine.listen(self.backlog.reload)
 
-    def submit(self, call: Call, reply: Reply, *, detached: bool = False) -> None:
-        """Run a call. `reply` gets its outcome, from another thread, once that is durable.
-
-        `detached`: that a workflow has begun is enough; its outcome is a pause, unless it has ended already.
-        """
-        self._digesting.submit(Job(call, self.program.functions.get(call.function), reply, detached))
+    def submit(self, call: Call, reply: Reply, *, wait: float | None = None) -> None:
+        """Run a call. `reply` gets its outcome, from another thread, once that is durable; `Job` has `wait`."""
+        self._digesting.submit(Job(call, self.program.functions.get(call.function), reply, wait))
 
     def _sort(self, job: Job) -> None:
         """Give a call to a thread that may run it."""
@@ -112,7 +110,9 @@ class Dispatcher:
         elif bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.WORKFLOW:
-            self.flows.begin(call, self._flushed(reply), detached=job.detached)
+            self.flows.begin(call, self._flushed(reply), job.wait)
+        elif call.function == RESULT:
+            self.flows.wait(call, self._flushed(reply), job.wait)
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(job)
         else:

@@ -24,13 +24,13 @@ Reply = Callable[[Call, Outcome], None]
 class Job:
     """A call, and what to do with its outcome. It may name a function that is gone (no `bound`).
 
-    `detached`: a workflow that has begun is an outcome.
+    `wait`: after so many seconds, the outcome of a workflow that has begun is a pause.
     """
 
     call: Call
     bound: Bound | None
     reply: Reply
-    detached: bool = False
+    wait: float | None = None
     arrived: float = field(default_factory=time.monotonic)
 
     def is_late(self, now: float, excused_until: float) -> bool:

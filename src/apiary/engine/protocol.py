@@ -100,6 +100,9 @@ class Engine(Protocol):
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         """The record of a call that is durable, by its id or by its idempotency key."""
 
+    def find_all(self, identifiers: Sequence[bytes]) -> list[Record]:
+        """The records of those of these calls that have one that is durable."""
+
     def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
         """What waits in the queue, the earliest first.
 

@@ -19,6 +19,7 @@ from apiary.runtime.call import (
     Bound,
     Guard,
     Program,
+    check_first_caller,
     failure,
     let_go,
     out_of_time,
@@ -26,22 +27,29 @@ from apiary.runtime.call import (
     record_of,
     same_json,
 )
+from apiary.runtime.declaration import Kind
 from apiary.runtime.driver import Again, Broken, Ended, Leave, Steps, Wait
 from apiary.runtime.errors import (
     Cancelled,
     DeadlineExceeded,
     Duplicate,
+    Forbidden,
     KeyReused,
     Nondeterministic,
     Stopped,
     Unavailable,
+    UnknownFunction,
+    WrongArguments,
+    known_errors,
 )
 from apiary.runtime.ids import id_text
+from apiary.runtime.plain import plain
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, WorkflowSession
-from apiary.runtime.transaction import Notes, as_json, check_roles, now_microseconds
+from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 from apiary.runtime.workflow import Workflow, _running
 
 KEPT = "what its steps did before is kept, but for what was undone"
+REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
 MOST_STEPS = 100
 """So many functions of a workflow run in one transaction; then others have their turn."""
 
@@ -63,6 +71,7 @@ def advance(
             raise Duplicate
         if found.epoch != call.epoch or found.version != program.version:
             return Outcome(pause=Pause(NEVER, found.epoch))
+        found.deadline = min(found.deadline, _deadline(bound, found.started))
         if not call.arrived and not found.state and now_microseconds() < min(found.due, found.deadline):
             return Outcome(pause=Pause(min(found.due, found.deadline), found.epoch))
     instance = found or _begun(program, bound, call)
@@ -71,7 +80,6 @@ def advance(
 
 def _begun(program: Program, bound: Bound, call: Call) -> Instance:
     started = now_microseconds()
-    lifetime = bound.function.options.lifetime
     return Instance(
         id=call.id,
         function=call.function,
@@ -83,14 +91,44 @@ def _begun(program: Program, bound: Bound, call: Call) -> Instance:
         parent=call.parent,
         step=call.step,
         started=started,
-        deadline=NEVER if lifetime is None else started + int(lifetime * 1e6),
+        deadline=_deadline(bound, started),
     )
+
+
+def _deadline(bound: Bound, started: int) -> int:
+    lifetime = bound.function.options.lifetime
+    return NEVER if lifetime is None else started + int(lifetime * 1e6)
+
+
+def blocked(function: str, workflow: bytes) -> Nondeterministic:
+    """What those are told who wait for a workflow that cannot go on. What it did is for administrators."""
+    error = Nondeterministic(
+        f"{function} does something else than is recorded, and cannot go on before that is mended",
+        hint=f"what it did, and what it does now: apiary workflow show {id_text(workflow)}",
+    )
+    error.call_id = id_text(workflow)
+    return error
+
+
+def is_refused(outcome: Outcome) -> bool:
+    """Whether a workflow that was to be begun has not begun. A backend tells of errors by their codes only."""
+    error = outcome.error
+    if error is None or outcome.replayed is not None:
+        return False
+    kind = known_errors().get(str(error["code"]))
+    return kind is not None and issubclass(kind, REFUSALS) and error["status"] == kind.status
 
 
 def _joined(bound: Bound, call: Call, found: Instance) -> Outcome:
     """The answer to a call that repeats one which has begun: the same end, when it comes."""
     check_roles(bound.function, call.roles)
-    if found.function != call.function or not same_json(json.loads(found.input), json.loads(call.input or b"{}")):
+    check_first_caller(found.caller, call)
+    try:
+        same = same_json(json.loads(found.input), json.loads(call.input or b"{}"))
+    except (ValueError, RecursionError):
+        bound.codec.decode(call)
+        same = False
+    if found.function != call.function or not same:
         raise KeyReused(
             f"the idempotency key was used for another call of {found.function}", first_call_id=id_text(found.id)
         )
@@ -133,7 +171,7 @@ class _Run:
         if steps.why is None and failed is None and steps.machine.next < instance.issued:
             done = f"it has ended, after {instance.issued - instance.first} steps before"
             steps.why = Broken(Nondeterministic(f"step {steps.machine.next} is not asked for any more: {done}"))
-        if isinstance(steps.why, Ended):
+        if isinstance(steps.why, Ended) or self._gives_up(steps.why):
             failed, steps.why = self._ended_early(), None
         if failed is not None and steps.why is None:
             failed = self._undone(steps, failed)
@@ -181,6 +219,11 @@ class _Run:
             failed = out_of_time(self.bound)
         return output or b"null", failed
 
+    def _gives_up(self, why: object) -> bool:
+        """Whether a workflow that cannot go on is to end all the same: it was cancelled."""
+        nondeterministic = isinstance(why, Broken) and isinstance(why.error, Nondeterministic)
+        return nondeterministic and self.instance.state == "cancelling"
+
     def _ended_early(self) -> BaseException:
         if self.instance.state == "cancelling":
             return Cancelled(f"{self.call.function} was cancelled")
@@ -192,10 +235,13 @@ class _Run:
         left: list[str] = []
         for number, function, args in reversed(steps.undos):
             _, error = self._run(partial(steps.undo, number, function, args))
+            if isinstance(steps.why, Broken) and self._gives_up(steps.why):
+                error, steps.why = steps.why.error, None
             if steps.why is not None:
                 return failed
             if error is not None:
                 left.append(f"{function.name}: {error}")
+                steps.log("could not be undone", {"step": number, "by": function.name, "error": str(error)})
         if left:
             failed.add_note(f"and this could not be undone: {'; '.join(left)}")
         return failed
@@ -220,7 +266,7 @@ class _Run:
         instance = self.instance
         actions = tuple(call for number, call in steps.actions.items() if steps.machine.look(number) is None)
         instance.issued = issued or max(instance.issued, steps.machine.next)
-        instance.waits, instance.acting = wait.waits, bool(actions)
+        instance.waits, instance.topic, instance.acting = wait.waits, wait.topic, bool(actions)
         instance.due = min(wait.due, instance.deadline)
         steps.flush()
         self.session.keep_instance(instance, fresh=not self.stored)
@@ -229,9 +275,9 @@ class _Run:
     def _blocked(self, steps: Steps, error: Nondeterministic) -> Outcome:
         """Nothing of this is an outcome: it waits for somebody who mends it."""
         instance = self.instance
-        problem = problem_of(self.call, error)
-        instance.state, instance.problem = "blocked", as_json([problem])
-        instance.due, instance.waits, instance.acting = NEVER, None, False
+        problem = plain({**error.problem(), "call_id": id_text(self.call.id)})
+        instance.state, instance.problem = "blocked", json.dumps(problem)
+        instance.due, instance.waits, instance.topic, instance.acting = NEVER, None, None, False
         self.session.keep_instance(instance, fresh=not self.stored)
         return Outcome(error=problem, cause=error, pause=Pause(NEVER, instance.epoch))
 
@@ -257,9 +303,10 @@ class _Run:
                 return problem
             bound = self.bound if notes.entered else None
             record = failure(self.program, bound, call, notes, problem, failed)
+            record.kind = Kind.WORKFLOW.value
         else:
             record = record_of(self.program, self.bound, call, notes, "ok", output)
-        if not self.stored and not steps.wrote and call.key is None and failed is None:
+        if not (self.stored or steps.wrote or call.key is not None or call.detached or failed is not None):
             session.records += [*steps.held, record]
         else:
             steps.flush()

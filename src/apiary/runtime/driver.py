@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ from apiary.runtime.errors import (
 from apiary.runtime.failures import revived
 from apiary.runtime.ids import id_text
 from apiary.runtime.machine import History, Machine, Op, Operation, Step, step_id
+from apiary.runtime.messages import checked_name, checked_value
 from apiary.runtime.session import MESSAGE, NEVER, Call, Instance, Outcome, Queued, Record, WorkflowSession
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 
@@ -38,10 +39,11 @@ MAX_SLEEP_SECONDS = 100 * 366 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The body is left until it is `due`, or what it `waits` for has come."""
+    """The body is left until it is `due`, or what it `waits` for has come: a step, or a message on a `topic`."""
 
     due: int = NEVER
     waits: int | None = None
+    topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ class Steps:
             self._stay(Wait(due=until))
 
     def receive(self, topic: str, timeout: float | None) -> Any:
+        self._checked(checked_name, "topic", topic)
         until = NEVER if timeout is None else self._later("wf.deadline", timeout)
         operation = Operation(Op.RECEIVE, "wf.receive", self._json({"topic": topic}))
         number, step = self._begin(operation)
@@ -176,26 +179,30 @@ class Steps:
             value = self._session.take_message(self.id, topic)
             self.wrote |= value is not None
             if value is None and until > now_microseconds():
-                self._stay(Wait(due=until, waits=MESSAGE))
+                self._stay(Wait(until, MESSAGE, topic))
             step = self._keep(number, operation, value or b"null")
         return json.loads(step.output or b"null")
 
     def send(self, workflow: bytes, topic: str, value: Any) -> None:
-        arguments = {"workflow": id_text(workflow), "topic": topic, "value": json.loads(self._json(value))}
+        self._checked(checked_name, "topic", topic)
+        written = self._checked(checked_value, "message", self._program, value)
+        arguments = {"workflow": id_text(workflow), "topic": topic, "value": json.loads(written)}
         operation = Operation(Op.SEND, "wf.send", self._json(arguments))
         number, step = self._begin(operation)
         if step is None:
-            sent = self._session.send(workflow, topic, self._json(value), step_id(self.id, number))
+            sent = self._session.send(workflow, topic, written, step_id(self.id, number))
             self.wrote |= sent
             step = self._keep(number, operation, b"true" if sent else b"false")
         if step.output != b"true":
             raise NotFound(f"there is no workflow {id_text(workflow)} that could receive a message")
 
     def publish(self, name: str, value: Any) -> None:
-        operation = Operation(Op.PUBLISH, "wf.publish", self._json({"name": name, "value": value}))
+        self._checked(checked_name, "name", name)
+        written = self._checked(checked_value, "value", self._program, value)
+        operation = Operation(Op.PUBLISH, "wf.publish", self._json({"name": name, "value": json.loads(written)}))
         number, step = self._begin(operation)
         if step is None:
-            self._session.publish(self.id, name, self._json(value))
+            self._session.publish(self.id, name, written)
             self.wrote = True
             self._keep(number, operation, b"null")
 
@@ -355,6 +362,12 @@ class Steps:
         """A body that swallowed being left is left again."""
         if self.why is not None:
             raise Leave
+
+    def _checked(self, check: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return check(*given)
+        except WrongArguments as error:
+            raise RuleBroken(error.message, hint=error.hint) from None
 
     def _json(self, value: Any) -> bytes:
         try:

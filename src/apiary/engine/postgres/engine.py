@@ -201,6 +201,11 @@ class PostgresEngine:
         rows = self._ask_own("find", (UUID(bytes=identifier) if identifier else None, key))
         return row_record(rows[0]) if rows else None
 
+    def find_all(self, identifiers: Sequence[bytes]) -> list[Record]:
+        return list(
+            map(row_record, self._ask_own("find_all", ([UUID(bytes=identifier) for identifier in identifiers],)))
+        )
+
     def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
         return list(map(row_queued, self._ask_own("queued", (limit, None, version, until, plain))))
 
