@@ -52,6 +52,7 @@ lock: $(VENV)/.installed-test ## Pin what pyproject.toml asks for in requirement
 		--constraint requirements/run.txt --constraint requirements/build.txt pyproject.toml
 	$(LOCK) --output-file requirements/bench.txt --extra bench \
 		--constraint requirements/test.txt pyproject.toml
+	for peer in requirements/peers/*.in; do $(LOCK) --output-file $${peer%.in}.txt $$peer || exit 1; done
 
 clean: ## Remove .venv, caches and built packages; databases stay.
 	rm -rf $(VENV) dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -62,7 +62,8 @@ class Workload:
     """A mix of operations on one app.
 
     `effects` names a query that counts what has taken effect, where each request has exactly one effect: the harness
-    compares it with the answers received. `violations` names a query that must answer 0 after all runs.
+    compares it with the answers received. `violations` names a query that must answer 0 after all runs. `clients`
+    takes the place of the plan's number of clients. Calls of a `queued` workload are enqueued, and then waited for.
     """
 
     name: str
@@ -72,6 +73,9 @@ class Workload:
     load: tuple[Load, ...]
     effects: str | None = None
     violations: str | None = None
+    clients: int | None = None
+    queued: bool = False
+    prefix: str = "/apps/"
 
     def path(self, function: str) -> str:
-        return f"/apps/{self.app}/{function}"
+        return f"{self.prefix}{self.app}/{function}"

@@ -32,12 +32,11 @@ class Connection:
 
     def call(self, path: str, arguments: dict[str, Any]) -> Any:
         """POST the arguments; the JSON result. Raises `CallFailed` with the body of any answer but 200."""
-        status, body = self.post(path, arguments)
-        if status != 200:
-            raise CallFailed(
-                f"POST {path} {json.dumps(arguments)} answered {status}: {body.decode(errors='replace')[:800]}"
-            )
-        return json.loads(body) if body else None
+        return result(f"POST {path} {json.dumps(arguments)}", *self.post(path, arguments))
+
+    def get(self, path: str) -> Any:
+        """As `call`, for GET."""
+        return result(f"GET {path}", *self.exchange(request("GET", path, self.address)))
 
     def post(self, path: str, arguments: dict[str, Any]) -> tuple[int, bytes]:
         return self.exchange(request("POST", path, self.address, json.dumps(arguments).encode()))
@@ -52,6 +51,13 @@ class Connection:
                 raise ConnectionResetError(f"{self.address} closed the connection within an answer")
             received += chunk
         return answer
+
+
+def result(asked: str, status: int, body: bytes) -> Any:
+    """The JSON of an answer; raises `CallFailed` with the body of any answer but 200."""
+    if status != 200:
+        raise CallFailed(f"{asked} answered {status}: {body.decode(errors='replace')[:800]}")
+    return json.loads(body) if body else None
 
 
 def request(method: str, path: str, address: str, body: bytes = b"") -> bytes:

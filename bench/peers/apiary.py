@@ -13,6 +13,7 @@ from bench.mix import Workload
 from bench.peers.database_server import DatabaseServer
 from bench.probe import Connection, wait_until_healthy
 from bench.process import Server, ServerFailed, free_port, tree
+from bench.workloads import DATA_NAMES
 
 APPS = Path(__file__).parent.parent / "apps"
 UNRECORDED = {"APIARY_UNSAFE_NO_RECORD": "1"}
@@ -21,6 +22,8 @@ UNRECORDED = {"APIARY_UNSAFE_NO_RECORD": "1"}
 class Apiary:
     """`apiary serve` with one app. With `recorded=False`, an unsafe build-time variant that shows what records cost."""
 
+    workloads = DATA_NAMES
+    prefix = "/apps/"
     guarantees = "serializable; durable commit; each call recorded with its effects; exactly once by idempotency key"
     lacks = ""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from apiary.runtime.declaration import App, Function
 from apiary.runtime.errors import (
+    Cancelled,
     Conflict,
     ConstraintViolated,
     DatabaseError,
@@ -16,12 +17,14 @@ from apiary.runtime.errors import (
     Forbidden,
     InternalError,
     KeyReused,
+    Nondeterministic,
     NoSuchRow,
     NotAuthenticated,
     NotFound,
     Overloaded,
     Rejected,
     RuleBroken,
+    StepFailed,
     Unavailable,
     UnknownApp,
     UnknownFunction,
@@ -30,6 +33,7 @@ from apiary.runtime.errors import (
 )
 from apiary.runtime.result import Result, Row
 from apiary.runtime.transaction import Transaction
+from apiary.runtime.workflow import Future, Workflow
 
 if TYPE_CHECKING:
     from apiary.client import Client
@@ -39,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "Cancelled",
     "Client",
     "Conflict",
     "ConstraintViolated",
@@ -48,9 +53,11 @@ __all__ = [
     "Error",
     "Forbidden",
     "Function",
+    "Future",
     "InternalError",
     "KeyReused",
     "NoSuchRow",
+    "Nondeterministic",
     "NotAuthenticated",
     "NotFound",
     "OpenApp",
@@ -59,11 +66,13 @@ __all__ = [
     "Result",
     "Row",
     "RuleBroken",
+    "StepFailed",
     "Transaction",
     "Unavailable",
     "UnknownApp",
     "UnknownFunction",
     "ValueOutOfRange",
+    "Workflow",
     "WrongArguments",
     "open",
 ]

@@ -63,6 +63,7 @@ class FunctionCodec:
             result = self._hints.get("return", Any)
             self._result: TypeAdapter[Any] = _adapter(result)
             self._secret = frozenset(name for name in names if has_secrets(_adapter(self._hints.get(name, Any))))
+            self.has_secrets = bool(self._secret)
             self._recorded = RecordedArguments(_configured(arguments), self._secret)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError) as error:
             raise DeclarationError(
@@ -117,6 +118,9 @@ class FunctionCodec:
             return call.input or b"{}"
         came = json.loads(call.input or b"{}")
         return self._recorded.write(call, self.decode(call), _texts(came, self._hints) if call.lax else came)
+
+    def digest(self, call: Call) -> str | None:
+        return self._recorded.digest(call)
 
     def encode(self, result: Any) -> bytes:
         """The result as JSON; `InternalError` where it is not what the signature says, or is too large to travel."""
@@ -246,7 +250,8 @@ class FunctionCodec:
 
 def compile_program(app: App, version: str) -> Program:
     """The program of an app: every function with its codec. `DeclarationError` where a type cannot travel."""
-    return Program(app.name, version, {name: Bound(f, FunctionCodec(f)) for name, f in app.functions.items()})
+    functions = {name: Bound(f, FunctionCodec(f)) for name, f in app.functions.items()}
+    return Program(app.name, version, functions, pydantic_core.to_json)
 
 
 def convert_rows(kind: type[Any], names: Sequence[str], rows: list[tuple[Any, ...]]) -> list[Any]:

@@ -24,19 +24,26 @@ class RecordedArguments:
         self._secret = secret
 
     def write(self, call: Call, arguments: Mapping[str, Any], came: Mapping[str, Any]) -> bytes:
-        """`arguments` as JSON; `came` is what was read as these.
-
-        A slow digest tells whether a call that repeats an idempotency key repeats its secrets, too.
-        """
+        """`arguments` as JSON; `came` is what was read as these."""
         try:
             written = self._writer.dump_json(arguments, by_alias=True)
         except Exception:  # noqa: BLE001 - serializers are user code
             written = json.dumps(self._one_by_one(arguments, came)).encode()
+        digest = call.digest or self.digest(call)
+        return json.dumps({**json.loads(written), DIGEST: digest}).encode() if digest else written
+
+    def digest(self, call: Call) -> str | None:
+        """A digest of all arguments; none where they are not JSON, or where there is nothing to tell apart.
+
+        Slow, so that who reads the log cannot try many guesses at what it does not show.
+        """
         if not self._secret or call.key is None:
-            return written
-        exact = json.dumps(json.loads(call.input or b"{}"), sort_keys=True).encode()
-        digest = hashlib.scrypt(exact, salt=call.key.encode(), n=SCRYPT_COST, r=8, p=1, dklen=16).hex()
-        return json.dumps({**json.loads(written), DIGEST: digest}).encode()
+            return None
+        try:
+            exact = json.dumps(json.loads(call.input or b"{}"), sort_keys=True).encode()
+            return hashlib.scrypt(exact, salt=call.key.encode(), n=SCRYPT_COST, r=8, p=1, dklen=16).hex()
+        except (ValueError, RecursionError):
+            return None
 
     def _one_by_one(self, arguments: Mapping[str, Any], came: Mapping[str, Any]) -> dict[str, Any]:
         """What runs must be recorded, whatever its serializer says: such an argument as it came, a secret as stars."""

@@ -1,10 +1,13 @@
 """The contract of exactly once: an idempotency key has one outcome in an app, whatever happens around it."""
 
 import json
+import threading
 
 import pytest
 
 from apiary import KeyReused
+from apiary.codec import FunctionCodec
+from apiary.runtime.call import DIGEST
 from apiary.runtime.ids import new_id
 
 OUTCOMES = {
@@ -132,6 +135,36 @@ def test_a_failure_at_commit_is_the_outcome_of_its_key(contract):
     again = contract.outcome("family", _key="k", id=1, orphan=True)
     assert again.error == first.error
     assert again.replayed
+
+
+def test_a_key_is_for_one_secret_that_the_log_does_not_show(contract):
+    assert contract.outcome("unlock", _key="k", password="hunter2").output == b"7"
+    assert contract.calls.run("unlock", '{"name" : "a", "password": "hunter2"}', key="j").output == b"7"
+    assert contract.calls.run("unlock", '{"password":"hunter2","name":"a"}', key="j").replayed
+    for password in ("hunter3", "", "**********"):
+        assert contract.code("unlock", _key="k", password=password) == KeyReused.code
+    again = contract.outcome("unlock", _key="k", password="hunter2")
+    assert (again.output, again.replayed is None) == (b"7", False)
+    first, second = (record["input"] for record in contract.records(2))
+    assert first.pop(DIGEST) != second.pop(DIGEST)
+    assert (first, second) == ({"password": "**********"}, {"password": "**********", "name": "a"})
+
+
+def test_what_is_slow_for_secrets_is_made_where_the_call_arrives(contract, monkeypatch):
+    """The lane, wherever it runs, gets it with the call; else each secret would hold up all other calls."""
+    threads = []
+
+    def digest(codec, call):
+        threads.append(threading.current_thread().name)
+        return "made here"
+
+    monkeypatch.setattr(FunctionCodec, "digest", digest)
+    for _ in range(2):
+        outcome = contract.outcome("unlock", _key="k", password="s")
+        assert outcome.output == b"1"
+    assert outcome.replayed
+    assert [name.rpartition("_")[0] for name in threads] == ["apiary-digest"] * 2
+    assert contract.records(1)[0]["input"][DIGEST] == "made here"
 
 
 def test_a_key_answers_only_those_who_may_call_the_function(contract):

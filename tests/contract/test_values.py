@@ -199,10 +199,13 @@ def test_values_compare_and_sort_as_values(contract):
 # What only PostgreSQL has. psycopg, with the settings of our connections, is the reference.
 
 
-@pytest.fixture
-def reference(databases):
+@pytest.fixture(scope="module")
+def reference(databases, opened_contracts):
     """The value that psycopg reads for an expression of SQL, with its parameters."""
-    connection = Access(databases("beside")[0].args[0]).open().connection
+    opened_contracts("beside")  # which makes the types
+    access = Access(databases("beside")[0].args[0])
+    link = access.open()
+    connection = link.connection
     for name, base in {"mood": None, "consent": 16, "moment": 1184, "percentage": 23}.items():
         found = TypeInfo.fetch(connection, name)
         register_array(TypeInfo(name, base or found.oid, found.array_oid), connection)
@@ -215,7 +218,8 @@ def reference(databases):
         return row[0]
 
     yield read
-    connection.close()
+    link.close()
+    access.close()
 
 
 def read_by_function(contract, statement, **parameters):

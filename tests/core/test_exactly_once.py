@@ -346,6 +346,34 @@ def test_the_key_of_an_action_answers_only_those_who_may_call_it(make_app, engin
     assert calls.run("act", key="k", roles={"boss"}).replayed
 
 
+def test_a_key_answers_its_own_caller(make_app, engine_app, platform):
+    """Though the function is open to all: what is inside may not be, and the outcome depends on who called."""
+    app = make_app()
+
+    @app.transaction(roles=["boss"])
+    def inner(tx: Transaction) -> str:
+        return tx.caller
+
+    @app.transaction
+    def open_to_all(tx: Transaction) -> str:
+        return inner(tx)
+
+    @app.action
+    def open_action() -> int:
+        return 1
+
+    opened = engine_app(app)
+    zoe, eve = platform(opened, caller="zoe"), platform(opened, caller="eve")
+    for function, output in (("open_to_all", b'"zoe"'), ("open_action", b"1")):
+        assert zoe.run(function, key=function, roles={"boss"}).output == output
+        for body in ("{}", '{"wrong": 1}'):
+            refused = eve.run(function, body, key=function, roles={"boss"})
+            assert (refused.error["code"], refused.replayed) == ("forbidden", None)
+            assert "zoe" not in str(refused.error)
+        assert zoe.run(function, key=function, roles={"boss"}).replayed
+        assert eve.run(function, key=function, roles={"admin"}).output == output
+
+
 def test_the_outcome_of_a_function_that_is_gone_is_for_its_caller(make_app, engine_app, platform):
     old, new = make_app(), make_app()
 

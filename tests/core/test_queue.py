@@ -8,11 +8,15 @@ import pytest
 
 import apiary
 from apiary import App, Rejected, Transaction
-from apiary.engine import backlog
+from apiary.engine import backlog, uncommitted
 from apiary.engine.deaths import Death
+from apiary.engine.postgres.errors import ConnectionLost, NotConnected
+from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.log import questions
+from apiary.runtime.call import Program
+from apiary.runtime.errors import DatabaseUnavailable, HostCrashed, NotCommitted
 from apiary.runtime.ids import id_bytes
-from apiary.runtime.session import Outcome, Queued
+from apiary.runtime.session import Call, Outcome, Queued
 
 TABLES = "create table done (x integer not null, id text)"
 
@@ -101,6 +105,37 @@ def test_there_may_be_more_calls_than_memory_holds(opened, monkeypatch):
     opened.drain()
     assert opened.call("done") == list(range(333))
     assert not opened._dispatcher.backlog._known
+
+
+def test_what_is_left_may_be_more_than_memory_holds(app, engine_app, monkeypatch):
+    first = engine_app(app)
+    first._dispatcher.backlog.deactivate()
+    first.call("put_later", 0, 130)
+    first.close()
+    monkeypatch.setattr(backlog, "WINDOW", 20)
+    second = engine_app(app)
+    second.drain()
+    assert second.call("done") == list(range(130))
+
+
+def test_the_queue_is_not_empty_while_its_table_is_looked_into(monkeypatch):
+    """Also where the last call that is known ends while another thread still reads what else there is."""
+    waited, queue = [], None
+    tables = [[Queued(bytes([n]) * 16, "f", b"{}", "", None, 0)] for n in range(3)]
+
+    def load(limit):
+        if len(tables) == 2:
+            waited.append(queue.wait_empty(0.0))
+        return tables.pop(0)
+
+    monkeypatch.setattr(backlog, "WINDOW", 2)
+    queue = backlog.Backlog(load, lambda: None)
+    queue.activate()
+    (call,) = queue.take(1)
+    queue.add([Queued(bytes([n]) * 16, "f", b"{}", "", None, 0) for n in (4, 5)])
+    queue.done(call, Outcome())
+    queue.done(queue.take(1)[0], Outcome())
+    assert waited == [False]
 
 
 def test_many_calls_at_once_from_many_threads(opened, together):
@@ -336,6 +371,97 @@ def test_nothing_is_taken_from_the_table_before_it_is_durable(app, sqlite_app, m
     monkeypatch.setattr(opened.engine, "sync", lambda: synced.append(1))
     opened.engine.queued(10)
     assert synced
+
+
+FULL_PAGES = 60
+NEVER = {
+    "sqlite": TABLES,  # its one page more than there is room for
+    "postgresql": f"""{TABLES};
+        create function refuse() returns trigger language plpgsql as 'begin raise exception ''never''; end';
+        create constraint trigger never after insert on done deferrable initially deferred
+            for each row when (new.x = 1) execute function refuse()""",
+}
+
+
+@pytest.fixture
+def never(make_app, engine_app, monkeypatch, request):
+    """An app whose function `never` cannot be committed, for a reason that is only its own; some calls can."""
+    monkeypatch.setattr(backlog, "RETRY_SECONDS", 0.001)
+    kind = request.node.callspec.params["engine_app"]
+    app = make_app(NEVER[kind])
+    make_writer = SqliteEngine.writer
+
+    def small(engine, program, guard):
+        lane = make_writer(engine, program, guard)
+        lane._session.connection.pragma("max_page_count", FULL_PAGES)
+        return lane
+
+    monkeypatch.setattr(SqliteEngine, "writer", small)
+
+    @app.transaction
+    def never(tx: Transaction) -> None:
+        tx.execute("insert into done (x, id) values (1, :text)", text="x" * 4096 * FULL_PAGES)
+
+    @app.transaction
+    def fine(tx: Transaction) -> None:
+        tx.execute("insert into done (x) values (2)")
+
+    @app.transaction
+    def later(tx: Transaction) -> list[str]:
+        return [tx.enqueue(never), tx.enqueue(fine)]
+
+    return engine_app(app)
+
+
+def test_a_queued_call_that_can_never_commit_leaves_the_queue_with_a_record(never, monkeypatch):
+    monkeypatch.setattr(uncommitted, "COMMIT_SECONDS", 0.0)
+    identifier, fine = never.call("later")
+    never.drain()
+    assert waiting(never) == 0
+    assert questions.show(never.log, call=fine)["status"] == "ok"
+    shown = questions.show(never.log, call=identifier)
+    assert (shown["function"], shown["kind"], shown["status"]) == ("never", "transaction", "failed")
+    assert (shown["code"], shown["attempt"]) == ("not_committed", uncommitted.LAST_COMMIT)
+    assert f"in {uncommitted.LAST_COMMIT} attempts: the " in shown["error"]["detail"]
+    assert not never._dispatcher._uncommitted._attempts
+
+
+def test_a_queued_call_is_not_given_up_before_its_time(never, monkeypatch):
+    monkeypatch.setattr(uncommitted, "LAST_COMMIT", 3)
+    identifier, _ = never.call("later")
+    attempts = never._dispatcher._uncommitted._attempts
+    end = time.monotonic() + 30
+    while attempts.get(id_bytes(identifier), 0) <= 5:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    assert waiting(never) == 1
+
+
+@pytest.mark.parametrize(
+    "cause", [NotConnected("no"), ConnectionLost("gone"), HostCrashed("died"), Rejected("no"), None], ids=repr
+)
+def test_what_says_nothing_of_the_call_is_no_attempt_to_commit(cause):
+    written, ended = [], []
+    gate = uncommitted.Uncommitted(
+        Program("a", "v", {}), lambda *record: written.append(record), lambda *end: ended.append(end)
+    )
+    for _ in range(2 * uncommitted.LAST_COMMIT):
+        gate.settle(Call(bytes(16), "f", b"{}", queued=True), Outcome(cause=cause))
+    assert (len(written), len(ended)) == (0, 2 * uncommitted.LAST_COMMIT)
+
+
+def test_a_call_whose_failure_cannot_be_recorded_stays_in_the_queue():
+    ended = []
+    gate = uncommitted.Uncommitted(
+        Program("a", "v", {}),
+        lambda record, written: written(len(ended) >= 20),
+        lambda call, outcome: ended.append(outcome),
+    )
+    refused = Outcome(cause=DatabaseUnavailable("the disk is full"))
+    while len(ended) < 21:
+        gate.settle(Call(bytes(16), "f", b"{}", queued=True), refused)
+    assert all(outcome is refused for outcome in ended[:20])
+    assert isinstance(ended[20].cause, NotCommitted)
 
 
 def test_a_queued_call_that_can_never_commit_is_told_of_now_and_then(caplog, monkeypatch):

@@ -50,7 +50,10 @@ def marked_processes(mark: str) -> list[int]:
 
 
 class Server:
-    """A server process, and clients of it. Every process below it bears its mark, so that orphans are found."""
+    """A server process, and clients of it. Every process below it bears its mark, so that orphans are found.
+
+    `before` is put before its command: a program that sets limits and then becomes the server.
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Server:
         port: int = 0,
         environment: dict[str, str] | None = None,
         database: str | None = None,
+        before: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.data = folder / "data"
@@ -73,13 +77,14 @@ class Server:
             MARK: self.mark,
             **(environment or {}),
         }
+        self.before = before
         self.timeout = 50.0
         self.http = httpx.Client()
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> "Server":
         """Start the process, and wait until it serves."""
-        command = [sys.executable, "-m", "apiary", "serve"]
+        command = [*self.before, sys.executable, "-m", "apiary", "serve"]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*command, "--database", self.database, "--port", str(self.port), *self.options],

@@ -1,7 +1,6 @@
 """Clients that send or read too slowly, too much, or too often: others are served all the same."""
 
 import json
-import resource
 import socket
 import time
 from contextlib import ExitStack, closing, suppress
@@ -97,12 +96,7 @@ def test_half_sent_requests_do_not_delay_the_end(new_server, tools):
 @pytest.fixture
 def narrow_server(new_server, tools):
     """A server that may have 256 descriptors."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    try:
-        server = new_server("--anonymous-calls")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    server = new_server("--anonymous-calls", before=("sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"))
     server.deployed(tools.APPS / "zoo")
     return server
 

@@ -65,10 +65,13 @@ def hosts_of(start: Start, emit: Callable[[Event], None] = lambda event: None) -
     async def always(app: str) -> bool:
         return True
 
+    async def keep(app: str) -> None:
+        """Nobody else would run the queue."""
+
     async def publish(host: HostProcess) -> None:
         """Nobody else calls the app."""
 
-    return AppHosts("one", load, Turn("one", always), publish, emit, 100)
+    return AppHosts("one", load, Turn("one", always, keep), publish, emit, 100)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):

@@ -103,7 +103,7 @@ def test_the_queue_waits_for_a_server(served, database, tools, tmp_path):
 
 def test_the_server_hears_again_after_its_connection_was_cut(served, database, tools, tmp_path):
     served.deployed(write(tools, tmp_path / "one", "one"))
-    listening = "from pg_stat_activity where query ilike 'listen%'"
+    listening = "from pg_stat_activity where datname = current_database() and query ilike 'listen%'"
     tools.eventually(lambda: one(database, f"select count(*) {listening}") == 1)
     database.execute(f"select pg_terminate_backend(pid) {listening}")
     database.execute("select grow.put_later('a', 3)")

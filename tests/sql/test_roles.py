@@ -70,3 +70,12 @@ def test_superusers_may_everything_and_a_role_named_admin_may_not(shop, client, 
         if not taken:
             database.ask("drop owned by admin")
             database.ask("drop role admin")
+
+
+def test_who_may_call_does_not_read_the_code(shop, client):
+    other = client("other", *CALL)
+    assert other.one("select shop.open_to_all()") == other.caller
+    assert other.one("select count(*) from apiary.archives") == 0 < shop.one("select count(*) from apiary.archives")
+    program = shop.one("select hash from apiary.programs")
+    assert other.ask(f"select * from apiary.program('{program}')") == []
+    assert other.refused(f"select apiary.run('{program}', '')").sqlstate == "42501"

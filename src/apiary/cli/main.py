@@ -21,6 +21,7 @@ from apiary.cli.output import Output, fail, say, show, table
 from apiary.cli.progress import migrations_told, tell
 from apiary.client import Http
 from apiary.config import Settings, database_folder
+from apiary.engine.health import Check
 from apiary.gateway.server import run
 from apiary.platform.platform import Platform
 from apiary.platform.process import MIGRATE_SECONDS
@@ -208,14 +209,25 @@ def restore(
 
 @app.command()
 def doctor(
-    database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER")] = None,  # noqa: UP045
+    database: Annotated[
+        Optional[str],  # noqa: UP045 - typer
+        typer.Option(
+            "--database", envvar="APIARY_DATABASE", help="sqlite:///FOLDER or postgresql://…; default: .apiary/"
+        ),
+    ] = None,
 ) -> None:
-    """Look at this machine and at a folder of databases: is everything as it must be?"""
-    checks = offline.examine(database_folder(database), named=database is not None)
-    rows = [(check.name, "ok" if check.good else Text("problem", "red"), check.found) for check in checks]
-    table("doctor", ("check", "", "found"), rows, [check.as_json() for check in checks])
+    """Look at this machine and at a database: is everything as it must be? Changes nothing."""
+    checks = offline.examine(database, database_folder(database))
+    rows = [(check.name, _verdict(check), check.found, check.advice) for check in checks]
+    table("doctor", ("check", "", "found", "what to do"), rows, [check.as_json() for check in checks])
     if not all(check.good for check in checks):
         raise typer.Exit(1)
+
+
+def _verdict(check: Check) -> Text:
+    if not check.good:
+        return Text("problem", "red")
+    return Text("note", "yellow") if check.advice else Text("ok", "green")
 
 
 def _arguments(given: list[str]) -> dict[str, Any]:

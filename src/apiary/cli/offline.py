@@ -6,11 +6,12 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
+from apiary.config import POSTGRESQL
+from apiary.engine.health import Check
 from apiary.engine.sqlite import health
 from apiary.runtime.declaration import NAME
 from apiary.runtime.errors import WrongArguments
@@ -22,19 +23,8 @@ TEMPLATE = {
     "test_app.py.txt": "tests/test_NAME.py",
 }
 """The files of a new app, by their names in `template/`. `NAME` stands for the name of the app."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    good: bool
-    found: str
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return asdict(self)
+POSTGRESQL_HEALTH = "apiary.engine.postgres.health"
+"""Imported when a URL asks for it: its driver is heavy."""
 
 
 def new_app(directory: Path) -> str:
@@ -82,17 +72,21 @@ def _unpack_backup(source: Path, folder: Path) -> None:
                 raise tarfile.ReadError(f"it ends within {entry.name}")
 
 
-def examine(folder: Path, *, named: bool = False) -> list[Check]:
-    """Look at Python, SQLite, the disk and the databases of a folder; one that was `named` must be there."""
+def examine(url: str | None, folder: Path) -> list[Check]:
+    """Look at this machine, and at the database that a URL names: a server, or a folder, which must be there then."""
     python = sys.version_info
-    checks = [
-        Check("Python 3.11 or newer", python >= (3, 11), ".".join(map(str, python[:3]))),
-        Check("SQLite 3.44 or newer", health.sqlite_version() >= (3, 44), ".".join(map(str, health.sqlite_version()))),
-    ]
     place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(place).free
-    checks.append(Check("free disk", free > 100 * 2**20, f"{free // 2**20} MiB at {place}"))
-    if named and not folder.is_dir():
+    checks = [
+        Check("Python 3.11 or newer", python >= (3, 11), ".".join(map(str, python[:3]))),
+        Check("free disk", free > 100 * 2**20, f"{free // 2**20} MiB at {place}"),
+    ]
+    if url is not None and url.startswith(POSTGRESQL):
+        found: list[Check] = import_module(POSTGRESQL_HEALTH).examine(url)
+        return checks + found
+    version = health.sqlite_version()
+    checks.append(Check("SQLite 3.44 or newer", version >= (3, 44), ".".join(map(str, version))))
+    if url is not None and not folder.is_dir():
         checks.append(Check("databases", False, f"there is no folder {folder}"))
     for file in sorted(folder.glob("*.db")):
         checks.append(Check(file.name, *health.examine(file)))

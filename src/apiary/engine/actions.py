@@ -23,8 +23,8 @@ from apiary.runtime.declaration import IDEMPOTENCY_KEY
 from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Overloaded, Rejected, Unavailable
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
-from apiary.runtime.session import Call, Outcome, Record
-from apiary.runtime.transaction import Notes, check_roles, now_microseconds
+from apiary.runtime.session import Call, Outcome, Record, blamed
+from apiary.runtime.transaction import Notes, check_roles
 
 THREADS_FOR_CALLERS = 24
 THREADS_FOR_QUEUE = 16
@@ -38,7 +38,7 @@ Noting = Callable[[bytes, float], AbstractContextManager[None]]
 
 
 class ActionRunner:
-    """Runs actions with their retries; callers and the queue have threads of their own.
+    """Runs actions with their retries; callers have threads of their own, beside those of the queue and workflows.
 
     Calls with one idempotency key run once at a time, and share the outcome. `noting` is entered with the id of a call
     and the seconds it may take, for as long as it runs: the process may end with it, or hang.
@@ -87,7 +87,7 @@ class ActionRunner:
     def _begin(self, call: Call, bound: Bound, identity: str | bytes) -> bool:
         """Let a thread run the call, as soon as one is free; false where there can be none."""
         try:
-            self._pools[call.queued].submit(self._run, call, bound, identity, time.monotonic())
+            self._pools[call.queued or call.step is not None].submit(self._run, call, bound, identity, time.monotonic())
         except RuntimeError:
             del self._running[identity]
             return False
@@ -110,23 +110,31 @@ class ActionRunner:
             settle(outcome if kept else self._not_written(call, bound))
 
         try:
-            earlier = self._engine.find(call.id, call.key)
+            earlier = self._earlier(call)
             if earlier is not None:
                 settle(recorded_outcome(earlier, call, bound))
                 return
-            if not call.queued and time.monotonic() - arrived > bound.function.options.timeout:
+            if (
+                not (call.queued or call.step is not None)
+                and time.monotonic() - arrived > bound.function.options.timeout
+            ):
                 raise Overloaded(f"{call.function} waited longer than its timeout and was not run; send it again")
             check_roles(bound.function, call.roles)
-            with self._noting(call.id, bound.function.options.timeout + GRACE_SECONDS):
+            with self._noting(blamed(call), bound.function.options.timeout + GRACE_SECONDS):
                 outcome, record = self._attempts(call, bound, bound.codec.decode(call))
             self._write(record, written)
         except Exception as error:  # noqa: BLE001 - the engine's, or of the user's validators: the call must be answered
             problem = problem_of(call, error)
             outcome = Outcome(error=problem, cause=error)
-            if call.queued and not isinstance(error, Unavailable):
-                self._write(failure(self._program, None, call, Notes(now_microseconds()), problem, error), written)
+            recorded = call.queued or call.step is not None
+            if recorded and not isinstance(error, Unavailable):
+                self._write(failure(self._program, None, call, Notes(), problem, error), written)
             else:
                 settle(outcome)
+
+    def _earlier(self, call: Call) -> Record | None:
+        """The record of this call, if it has one; a workflow asks for a step only where there is none."""
+        return None if call.step is not None and call.attempt == 1 else self._engine.find(call.id, call.key)
 
     def _not_written(self, call: Call, bound: Bound) -> Outcome:
         """The answer where the record was not kept: what another process recorded for this call, if it did."""
@@ -141,9 +149,8 @@ class ActionRunner:
     def _attempts(self, call: Call, bound: Bound, arguments: dict[str, Any]) -> tuple[Outcome, Record]:
         """Run until it succeeds, is refused, has no attempts left, or the time is over."""
         options = bound.function.options
-        started = now_microseconds()
         end = time.monotonic() + options.timeout
-        notes = Notes(started)
+        notes = Notes()
         for attempt in range(1, options.retries + 2):
             tried = replace(call, attempt=attempt)
             try:
@@ -155,7 +162,7 @@ class ActionRunner:
             except BaseException as error:  # noqa: BLE001 - whatever it raised, it is retried or recorded
                 let_go(error)
                 said = f"attempt {attempt}: {type(error).__name__}: {plain(error)}"
-                notes.lines.append({"at": now_microseconds() - started, "message": said})
+                notes.lines.append({"at": notes.elapsed(), "message": said})
                 wait = min(options.backoff * 2 ** (attempt - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
                 last = isinstance(error, Rejected) or attempt > options.retries
                 if isinstance(error, DeadlineExceeded) or (not last and time.monotonic() + wait >= end):

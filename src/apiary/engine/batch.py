@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from apiary.engine.protocol import LAST_ATTEMPT, Committed
-from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, stopped
-from apiary.runtime.errors import DatabaseUnavailable, Duplicate, Error, Stopped, WrongArguments
-from apiary.runtime.session import Call, Outcome, Queued, Record, Session
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.advance import MOST_STEPS, advance
+from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, replayed, stopped
+from apiary.runtime.control import PREFIX, control
+from apiary.runtime.declaration import Kind
+from apiary.runtime.driver import Lost
+from apiary.runtime.errors import (
+    DatabaseUnavailable,
+    Duplicate,
+    Error,
+    Forbidden,
+    NotFound,
+    Stopped,
+    Unavailable,
+    UnknownFunction,
+    WrongArguments,
+)
+from apiary.runtime.session import Call, Outcome, Record, WorkflowSession
+from apiary.runtime.transaction import Notes
 
 MAX_KEY_BYTES = 2000
 
 
-class BatchSession(Session, Protocol):
+class BatchSession(WorkflowSession, Protocol):
     """A session in which many calls run, one after another."""
-
-    enqueued: list[Queued]
-
-    @property
-    def lost(self) -> bool:
-        """Whether the transaction has ended before its time, and with it all that the batch did."""
-
-    def find(self, identifier: bytes | None, key: str | None) -> Record | None:
-        """The record of a call by its id or, failing that, by its idempotency key."""
 
     def dequeue(self, identifier: bytes) -> None:
         """Take a call out of the queue."""
@@ -34,13 +40,29 @@ class BatchSession(Session, Protocol):
 
 
 class BatchLost(Exception):
-    """A call was stopped in a way that ended the whole transaction (SQLite does so for an interrupted write)."""
+    """A call was stopped in a way that ended the whole transaction (SQLite does so for an interrupted write).
 
-    def __init__(self, call: Call, outcome: Outcome, record: Record) -> None:
+    `record` tells of that. A workflow in which a step was stopped has no `outcome` yet: it goes on, and sees it.
+    """
+
+    def __init__(self, call: Call, outcome: Outcome | None, record: Record) -> None:
         super().__init__(call.function)
         self.call = call
         self.outcome = outcome
         self.record = record
+
+    def rest(self, calls: Sequence[Call]) -> list[Call]:
+        """What is to be run again, once the record is written."""
+        if self.outcome is not None:
+            return [call for call in calls if call is not self.call]
+        return [replace(call, attempt=call.attempt + 1) if call is self.call else call for call in calls]
+
+    def outcomes(self, calls: Sequence[Call], rest: Sequence[Outcome]) -> list[Outcome]:
+        """The outcomes of all calls, from those of the rest."""
+        found = list(rest)
+        if self.outcome is not None:
+            found.insert([call is self.call for call in calls].index(True), self.outcome)
+        return found
 
 
 class Unseen(DatabaseUnavailable):
@@ -50,7 +72,8 @@ class Unseen(DatabaseUnavailable):
 class Batch:
     """The calls of one program in the transactions of one session."""
 
-    def __init__(self, session: BatchSession, program: Program, guard: Guard) -> None:
+    def __init__(self, session: BatchSession, program: Program, guard: Guard, most_steps: int = MOST_STEPS) -> None:
+        self.most_steps = most_steps
         self._session = session
         self._program = program
         self._guard = guard
@@ -66,30 +89,41 @@ class Batch:
 
     def _keep(self, record: Record) -> bool:
         """Write the record of something that ran elsewhere (an action, a query), unless there is one already."""
+        given_up = record.queued and record.kind == Kind.WORKFLOW and record.status != "stopped"
+        if given_up and (instance := self._session.instance(record.id, None)) is not None:
+            record.key = instance.key
         try:
             self._session.record(record)
         except Duplicate:
             return False
+        if record.step is not None and record.parent is not None:
+            self._session.wake(record.parent, record.step)
         if record.queued and record.status == "stopped" and record.attempt < LAST_ATTEMPT:
             self._session.count_attempt(record.id, record.attempt)
+        elif given_up:
+            self._session.drop_instance(record.id)
         elif record.queued:
             self._session.dequeue(record.id)
         return True
 
     def _one(self, call: Call) -> Outcome:
+        bound = self._program.functions.get(call.function)
+        if bound is not None and bound.function.kind is Kind.WORKFLOW:
+            return self._workflow(call)
+        run = control if call.function.startswith(PREFIX) else self._perform
         session = self._session
-        started = now_microseconds()
+        notes = Notes()
         try:
             if call.key is not None or call.attempt > 1:
                 _check_key(call.key)
                 self._look_up(call)
-            outcome = perform(self._program, call, session, self._guard)
-        except WrongArguments as error:
+            outcome = run(self._program, call, session)
+        except (WrongArguments, UnknownFunction, Forbidden) as error:
             return Outcome(error=problem_of(call, error), cause=error)
         except Duplicate:
             outcome = self._recorded(call)
         except Stopped:
-            outcome, record = stopped(self._program, call, Notes(started))
+            outcome, record = stopped(self._program, call, notes)
             if session.lost:
                 raise BatchLost(call, outcome, record) from None
             self._keep(record)
@@ -97,6 +131,31 @@ class Batch:
         if call.queued:
             session.dequeue(call.id)
         return outcome
+
+    def _perform(self, program: Program, call: Call, session: BatchSession) -> Outcome:
+        return perform(program, call, session, self._guard)
+
+    def _workflow(self, call: Call) -> Outcome:
+        """A workflow that somebody else has begun at the same moment is looked up then."""
+        for attempt in (call, replace(call, attempt=call.attempt + 1)):
+            try:
+                if attempt.key is not None or attempt.attempt > 1:
+                    _check_key(attempt.key)
+                    self._look_up(attempt)
+                return advance(self._program, attempt, self._session, self._guard, self.most_steps)
+            except Error as error:
+                if isinstance(error, Unavailable):
+                    raise
+                return Outcome(error=problem_of(call, error), cause=error)
+            except Lost as lost:
+                raise BatchLost(call, None, lost.record) from None
+            except Duplicate:
+                record = self._session.find(call.id, call.key)
+                if call.queued:
+                    return replayed(record) if record is not None else _forgotten(call)
+                if record is not None:
+                    return self._recorded(call)
+        raise Unseen("the workflow was begun by another process at the same moment; send it again")
 
     def _look_up(self, call: Call) -> None:
         """A call that may be a repetition is not run to find out: what it would do now is not what it did then."""
@@ -114,6 +173,11 @@ class Batch:
             return Outcome(error=problem_of(call, error), cause=error)
 
 
+def _forgotten(call: Call) -> Outcome:
+    error = NotFound("the workflow is not there any more")
+    return Outcome(error=problem_of(call, error), cause=error)
+
+
 def _check_key(key: str | None) -> None:
     """`WrongArguments` for an idempotency key that not every database could keep."""
     try:
@@ -127,7 +191,7 @@ def _check_key(key: str | None) -> None:
 def uncommitted(program: Program, call: Call, error: Error) -> tuple[Outcome, Record]:
     """What a call comes to whose own changes cannot be committed (a constraint that is checked at the end)."""
     problem = problem_of(call, error)
-    record = failure(program, program.find(call.function), call, Notes(now_microseconds()), problem, error)
+    record = failure(program, program.find(call.function), call, Notes(), problem, error)
     return Outcome(error=problem, cause=error), record
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from apiary.engine.backlog import as_call
 from apiary.engine.protocol import LAST_ATTEMPT, MAX_DEATHS, Engine
 from apiary.runtime.call import Program, problem_of, record_of
 from apiary.runtime.errors import Error, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 WAIT_SECONDS = 10.0
 
@@ -68,7 +69,7 @@ class Deaths:
             hint="mend the function, then queue the call again" if last else "it is tried again",
         )
         problem = problem_of(call, error)
-        record = self._record(call, "failed" if last else "stopped", json.dumps(problem))
+        record = record_of_lost(self._program, call, "failed" if last else "stopped", problem)
 
         def settled(kept: bool) -> None:
             if kept and last:
@@ -78,10 +79,12 @@ class Deaths:
         self._write(record, settled)
         return written
 
-    def _record(self, call: Call, status: str, error: str) -> Record:
-        bound = self._program.functions.get(call.function)
-        notes = Notes(now_microseconds())
-        try:
-            return record_of(self._program, bound, call, notes, status, error=error)
-        except Error:  # arguments that this version cannot read
-            return record_of(self._program, None, call, notes, status, error=error)
+
+def record_of_lost(program: Program, call: Call, status: str, problem: Mapping[str, Any]) -> Record:
+    """The record of a call of the queue that came to this `problem` without being run to its end here."""
+    notes = Notes()
+    error = json.dumps(problem)
+    try:
+        return record_of(program, program.functions.get(call.function), call, notes, status, error=error)
+    except Error:  # arguments that this version cannot read
+        return record_of(program, None, call, notes, status, error=error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -19,18 +19,23 @@ from zlib import crc32
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
 from apiary.engine.deaths import Death, Deaths
-from apiary.engine.durability import Durability
+from apiary.engine.digesting import Digesting
+from apiary.engine.durability import Durability, uncertain
+from apiary.engine.flows import Flows
 from apiary.engine.hold import Hold, May
-from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of
-from apiary.engine.protocol import Committed, Engine, Lane
+from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of, soon
+from apiary.engine.protocol import HORIZON_SECONDS, Committed, Engine, Lane
+from apiary.engine.uncommitted import Uncommitted
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import DatabaseUnavailable, Overloaded, Unavailable
-from apiary.runtime.session import Call, Outcome, Record
+from apiary.runtime.errors import Overloaded, Unavailable
+from apiary.runtime.session import Call, Outcome, Queued, Record
+from apiary.runtime.transaction import now_microseconds
 
 MAX_QUEUED_IN_BATCH = 16
 RECORDS_WAIT_SECONDS = 0.01
+TELL_SECONDS = 0.01
 LATE_SECONDS = 15.0
 """So long after the longest timeout of its functions, nothing that a lost process or connection began still runs."""
 MAX_RECORDS_WAITING = 10_000
@@ -40,7 +45,8 @@ class Dispatcher:
     """Runs the calls of one program on one engine.
 
     `flush` is called after each batch of replies, from the thread that made them; `observe` for every call that the
-    queue ran; `broken` when one of the threads ends by a fault of its own.
+    queue ran; `broken` when one of the threads ends by a fault of its own; `wanted` when workflows of others than its
+    version are due.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Dispatcher:
         flush: Callable[[], None] = lambda: None,
         observe: Reply = lambda call, outcome: None,
         broken: Callable[[], None] = lambda: None,
+        wanted: Callable[[Sequence[str]], None] = lambda versions: None,
         watchdog: Watchdog | None = None,
     ) -> None:
         self.engine = engine
@@ -58,6 +65,8 @@ class Dispatcher:
         self._flush = flush
         self._observe = observe
         self._broken = broken
+        self._wanted = wanted
+        self._plain = True
         self._watchdog = watchdog or Watchdog()
         self._to_write: list[Jobs] = [SimpleQueue() for _ in range(engine.writers)]
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
@@ -70,11 +79,17 @@ class Dispatcher:
         self._closing = False
         self._readers_ended = False
         self._closed = False
-        self.backlog = Backlog(engine.queued, self._nudge_writers)
         timeouts = (bound.function.options.timeout for bound in program.functions.values())
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
+        telling = soon(TELL_SECONDS, self._tell)
+        self.flows = Flows(
+            engine, program, self._put, self._actions.submit, self._observe, lambda: self.backlog.refill(), telling
+        )
+        self.backlog = Backlog(self._queued, self._nudge_writers, self.flows, telling)
         self._deaths = Deaths(engine, program, self._record, self._observe)
+        self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
+        self._digesting = Digesting(self._sort)
         self._durability = Durability(engine.sync, broken)
         self._opening = threading.Lock()  # one after another: the first is ready sooner than all together would be
         self._running = [0] * engine.writers
@@ -82,24 +97,43 @@ class Dispatcher:
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
         engine.listen(self.backlog.reload)
 
-    def submit(self, call: Call, reply: Reply) -> None:
-        """Run a call. `reply` gets its outcome, from another thread, once that is durable."""
-        bound = self.program.functions.get(call.function)
+    def submit(self, call: Call, reply: Reply, *, detached: bool = False) -> None:
+        """Run a call. `reply` gets its outcome, from another thread, once that is durable.
+
+        `detached`: that a workflow has begun is enough; its outcome is a pause, unless it has ended already.
+        """
+        self._digesting.submit(Job(call, self.program.functions.get(call.function), reply, detached))
+
+    def _sort(self, job: Job) -> None:
+        """Give a call to a thread that may run it."""
+        call, bound, reply = job.call, job.bound, job.reply
         kind = bound.function.kind if bound else None
         if kind is Kind.ACTION and self._hold.may is not May.ALL:
-            self._return(call)
+            self._return(call, reply)
         elif bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
+        elif kind is Kind.WORKFLOW:
+            self.flows.begin(call, self._flushed(reply), detached=job.detached)
         elif kind is Kind.QUERY and call.key is None:
-            self._to_read.put(Job(call, bound, reply))
+            self._to_read.put(job)
         else:
-            self._lane_of(call, bound).put(Job(call, bound, reply))
+            self._put(job)
         if self._closed:
             self._refuse_rest()
 
-    def run_queue(self, except_for: Iterable[bytes] = (), deaths: Iterable[Death] = ()) -> None:
-        """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last."""
+    def _put(self, job: Job) -> None:
+        """Have a job run by one of the lanes that write."""
+        self._lane_of(job.call, job.bound).put(job)
+
+    def run_queue(
+        self, except_for: Collection[bytes] = (), deaths: Iterable[Death] = (), *, plain: bool = True
+    ) -> None:
+        """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last.
+
+        Not `plain`: only the workflows of this version in it.
+        """
         self._deaths.count(list(deaths))
+        self._plain = plain
         self.backlog.activate(except_for)
         self.backlog.reload_after(self._late_seconds)
 
@@ -131,6 +165,7 @@ class Dispatcher:
         """Finish what was submitted, then end the threads. What is submitted later is refused."""
         if self._hold.may is May.NOTHING:
             self.retire()
+        self._digesting.close()
         self.backlog.close()
         self._actions.close()
         self._closing = True
@@ -141,6 +176,7 @@ class Dispatcher:
         self._nudge_writers()
         for thread in self._writers:
             thread.join()
+        self.flows.close()
         self._durability.close()
         self._watchdog.close()
         self._closed = True
@@ -223,7 +259,7 @@ class Dispatcher:
         """Write what may be written, with these jobs; returns whether there was anything to do."""
         returned, jobs = ([], jobs) if may is May.ALL else (jobs, [])
         for job in returned:
-            self._return(job.call)
+            self._return(job.call, job.reply)
         if may is May.NOTHING:
             return True
         if may is May.ALL:
@@ -252,6 +288,7 @@ class Dispatcher:
         done = lane.run([job.call for job in jobs], records)
         batches.note(jobs, done.outcomes)
         self._settle(lane, jobs, done, recordings, here=queue.empty())
+        self._keep(lane.take_records())
 
     def _settle(
         self, lane: Lane, jobs: list[Job], done: Committed, recordings: Sequence[Recording], *, here: bool
@@ -274,7 +311,7 @@ class Dispatcher:
             self.backlog.reload()
             self.backlog.reload_after(self._late_seconds)
         for job, outcome in pairs:
-            job.reply(job.call, outcome if durable else _uncertain(job.call))
+            job.reply(job.call, outcome if durable else uncertain(job.call))
         for recording in recordings:
             recording.written(durable and id(recording.record) not in lost)
         self._flush()
@@ -305,6 +342,8 @@ class Dispatcher:
 
     def _record(self, record: Record, written: Callable[[bool], None]) -> None:
         """Have the record of an action written; `written` is told whether it was."""
+        if record.step is not None and self._hold.may is May.ALL and self.flows.acted(record, written):
+            return
         self._recordings.append(Recording(record, written))
         self._nudge_once()
 
@@ -313,18 +352,38 @@ class Dispatcher:
             self._nudged = True
             self._to_write[0].put(None)
 
-    def _return(self, call: Call) -> None:
-        self._give_back(call)
-        self._flush()
+    def _return(self, call: Call, reply: Reply) -> None:
+        """A call may not run now: the server knows who may. A workflow that goes on is in the table."""
+        if call.queued:
+            error = Unavailable("another process runs the queue")
+            reply(call, Outcome(error=problem_of(call, error), cause=error))
+        else:
+            bound = self.program.functions.get(call.function)
+            if bound is not None and bound.function.kind is Kind.WORKFLOW:
+                self.flows.returned(call)
+            self._give_back(call)
+            self._flush()
+
+    def _queued(self, limit: int) -> Sequence[Queued]:
+        until = now_microseconds() + int(HORIZON_SECONDS * 1e6)
+        if self._plain:
+            others = self.engine.versions_due(self.program.version, until)
+            if others:
+                self._wanted(others)
+        return self.engine.queued(limit, until, self.program.version, plain=self._plain)
+
+    def _tell(self) -> None:
+        with suppress(Unavailable):  # who runs the queue looks from time to time
+            self.engine.tell()
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []
         for call in self.backlog.take(limit):
             bound = self.program.functions.get(call.function)
             if bound is not None and bound.function.kind is Kind.ACTION:
-                self._actions.submit(call, bound, self._queue_ran)
+                self._actions.submit(call, bound, self._uncommitted.settle)
             else:
-                jobs.append(Job(call, bound, self._queue_ran))
+                jobs.append(Job(call, bound, self._uncommitted.settle))
         return jobs
 
     def _queue_ran(self, call: Call, outcome: Outcome) -> None:
@@ -334,22 +393,10 @@ class Dispatcher:
     def _fresh(self, jobs: list[Job]) -> list[Job]:
         """Without those that waited longer than they may run: they are refused, and may be sent again."""
         now = time.monotonic()
-        fresh = []
-        for job in jobs:
-            waited = now - max(job.arrived, self._excused_until)
-            if job.bound is None or job.call.queued or waited < job.bound.function.options.timeout:
-                fresh.append(job)
-                continue
+        late = [job for job in jobs if job.is_late(now, self._excused_until)]
+        for job in late:
             error = Overloaded(f"{job.call.function} waited {now - job.arrived:.1f} s and was not run; send it again")
             job.reply(job.call, Outcome(error=problem_of(job.call, error), cause=error))
-        if len(fresh) < len(jobs):
+        if late:
             self._flush()
-        return fresh
-
-
-def _uncertain(call: Call) -> Outcome:
-    error = DatabaseUnavailable(
-        "the disk failed while the call was being made durable; it may or may not have been kept",
-        hint="send it again with the same idempotency key",
-    )
-    return Outcome(error=problem_of(call, error), cause=error)
+        return [job for job in jobs if job not in late] if late else jobs

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from apiary.runtime.call import Bound
+from apiary.runtime.declaration import Kind
 from apiary.runtime.session import Call, Outcome, Record
 
 SLOW_MICROSECONDS = 5_000
@@ -18,12 +20,22 @@ Reply = Callable[[Call, Outcome], None]
 
 @dataclass(slots=True)
 class Job:
-    """A call, and what to do with its outcome. It may name a function that is gone (no `bound`)."""
+    """A call, and what to do with its outcome. It may name a function that is gone (no `bound`).
+
+    `detached`: a workflow that has begun is an outcome.
+    """
 
     call: Call
     bound: Bound | None
     reply: Reply
+    detached: bool = False
     arrived: float = field(default_factory=time.monotonic)
+
+    def is_late(self, now: float, excused_until: float) -> bool:
+        """Whether it waited longer than it may run, not counting the time before `excused_until`."""
+        if self.bound is None or self.call.queued:
+            return False
+        return now - max(self.arrived, excused_until) >= self.bound.function.options.timeout
 
 
 @dataclass(slots=True)
@@ -75,7 +87,12 @@ class Batches:
 
 
 def partition_of(call: Call, bound: Bound | None) -> str | None:
-    """The value of the argument that names the partition, as text; `None` where the function or the call has none."""
+    """The value of the argument that names the partition, as text; `None` where the function or the call has none.
+
+    Each workflow is a partition: its runs follow one another.
+    """
+    if bound is not None and bound.function.kind is Kind.WORKFLOW:
+        return call.id.hex()
     name = bound.function.options.key if bound else None
     if name is None:
         return None
@@ -83,3 +100,20 @@ def partition_of(call: Call, bound: Bound | None) -> str | None:
         return json.dumps(json.loads(call.input)[name])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def soon(seconds: float, work: Callable[[], None]) -> Callable[[], None]:
+    """A function that has `work` done after so many seconds, once for all who ask for it meanwhile."""
+    lock = threading.Lock()
+
+    def run() -> None:
+        lock.release()
+        work()
+
+    def ask() -> None:
+        if lock.acquire(blocking=False):
+            timer = threading.Timer(seconds, run)
+            timer.daemon = True
+            timer.start()
+
+    return ask

@@ -93,6 +93,9 @@ class Members(Protocol):
     def claim_queue(self, server: str, app: str) -> bool:
         """Whether hosts of this server run the queue of an app; nobody else's do then, until this server is gone."""
 
+    def release_queue(self, server: str, app: str) -> None:
+        """No host of this server runs the queue of an app any more."""
+
     def hurry(self) -> None:
         """Give the next sign of life at once."""
 
@@ -131,6 +134,9 @@ class Alone:
 
     def claim_queue(self, server: str, app: str) -> bool:
         return True
+
+    def release_queue(self, server: str, app: str) -> None:
+        pass
 
     def hurry(self) -> None:
         pass

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from apiary.bundle import Migration
 from apiary.runtime.call import Guard, Program
-from apiary.runtime.session import Call, Outcome, Queued, Record
+from apiary.runtime.session import NEVER, Call, Outcome, Queued, Record
 
 LAST_ATTEMPT = 5
 """A queued call with so many attempts that came to no outcome leaves the queue."""
+LAST_COMMIT = 12
+COMMIT_SECONDS = 3600.0
+"""A queued call leaves the queue when it was put there so long ago and so many attempts could not be committed."""
+HORIZON_SECONDS = 60.0
+"""What is due later than this is not held in memory: the table is looked at again in time."""
 MAX_DEATHS = 3
 """A call whose process died so many times while it ran is given up, where nothing else can have been the reason."""
 
@@ -62,13 +67,14 @@ class Engine(Protocol):
     """A database of one app.
 
     `dialect` names its kind of SQL; `writers` and `readers` say how many lanes of each kind it is used best with,
-    `max_batch` how many calls at once.
+    `max_batch` how many calls at once. `most_steps`: so many functions of a workflow run in one transaction.
     """
 
     dialect: str
     writers: int
     readers: int
     max_batch: int
+    most_steps: int
 
     def pending(self, migrations: Sequence[Migration]) -> list[str]:
         """The names of those that are not applied yet; `MigrationRefused` where one was changed or comes too late.
@@ -91,11 +97,27 @@ class Engine(Protocol):
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         """The record of a call that is durable, by its id or by its idempotency key."""
 
-    def queued(self, limit: int) -> list[Queued]:
-        """The calls that wait in the queue, the earliest first."""
+    def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
+        """What waits in the queue, the earliest first.
+
+        Of workflows, those that end on this version and are due until then (microseconds since 1970). Not `plain`: of
+        workflows only.
+        """
+
+    def versions_due(self, version: str, until: int) -> list[str]:
+        """The other versions that have workflows which are due until then."""
+
+    def adopt(self, version: str, except_for: Iterable[bytes]) -> None:
+        """Let the workflows of a version go on whose actions ran in a process that is gone: they are run again.
+
+        `except_for` are workflows whose process is still there.
+        """
 
     def queued_call(self, identifier: bytes) -> Queued | None:
         """The call of this id, where it waits in the queue."""
+
+    def tell(self) -> None:
+        """Let the process that runs the queue know that there may be something new in it."""
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Call `changed`, from another thread, whenever somebody else may have put calls into the queue."""

@@ -19,7 +19,7 @@ from mmap import mmap
 from typing import NamedTuple
 
 from apiary.runtime.errors import Stopped
-from apiary.runtime.session import Call
+from apiary.runtime.session import Call, blamed
 
 TICK_SECONDS = 0.02
 INSIST_SECONDS = 0.5
@@ -58,7 +58,7 @@ class ThreadGuard:
         self._thread = threading.get_ident()
         self._fired = False
         self._deadline = deadline = time.monotonic() + seconds
-        self._watchdog.note(self._slot, call.id, deadline)
+        self._watchdog.note(self._slot, blamed(call), deadline)
 
     def end(self) -> bool:
         with self._lock:

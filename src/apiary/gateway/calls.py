@@ -17,6 +17,7 @@ from apiary.gateway.wire import (
     Send,
     bearer_key,
     checked_key,
+    preferences,
     problem_body,
     problem_headers,
     read_body,
@@ -66,7 +67,11 @@ class Calls:
             return
         problem = None
         headers: Headers = [identified]
-        if answer.error is None:
+        if answer.error is None and message.detached:
+            status, body = 202, json.dumps({"id": id_text(answer.replayed or call_id)}).encode()
+            location = f"/api/v1/workflows/{id_text(answer.replayed or call_id)}"
+            headers += [JSON, (b"location", location.encode()), (b"preference-applied", b"respond-async")]
+        elif answer.error is None:
             status, body = 200, answer.output
             headers.append(JSON)
         else:
@@ -121,13 +126,15 @@ class Calls:
         else:
             allowed = "GET, POST" if declared.get("kind") == "query" else "POST"
             raise MethodNotAllowed(f"{function} is called with {allowed}, not {method}", allow=allowed)
-        key = None
+        key, detached = None, False
         for name, value in headers:
-            if name == b"idempotency-key":
+            if name == b"prefer":
+                detached = declared.get("kind") == "workflow" and b"respond-async" in preferences(value)
+            elif name == b"idempotency-key":
                 key = checked_key(value)
             elif name == b"content-type" and body and not lax:
                 _check_type(value)
-        return hosts, Invoke(call_id, function, body, caller.name, caller.roles, key, lax)
+        return hosts, Invoke(call_id, function, body, caller.name, caller.roles, key, lax, detached=detached)
 
 
 def _declared(hosts: AppHosts, app: str, function: str, method: str, headers: Headers) -> dict[str, Any]:

@@ -85,3 +85,8 @@ def checked_key(value: bytes) -> str:
     if not 1 <= len(key) <= 255 or not key.isprintable():
         raise WrongArguments("an Idempotency-Key has 1 to 255 printable ASCII characters")
     return key
+
+
+def preferences(value: bytes) -> set[bytes]:
+    """The names in a `Prefer` header (RFC 7240)."""
+    return {part.partition(b"=")[0].partition(b";")[0].strip().lower() for part in value.split(b",")}

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -37,6 +38,8 @@ from apiary.platform.messages import (
     Answer,
     Ask,
     Frames,
+    FromHost,
+    Idle,
     Invoke,
     Loaded,
     Ran,
@@ -45,12 +48,24 @@ from apiary.platform.messages import (
     Spent,
     Start,
     Stop,
+    Wanted,
     frame,
     to_host,
 )
 from apiary.runtime.call import Program
 from apiary.runtime.declaration import App
-from apiary.runtime.errors import BundleRefused, Error, InternalError, RuleBroken
+from apiary.runtime.errors import (
+    BundleRefused,
+    Error,
+    Forbidden,
+    InternalError,
+    KeyReused,
+    RuleBroken,
+    Unavailable,
+    UnknownFunction,
+    WrongArguments,
+    from_problem,
+)
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
 
@@ -61,6 +76,9 @@ RECEIVE_BYTES = 1 << 18
 FORKS = {"os.fork", "os.forkpty"}
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
+IDLE_SECONDS = 5.0
+REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
+"""With these, a workflow has not begun."""
 STACK_BYTES = 1 << 20
 """Of each thread. Stacks count as memory of the host, and the usual 8 MiB each would leave none for functions."""
 
@@ -114,6 +132,7 @@ class Host:
             flush=self.flush,
             observe=self._ran,
             broken=_die,
+            wanted=lambda versions: self._send(Wanted(tuple(versions))),
             watchdog=Watchdog(self._recorder),
         )
         _settle_memory()
@@ -150,7 +169,7 @@ class Host:
             if frames:
                 self._socket.sendall(b"".join(frames))
 
-    def _send(self, message: Loaded | Refused | Answer | Ran | Spent) -> None:
+    def _send(self, message: FromHost) -> None:
         self._out.append(frame(message))
         self.flush()
 
@@ -165,12 +184,20 @@ class Host:
             lax=message.lax,
             attempt=message.attempt,
         )
-        self._dispatcher.submit(call, self._reply)
+        self._dispatcher.submit(call, self._begun if message.detached else self._reply, detached=message.detached)
 
     def _reply(self, call: Call, outcome: Outcome) -> None:
         self._look_at(outcome)
         error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
         self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
+
+    def _begun(self, call: Call, outcome: Outcome) -> None:
+        """The answer for who does not wait: which workflow it is. How it ends, if it has, is in the log."""
+        if outcome.error is not None and isinstance(from_problem(outcome.error), REFUSALS):
+            self._reply(call, outcome)
+            return
+        of = outcome.pause.of if outcome.pause is not None else outcome.replayed
+        self._out.append(frame(Answer(call.id, b"null", replayed=of if of != call.id else None)))
 
     def _give_back(self, call: Call) -> None:
         self._out.append(frame(Returned(call.id)))
@@ -207,17 +234,38 @@ class Host:
             "excuse": dispatcher.excuse,
             "run_queue": self._run_queue,
             "adopt": self._adopt,
-            "leave_queue": lambda: [id_text(identifier) for identifier in dispatcher.backlog.deactivate()],
+            "leave_queue": self._leave_queue,
+            "release": lambda: dispatcher.flows.release(self._give_back_begun),
         }
         return own[question](**arguments)
 
-    def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]]) -> None:
+    def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]], plain: bool = True) -> None:
         lost = [Death(id_bytes(text), *how) for text, how in deaths.items()]
-        self._dispatcher.run_queue(map(id_bytes, except_for), lost)
+        if not plain:
+            threading.Thread(target=self._watch_idle, name="apiary-idle", daemon=True).start()
+        self._dispatcher.run_queue(list(map(id_bytes, except_for)), lost, plain=plain)
 
-    def _adopt(self, dead: list[str]) -> None:
-        """Take over what hosts have left that are gone; every server may ask its own for that at the same time."""
-        self._dispatcher.backlog.reload()
+    def _leave_queue(self) -> list[str]:
+        """Run no more of the queue. Who waits for the end of a workflow waits for it elsewhere from now on."""
+        busy = self._dispatcher.backlog.deactivate()
+        self._dispatcher.flows.release(self._give_back_begun)
+        return [id_text(identifier) for identifier in busy]
+
+    def _give_back_begun(self, call: Call) -> None:
+        self._out.append(frame(Returned(call.id, begun=True)))
+        self.flush()
+
+    def _watch_idle(self) -> None:
+        """Say when there was nothing to do for some time."""
+        idle = 0.0
+        while idle < IDLE_SECONDS:
+            time.sleep(IDLE_SECONDS / 10)
+            idle = idle + IDLE_SECONDS / 10 if self._dispatcher.flows.outstanding() == 0 else 0.0
+        self._send(Idle())
+
+    def _adopt(self, dead: list[str]) -> bool:
+        """Whether this host runs the queue, and has taken over what hosts have left that are gone."""
+        return self._dispatcher.backlog.adopt()
 
     def _migrate(self) -> list[str]:
         with migrating(Path(self._start.folder)):

@@ -6,12 +6,14 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
-from apiary.platform.messages import Answer, Invoke, Ran
+from apiary.platform.caretakers import Caretakers
+from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
 from apiary.platform.process import HostProcess, InFlight, gone
 from apiary.platform.survivors import Survivors
 from apiary.platform.turns import Turn
@@ -53,6 +55,7 @@ class AppHosts:
         self.version: str | None = None
         self.active: HostProcess | None = None
         self.draining: set[HostProcess] = set()
+        self.caretakers = Caretakers(app, self.load, self._ran, self._cared_for)
         self.migrating: HostProcess | None = None
         self._load = load
         self._turn = turn
@@ -129,6 +132,7 @@ class AppHosts:
     async def _change(self, host: HostProcess) -> None:
         if self._held is not None:
             await self._excuse(host)
+        await self.caretakers.end(host.version)
         old = self._serve(host)
         self._let_go()
         if old is None:
@@ -140,11 +144,6 @@ class AppHosts:
             self._background(self._drain(old))
         await self._publish(host)
         self._emit(Activated(self.app, host.version, host.migrated))
-
-    async def adopt(self, dead: Sequence[str]) -> None:
-        """Let the host that serves take over what hosts have left that are gone."""
-        if self.active is not None:
-            await self.active.ask("adopt", dead=dead)
 
     async def _relieve(self, spent: HostProcess) -> None:
         """Let another host serve in the place of one without memory, as after a deploy of the same version.
@@ -178,6 +177,7 @@ class AppHosts:
         if self.migrating is not None:
             self.migrating.kill("the server is stopping")
         hosts = [*self.draining, *([self.active] if self.active else [])]
+        await asyncio.gather(self.caretakers.close(), *(host.forsake() for host in hosts))
         await asyncio.gather(*(host.stop() for host in hosts))
         self._survivors.refuse()
         for flight in [*self._waiting, *(self._held or ())]:
@@ -187,12 +187,12 @@ class AppHosts:
         """End all hosts at once."""
         self._closed = True
         self._survivors.close()
-        for host in [*self.draining, *([self.active] if self.active else [])]:
+        for host in [*self.caretakers.hosts, *self.draining, *([self.active] if self.active else [])]:
             host.kill("the server was told to end at once")
 
     def expel(self) -> None:
         """End all hosts, and let new ones take their place: they must not go on under the identity that they have."""
-        for host in (self.active, self.migrating, *self.draining):
+        for host in (self.active, self.migrating, *self.draining, *self.caretakers.hosts):
             if host is not None:
                 host.expel()
 
@@ -205,8 +205,7 @@ class AppHosts:
     def _serve(self, host: HostProcess) -> HostProcess | None:
         """Send calls to this host from now on; returns the one before it."""
         host.served = True
-        host.on_ran, host.on_returned = self._ran, self._returned
-        host.on_spent = lambda: self._background(self._relieve(host))
+        host.on_news, host.on_returned = partial(self._heard, host), self._returned
         old, self.active, self.version = self.active, host, host.version
         self._last_start = time.monotonic()
         host.watch_end(self._ended)
@@ -221,6 +220,19 @@ class AppHosts:
             elif not flight.answer.done():
                 self._send(flight)
 
+    def _cared_for(self) -> set[str]:
+        """The versions whose workflows a host looks after that serves, or has served."""
+        return {host.version for host in (*self.draining, *([self.active] if self.active else []))}
+
+    def _heard(self, host: HostProcess, news: News) -> None:
+        """What the host that serves says unasked."""
+        if isinstance(news, Ran):
+            self._ran(news)
+        elif isinstance(news, Wanted):
+            self.caretakers.want(news.versions)
+        elif isinstance(news, Spent):
+            self._background(self._relieve(host))
+
     def _returned(self, flight: InFlight) -> None:
         """A host may not run this call: another one does, after the hold if there is one."""
         if self._held is None:
@@ -234,6 +246,7 @@ class AppHosts:
         async with self._changing:
             self.begin_hold()
             await self._turn.leave()
+            await self.caretakers.end_all()
             if self.active is not None:
                 with suppress(Error):  # it is gone, and whoever takes its place is held too
                     await self.active.hold()
@@ -353,6 +366,7 @@ class AppHosts:
                 try:
                     host = await self.start(str(self.version))
                 except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
+                    await self._turn.give_up()
                     for flight in self._waiting if self._held is None else ():
                         flight.fail(gone(f"the app {self.app} cannot be started: {error}"))
                     self._waiting = [flight for flight in self._waiting if not flight.answer.done()]

@@ -30,7 +30,7 @@ class Start(msgspec.Struct, tag="start", array_like=True):
 
 
 class Invoke(msgspec.Struct, tag="call", array_like=True):
-    """Run a call."""
+    """Run a call. `detached`: it is a workflow, and the answer is wanted as soon as that has begun."""
 
     id: bytes
     function: str
@@ -40,6 +40,7 @@ class Invoke(msgspec.Struct, tag="call", array_like=True):
     key: str | None = None
     lax: bool = False
     attempt: int = 1
+    detached: bool = False
 
 
 class Ask(msgspec.Struct, tag="ask", array_like=True):
@@ -78,9 +79,13 @@ class Answer(msgspec.Struct, tag="answer", array_like=True):
 
 
 class Returned(msgspec.Struct, tag="returned", array_like=True):
-    """A call that the host may not run, because it is held or another one serves; it has not run."""
+    """A call that the host may not run, because it is held or another one serves; it has not run.
+
+    `begun`: it is a workflow that has begun, and goes on without this host.
+    """
 
     id: bytes
+    begun: bool = False
 
 
 class Ran(msgspec.Struct, tag="ran", array_like=True):
@@ -96,8 +101,19 @@ class Spent(msgspec.Struct, tag="spent", array_like=True):
     """Functions have used up the memory of the host and do not give it back; another one should take its place."""
 
 
+class Wanted(msgspec.Struct, tag="wanted", array_like=True):
+    """Workflows are due that began on these versions."""
+
+    versions: tuple[str, ...]
+
+
+class Idle(msgspec.Struct, tag="idle", array_like=True):
+    """No workflow of this version has anything to do, now or soon."""
+
+
 ToHost = Start | Invoke | Ask | Stop
-FromHost = Loaded | Refused | Answer | Returned | Ran | Spent
+News = Ran | Spent | Wanted | Idle
+FromHost = Loaded | Refused | Answer | Returned | News
 
 encoder = msgspec.msgpack.Encoder()
 to_host = msgspec.msgpack.Decoder(ToHost)

@@ -172,14 +172,10 @@ class Peers:
                     log.warning("what other hosts of %s left cannot be taken over yet: %s", app, error.message)
 
     async def _taken_over(self, app: str, dead: list[UUID]) -> bool:
-        """Whether it is taken over: it cannot be, as long as no host serves the app here."""
-        hosts = self._apps.get(app)
-        if hosts is None:
+        """Whether it is taken over; where a host of another server runs the queue of the app, that one does it."""
+        if app not in self._apps:
             return not await self._serves(app)
-        if hosts.active is None:
-            return False
-        await hosts.adopt([str(host) for host in dead])
-        return True
+        return await self._turns.of(app).adopt([str(host) for host in dead])
 
     async def _forget(self, app: str, dead: list[UUID]) -> None:
         if dead:

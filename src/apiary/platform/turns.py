@@ -1,7 +1,7 @@
 """Who runs the queue of an app: one host at a time, of one server at a time.
 
-A server has the turn until it acts no more; then another one takes it. What other servers' hosts have put into the
-queue meanwhile is found by looking, about once a second.
+A server has the turn until it acts no more, or no host of the app starts there; then another one takes it. What hosts
+of other servers have put into the queue the one that runs it is told by them (`engine/postgres/listen.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from apiary.platform.process import HostProcess
 from apiary.runtime.errors import Error
 
 Claim = Callable[[str], Awaitable[bool]]
+Release = Callable[[str], Awaitable[None]]
 
 
 class Turn:
@@ -23,10 +24,11 @@ class Turn:
     `deaths` says which calls of the queue were lost with a host, by what, and whether nothing else ran beside them.
     """
 
-    def __init__(self, app: str, claim: Claim) -> None:
+    def __init__(self, app: str, claim: Claim, release: Release) -> None:
         self.app = app
         self.deaths: dict[str, tuple[str, bool]] = {}
         self._claim = claim
+        self._release = release
         self._wanted: HostProcess | None = None
         self._runs: HostProcess | None = None
         self._changing = asyncio.Lock()
@@ -35,11 +37,6 @@ class Turn:
     def waits(self) -> bool:
         """Whether there is a host that would run the queue."""
         return self._wanted is not None and not self._wanted.ended and self._runs is not self._wanted
-
-    @property
-    def taken(self) -> bool:
-        """Whether a host of this server runs the queue."""
-        return self._runs is not None and not self._runs.ended
 
     async def run(self, host: HostProcess, except_for: Sequence[str] = ()) -> None:
         """Let a host run the queue but for these calls, as soon as it is this server's turn."""
@@ -69,10 +66,15 @@ class Turn:
             if self.waits:
                 await self._begin(())
 
-    async def look(self) -> None:
-        """Look for calls that others have put into the queue."""
-        if self._runs is not None:
-            await self._runs.ask("adopt", dead=[])
+    async def give_up(self) -> None:
+        """No host starts: another server's may run the queue."""
+        with suppress(Error):  # it is tried again when the next attempt has failed
+            async with self._changing:
+                await self._release(self.app)
+
+    async def adopt(self, dead: Sequence[str]) -> bool:
+        """Whether the host that runs the queue has taken over what hosts have left that are gone."""
+        return self._runs is not None and bool(await self._runs.ask("adopt", dead=dead))
 
     async def _begin(self, except_for: Sequence[str]) -> None:
         host = self._wanted
@@ -95,17 +97,13 @@ class Turns:
 
     def of(self, app: str) -> Turn:
         """The queue of an app."""
-        return self._turns.setdefault(app, Turn(app, self._claim))
+        return self._turns.setdefault(app, Turn(app, self._claim, self._release))
 
     def tend(self, beat: Beat) -> None:
-        """After a sign of life: take the queues that nobody runs, and look for calls that others put into ours."""
+        """After a sign of life: take the queues that nobody runs."""
         for app, turn in self._turns.items():
-            if app in self._tending:
-                continue
-            if turn.waits and app not in beat.taken:
+            if turn.waits and app not in beat.taken | self._tending:
                 self._begin(app, turn.take())
-            elif turn.taken and beat.others:
-                self._begin(app, turn.look())
 
     def close(self) -> None:
         """Take no queue any more."""
@@ -114,6 +112,9 @@ class Turns:
 
     async def _claim(self, app: str) -> bool:
         return await asyncio.to_thread(self._members.claim_queue, self.server, app)
+
+    async def _release(self, app: str) -> None:
+        await asyncio.to_thread(self._members.release_queue, self.server, app)
 
     def _begin(self, app: str, work: Coroutine[None, None, None]) -> None:
         async def tend() -> None:

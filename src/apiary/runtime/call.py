@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from apiary.runtime.declaration import Function, Kind
 from apiary.runtime.errors import (
+    Cancelled,
     DeadlineExceeded,
     Duplicate,
     Error,
@@ -30,10 +31,11 @@ from apiary.runtime.errors import (
     Unavailable,
     UnknownFunction,
 )
+from apiary.runtime.failures import raised, told
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record, Session
-from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
+from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles
 
 MAX_QUERY_OUTPUT_BYTES = 4096
 DIGEST = "apiary:digest"
@@ -42,7 +44,12 @@ NOT_THE_USERS = (str(Path(__file__).parent.parent), "<frozen importlib", str(Pat
 
 
 class Codec(Protocol):
-    """Turns the JSON of a call into a function's arguments, and its result into JSON."""
+    """Turns the JSON of a call into a function's arguments, and its result into JSON.
+
+    `has_secrets`: the log does not show all of the arguments.
+    """
+
+    has_secrets: bool
 
     def decode(self, call: Call) -> dict[str, Any]:
         """The arguments by name; `WrongArguments` where they do not fit."""
@@ -56,6 +63,12 @@ class Codec(Protocol):
     def canonical(self, call: Call) -> bytes:
         """The input of a call as a JSON object, whatever form it came in."""
 
+    def decode_result(self, output: bytes) -> Any:
+        """A result from its JSON."""
+
+    def digest(self, call: Call) -> str | None:
+        """What tells whether a call that repeats an idempotency key repeats its secrets, too. Takes long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -65,13 +78,17 @@ class Bound:
     codec: Codec
 
 
+ToJson = Callable[[Any], bytes]
+
+
 class Program:
     """The functions of one version of an app, ready to be called by name."""
 
-    def __init__(self, app: str, version: str, functions: Mapping[str, Bound]) -> None:
+    def __init__(self, app: str, version: str, functions: Mapping[str, Bound], to_json: ToJson | None = None) -> None:
         self.app = app
         self.version = version
         self.functions = dict(functions)
+        self.to_json: ToJson = to_json or (lambda value: json.dumps(value).encode())
 
     def find(self, name: str) -> Bound:
         """The function of this name, or `UnknownFunction`."""
@@ -105,20 +122,24 @@ class Guard(Protocol):
         """The function is over; nothing is raised any more. Returns whether `Stopped` had been raised."""
 
 
-def perform(program: Program, call: Call, session: Session, guard: Guard) -> Outcome:
+def perform(
+    program: Program, call: Call, session: Session, guard: Guard, keep: Callable[[Record], None] | None = None
+) -> Outcome:
     """Run one call of a query or a transaction in the open transaction of `session`.
 
     The function runs in a part (savepoint) of its own. Where it returns, its record joins that part. Where it
     raises, the part is undone and the failure recorded. A call that is refused before the function runs (wrong
-    arguments, not allowed) has no record, unless it came from the queue.
+    arguments, not allowed) has no record, unless it came from the queue or is a step. `keep` takes the record; by
+    default it is written.
 
     Raises `Duplicate`, with everything undone, where the call has a record already, `Stopped` where it ran out of
     time, and `Unavailable` where the database gave up.
     """
-    notes = Notes(now_microseconds())
+    notes = Notes()
+    keep = keep or session.record
     session.savepoint("call")
     try:
-        output = run(program, call, session, guard, notes)
+        output = run(program, call, session, guard, notes, keep)
     except (Stopped, Duplicate):
         guard.end()
         with suppress(Unavailable):
@@ -129,25 +150,27 @@ def perform(program: Program, call: Call, session: Session, guard: Guard) -> Out
         let_go(error)
     else:
         session.release("call")
-        return Outcome(output, duration=now_microseconds() - notes.started)
+        return Outcome(output, duration=notes.elapsed())
     session.undo("call")
     if isinstance(failed, Unavailable):
         raise failed
     problem = problem_of(call, failed)
-    if notes.entered or call.queued:
+    if notes.entered or call.queued or call.step is not None:
         bound = program.find(call.function) if notes.entered else None
         session.savepoint("call")
         try:
-            session.record(failure(program, bound, call, notes, problem, failed))
+            keep(failure(program, bound, call, notes, problem, failed))
         except BaseException:
             session.undo("call")
             raise
         session.release("call")
-    return Outcome(error=problem, cause=failed, duration=now_microseconds() - notes.started)
+    return Outcome(error=problem, cause=failed, duration=notes.elapsed())
 
 
-def run(program: Program, call: Call, session: Session, guard: Guard, notes: Notes) -> bytes:
-    """Run one call and write its record; returns its result. Whatever this raises, the caller undoes what was done.
+def run(
+    program: Program, call: Call, session: Session, guard: Guard, notes: Notes, keep: Callable[[Record], None]
+) -> bytes:
+    """Run one call and `keep` its record; returns its result. Whatever this raises, the caller undoes what was done.
 
     `Stopped`: it ran out of time, whatever the function made of that.
     """
@@ -171,7 +194,7 @@ def run(program: Program, call: Call, session: Session, guard: Guard, notes: Not
     if late:
         raise Stopped
     if session.recording:
-        session.record(record_of(program, bound, call, notes, "ok", output))
+        keep(record_of(program, bound, call, notes, "ok", output))
     return output
 
 
@@ -220,13 +243,19 @@ def out_of_time(bound: Bound) -> DeadlineExceeded:
 def failure(
     program: Program, bound: Bound | None, call: Call, notes: Notes, problem: Mapping[str, Any], cause: BaseException
 ) -> Record:
-    """The record of a call that raised; `stopped` where the platform ended it, else with the user's traceback."""
-    error = dict(problem)
+    """The record of a call that raised; `stopped` where the platform ended it, else with the user's traceback.
+
+    A step of a workflow that was stopped has failed: its workflow has seen it.
+    """
+    error = {**problem, **(raised(cause) if call.step is not None else {})}
     status = "failed"
     if isinstance(cause, Rejected):
         status = "rejected"
+    elif isinstance(cause, Cancelled):
+        status = "cancelled"
     elif isinstance(cause, DeadlineExceeded):
-        status = "stopped"
+        is_step = call.step is not None or (bound is not None and bound.function.kind is Kind.WORKFLOW)
+        status = "failed" if is_step else "stopped"
     else:
         error["traceback"] = user_traceback(cause)
     return record_of(program, bound, call, notes, status, error=json.dumps(error))
@@ -250,7 +279,7 @@ def record_of(
         caller=call.caller,
         attempt=call.attempt,
         started=notes.started,
-        duration=now_microseconds() - notes.started,
+        duration=notes.elapsed(),
         status=status,
         input=bound.codec.canonical(call) if bound else call.input,
         output=_kept(bound, call, output),
@@ -260,12 +289,13 @@ def record_of(
         parent=call.parent,
         queued=call.queued,
         key=None if status == "stopped" else call.key,
+        step=call.step,
     )
 
 
 def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None:
     """What the record keeps of an output: a large one of a query, which can be asked again, only by its digest."""
-    if output is None or len(output) <= MAX_QUERY_OUTPUT_BYTES or call.key is not None:
+    if output is None or len(output) <= MAX_QUERY_OUTPUT_BYTES or call.key is not None or call.step is not None:
         return output
     if bound is None or bound.function.kind is not Kind.QUERY:
         return output
@@ -273,13 +303,13 @@ def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None
     return json.dumps({"apiary:omitted": omitted}).encode()
 
 
-def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
-    """The problem document that the caller gets for an exception of the function."""
+def problem_of(call: Call, cause: BaseException, kept: str = "nothing was committed") -> dict[str, Any]:
+    """The problem document that the caller gets for an exception of the function; `kept`: what it left."""
     if isinstance(cause, Error) and not isinstance(cause, InternalError):
         error: Error = cause
     else:
         error = InternalError(
-            f"{call.function} failed with an internal error; nothing was committed",
+            f"{call.function} failed with an internal error; {kept}",
             hint=f"the traceback is in the log: apiary log show {id_text(call.id)}",
         )
     problem: dict[str, Any] = plain(error.problem())
@@ -290,23 +320,28 @@ def problem_of(call: Call, cause: BaseException) -> dict[str, Any]:
 def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome:
     """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call.
 
-    Also where this version has no such function any more (no `bound`), and nobody knows whom it was for: then its own
-    caller is answered, and the role `admin`. `Forbidden` for those who may not call the function.
+    Also where this version has no such function any more (no `bound`). `Forbidden` for those who may not call the
+    function, and for all but its own caller and the role `admin`: what it came to may depend on who called.
     """
     if bound is not None and not call.queued:
         check_roles(bound.function, call.roles)
+    if record.caller != call.caller and "admin" not in call.roles:
+        raise Forbidden(
+            "the idempotency key was used by another caller", hint="use keys that nobody else chooses, such as UUIDs"
+        )
     if record.function != call.function or not _same_input(record, call, bound):
         raise KeyReused(
             f"the idempotency key was used for another call of {record.function}",
             first_call_id=id_text(record.id),
         )
-    if bound is None and record.caller != call.caller and "admin" not in call.roles:
-        raise Forbidden(f"the idempotency key was used by somebody else, for {record.function}, which is gone")
+    return replayed(record)
+
+
+def replayed(record: Record) -> Outcome:
+    """The outcome that is recorded."""
     if record.error is None:
         return Outcome(record.output or b"null", replayed=record.id)
-    problem = json.loads(record.error)
-    problem.pop("traceback", None)
-    return Outcome(error=problem, replayed=record.id)
+    return Outcome(error=told(json.loads(record.error)), replayed=record.id)
 
 
 def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
@@ -317,19 +352,19 @@ def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
     recorded = json.loads(record.input)
     try:
         given = json.loads(bound.codec.canonical(call) if bound else call.input or b"{}")
-        return _same(recorded, given) or (bound is None and DIGEST in recorded)
+        return same_json(recorded, given) or (bound is None and DIGEST in recorded)
     except (ValueError, RecursionError):
         if bound is not None:
             bound.codec.decode(call)
         return False
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_json(one: Any, other: Any) -> bool:
     """Whether two JSON values are the same: 1 and 1.0 are one number, true is none."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(item, other[name]) for name, item in one.items())
+        return one.keys() == other.keys() and all(same_json(item, other[name]) for name, item in one.items())
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same_json, one, other))
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 

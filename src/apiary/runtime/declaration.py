@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from apiary.runtime.errors import DeclarationError, RuleBroken
 from apiary.runtime.transaction import Transaction, current_transaction
+from apiary.runtime.workflow import in_workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,6 +27,13 @@ DEFAULT_ACTION_TIMEOUT_SECONDS = 60.0
 IDEMPOTENCY_KEY = "idempotency_key"
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 PAGES = {"docs", "web"}
+OWN_OPTIONS = {
+    "query": {"key", "placement"},
+    "transaction": {"key", "placement"},
+    "action": {"retries", "backoff"},
+    "workflow": {"lifetime"},
+}
+FIRST = {"workflow": "wf: Workflow", "query": "tx: Transaction", "transaction": "tx: Transaction"}
 
 
 class Kind(StrEnum):
@@ -34,11 +42,15 @@ class Kind(StrEnum):
     QUERY = "query"
     TRANSACTION = "transaction"
     ACTION = "action"
+    WORKFLOW = "workflow"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a decorator was told. Times in seconds; `retries` counts the attempts after the first."""
+    """What a decorator was told. Times in seconds; `retries` counts the attempts after the first.
+
+    `lifetime`: so long a workflow may take in all; its `timeout` is what its own code may take between two steps.
+    """
 
     roles: frozenset[str] | None = None
     timeout: float = DEFAULT_TIMEOUT_SECONDS
@@ -46,6 +58,7 @@ class Options:
     placement: str | None = None
     retries: int = 0
     backoff: float = 0.5
+    lifetime: float | None = None
 
 
 class Function(Generic[P, R]):
@@ -67,6 +80,16 @@ class Function(Generic[P, R]):
         self.__wrapped__ = body
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if in_workflow() and current_transaction() is None:
+            raise RuleBroken(
+                f"{self.name} was called in a workflow, where it would not be recorded",
+                hint=f"write wf.run({self.name}, …)",
+            )
+        if self.kind is Kind.WORKFLOW:
+            raise RuleBroken(
+                f"the workflow {self.name} is not called like a function",
+                hint=f"in a transaction write tx.enqueue({self.name}, …), in a workflow wf.run({self.name}, …)",
+            )
         if self.kind is Kind.ACTION:
             if current_transaction() is not None:
                 raise RuleBroken(
@@ -170,6 +193,29 @@ class App:
         options.setdefault("timeout", DEFAULT_ACTION_TIMEOUT_SECONDS)
         return self._declare(Kind.ACTION, body, options)
 
+    @overload
+    def workflow(self, body: Callable[P, R], /) -> Function[P, R]: ...
+    @overload
+    def workflow(
+        self,
+        /,
+        *,
+        roles: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
+    def workflow(self, body: Any = None, /, **options: Any) -> Any:
+        """Declare a function that runs to completion, in which each function it runs takes effect exactly once.
+
+        `roles`: who may start it. `timeout`: seconds that it may take in all, waiting included (default: no limit);
+        it is ended and undone then.
+        """
+        lifetime = options.pop("timeout", None)
+        if lifetime is not None and (isinstance(lifetime, bool) or not isinstance(lifetime, int | float)):
+            raise DeclarationError(f"timeout is a positive number of seconds, not {lifetime!r}")
+        if lifetime is not None:
+            options["lifetime"] = lifetime
+        return self._declare(Kind.WORKFLOW, body, options)
+
     def _declare(self, kind: Kind, body: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
         checked = _options(kind, options)
 
@@ -189,7 +235,7 @@ class App:
 
 
 def _options(kind: Kind, given: dict[str, Any]) -> Options:
-    allowed = {"roles", "timeout"} | ({"retries", "backoff"} if kind is Kind.ACTION else {"key", "placement"})
+    allowed = {"roles", "timeout"} | OWN_OPTIONS[kind]
     unknown = sorted(given.keys() - allowed)
     if unknown:
         raise DeclarationError(f"a {kind.value} has no option {unknown[0]!r}; it has {', '.join(sorted(allowed))}")
@@ -198,7 +244,8 @@ def _options(kind: Kind, given: dict[str, Any]) -> Options:
     if roles is not None and not named:
         raise DeclarationError(f"roles is a list of names, not {roles!r}")
     options = Options(**{**given, "roles": None if roles is None else frozenset(roles)})
-    for name, value in (("timeout", options.timeout), ("backoff", options.backoff)):
+    times = {"timeout": options.timeout, "backoff": options.backoff, "timeout of a workflow": options.lifetime or 1.0}
+    for name, value in times.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e6:
             raise DeclarationError(f"{name} is a positive number of seconds, not {value!r}")
     if not isinstance(options.retries, int) or not 0 <= options.retries <= 1000:
@@ -228,7 +275,8 @@ def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
     if kind is Kind.ACTION:
         parameters.pop(IDEMPOTENCY_KEY, None)
     elif not parameters or next(iter(parameters.values())).kind not in POSITIONAL:
-        raise DeclarationError(f"{name} has no parameter for its transaction: write `def {name}(tx: Transaction, …)`")
+        given = "workflow" if kind is Kind.WORKFLOW else "transaction"
+        raise DeclarationError(f"{name} has no parameter for its {given}: write `def {name}({FIRST[kind]}, …)`")
     else:
         del parameters[next(iter(parameters))]
     if IDEMPOTENCY_KEY in parameters:

@@ -221,6 +221,8 @@ class Unavailable(Error):
     code = "unavailable"
     status = 503
     retryable = True
+    unreachable: ClassVar[bool] = False
+    """Whether the database could not even be asked, so that this says nothing of the call."""
 
 
 class Overloaded(Unavailable):
@@ -241,11 +243,38 @@ class HostCrashed(Unavailable):
     code = "host_crashed"
 
 
+class NotCommitted(Error):
+    """A queued call could not be committed, many times and for long, and was given up; nothing was kept."""
+
+    code = "not_committed"
+    status = 500
+
+
 class DeadlineExceeded(Error):
     """The call ran longer than its function's `timeout`; it was stopped and nothing was committed."""
 
     code = "deadline_exceeded"
     status = 504
+
+
+class Cancelled(Error):
+    """The workflow was cancelled; what it had done is undone as far as it said how."""
+
+    code = "cancelled"
+    status = 409
+
+
+class StepFailed(InternalError):
+    """A step of a workflow raised an exception whose class is not known here."""
+
+    code = "step_failed"
+
+
+class Nondeterministic(Error):
+    """A workflow that ran again did something else than is recorded. It waits until it is mended or moved."""
+
+    code = "nondeterministic"
+    hint = "let it end on the version on which it began, or fork it; new code may only change what it has not done yet"
 
 
 class Stopped(BaseException):

@@ -34,6 +34,11 @@ def id_text(identifier: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def id_seconds(identifier: bytes) -> float:
+    """When an id was made, in seconds since 1970, by the clock of the machine that made it."""
+    return int.from_bytes(identifier[:6], "big") / 1000
+
+
 def id_bytes(text: str) -> bytes:
     """The 16 bytes of an id in its usual form; `ValueError` when it is none."""
     identifier = bytes.fromhex(text.replace("-", ""))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from apiary.runtime.machine import Step
 from apiary.runtime.result import Result
+
+NEVER = (1 << 63) - 1
+"""When something is due that waits for an event only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,9 @@ class Call:
     """One request to run a function.
 
     `input` is a JSON object (UTF-8). `key` is the caller's idempotency key. `lax` says that the values come
-    from a query string, where every value is text.
+    from a query string, where every value is text. `digest` stands for its secrets in the record, where it has a key:
+    made before the call gets to a lane, because that is slow on purpose. `step`: the call is that step of the workflow
+    `parent`. One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`.
     """
 
     id: bytes
@@ -27,14 +33,23 @@ class Call:
     attempt: int = 1
     queued: bool = False
     lax: bool = False
+    digest: str | None = None
+    step: int | None = None
+    epoch: int = 0
+    arrived: tuple[Record, ...] = ()
+
+
+def blamed(call: Call) -> bytes:
+    """The id by which a call is known that may end its process: a step has that of its workflow."""
+    return call.parent if call.step is not None and call.parent is not None else call.id
 
 
 @dataclass(slots=True)
 class Record:
     """The row that the log keeps of a call. Times in microseconds, `started` since 1970 (UTC).
 
-    `status` is `ok`, `rejected`, `failed` (the function raised) or `stopped` (it was ended by the platform,
-    which is no outcome: the call may run again). `lines` and `nested` are JSON lists: what the function
+    `status` is `ok`, `rejected`, `failed` (the function raised), `cancelled` (a workflow) or `stopped` (it was ended by
+    the platform, which is no outcome: the call may run again). `lines` and `nested` are JSON lists: what the function
     logged, and the functions it called inside its own transaction. `queued` says that it came from the queue.
     """
 
@@ -55,11 +70,25 @@ class Record:
     key: str | None = None
     nested: str | None = None
     queued: bool = False
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A workflow has come as far as it can now. `actions` are to be run for it, `due` is when it is to go on.
+
+    `of`: it is another workflow, begun before with the same idempotency key.
+    """
+
+    due: int
+    epoch: int
+    actions: tuple[Call, ...] = ()
+    of: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call came to: `output` (JSON) where `error` is none.
+    """What a call came to: `output` (JSON) where `error` is none, or a `pause`, which is no end.
 
     `replayed` is the id of the earlier call whose recorded outcome this is, if so. `cause` is the
     exception of the user's code, for callers in the same process. `duration` is in microseconds.
@@ -70,6 +99,7 @@ class Outcome:
     replayed: bytes | None = None
     cause: BaseException | None = None
     duration: int = 0
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +107,7 @@ class Queued:
     """A call that waits in the queue until `due` (microseconds since 1970).
 
     `attempts` came to no outcome: the platform ended them, or they were lost with their process, as `deaths` were.
+    A workflow has the `version` on which it ends, the `roles` of its caller, and the `epoch` of its lease.
     """
 
     id: bytes
@@ -87,7 +118,44 @@ class Queued:
     due: int
     attempts: int = 0
     deaths: int = 0
+    version: str | None = None
+    roles: tuple[str, ...] = ()
+    step: int | None = None
+    epoch: int = 0
 
+
+@dataclass(slots=True)
+class Instance:
+    """A workflow that has begun and not ended, as its row in the queue has it. Times in microseconds since 1970 (UTC).
+
+    `epoch` grows whenever another process takes it over. Its operations are numbered from `first` on; those below
+    `issued` are begun. `waits`: the step whose outcome it waits for, or `MESSAGE`; `acting`: actions run for it.
+    `deadline`: it is cancelled then. `state` is empty, `cancelling`, or `blocked` for the reason in `problem` (JSON).
+    """
+
+    id: bytes
+    function: str
+    version: str
+    input: bytes
+    caller: str
+    roles: tuple[str, ...]
+    key: str | None
+    parent: bytes | None
+    step: int | None
+    started: int
+    epoch: int = 1
+    first: int = 0
+    issued: int = 0
+    waits: int | None = None
+    acting: bool = False
+    due: int = 0
+    deadline: int = NEVER
+    state: str = ""
+    problem: str | None = None
+
+
+MESSAGE = -1
+"""What a workflow waits for that waits for a message."""
 
 Part = Literal["call", "nested"]
 """A part of a transaction that can be undone by itself. Undoing or releasing a call ends all that is nested in it."""
@@ -118,3 +186,41 @@ class Session(Protocol):
 
     def record(self, record: Record) -> None:
         """Write the record of a call, in this transaction; raises `Duplicate` where there is one already."""
+
+
+class WorkflowSession(Session, Protocol):
+    """A transaction in which workflows go on, too. `records` are written later, with what else is to be."""
+
+    records: list[Record]
+    enqueued: list[Queued]
+
+    @property
+    def lost(self) -> bool:
+        """Whether the transaction has ended before its time, and with it all that was done in it."""
+
+    def find(self, identifier: bytes | None, key: str | None) -> Record | None:
+        """The record of a call by its id or, failing that, by its idempotency key."""
+
+    def instance(self, identifier: bytes | None, key: str | None) -> Instance | None:
+        """The workflow of this id or, failing that, this idempotency key; nobody else can go on with it meanwhile."""
+
+    def keep_instance(self, instance: Instance, *, fresh: bool) -> None:
+        """Write where a workflow is; `Duplicate` where a `fresh` one is there already."""
+
+    def drop_instance(self, identifier: bytes) -> None:
+        """A workflow has ended: it leaves the queue, and the messages to it are forgotten."""
+
+    def steps(self, workflow: bytes, first: int, end: int) -> Sequence[Step]:
+        """The recorded steps of a workflow from `first` on, below `end`, in order."""
+
+    def take_message(self, workflow: bytes, topic: str) -> bytes | None:
+        """The earliest message on a topic (JSON), which is gone then."""
+
+    def send(self, workflow: bytes, topic: str, value: bytes, identifier: bytes) -> bool:
+        """Leave a message for a workflow, once for each `identifier`; false where there is no such workflow."""
+
+    def publish(self, workflow: bytes, name: str, value: bytes) -> None:
+        """Let everybody read a value (JSON) of a workflow by its name."""
+
+    def wake(self, workflow: bytes, waits: int | None) -> None:
+        """Let a workflow go on that waits for this (or whatever it waits for); it joins `enqueued` then."""

@@ -48,16 +48,22 @@ def check_roles(function: Function[..., Any], roles: frozenset[str]) -> None:
 class Notes:
     """What a call says of itself: its log lines, the calls it made inside its own transaction.
 
+    `started` is by the wall clock, which may be set at any moment; how long something takes is told by another one.
     `entered`: its arguments fit, and the function was called; `over`: it has come back. `broken`: why a part of it
     could not be begun or ended as it should, after which nothing of it may be kept.
     """
 
-    started: int
+    started: int = field(default_factory=now_microseconds)
+    _began: int = field(default_factory=time.monotonic_ns)
     entered: bool = False
     over: bool = False
     broken: BaseException | None = None
     lines: list[dict[str, Any]] = field(default_factory=list)
     nested: list[dict[str, Any]] = field(default_factory=list)
+
+    def elapsed(self) -> int:
+        """Microseconds since the call started."""
+        return (time.monotonic_ns() - self._began) // 1000
 
 
 class Transaction:
@@ -137,7 +143,7 @@ class Transaction:
 
     def log(self, message: str, /, **fields: Any) -> None:
         """Add a line to the record of this call."""
-        line: dict[str, Any] = {"at": now_microseconds() - self._notes.started, "message": str(message)}
+        line: dict[str, Any] = {"at": self._notes.elapsed(), "message": str(message)}
         if fields:
             line["fields"] = fields
         self._notes.lines.append(line)
@@ -159,15 +165,15 @@ class Transaction:
         inner = Transaction(self._session, self._call, self._notes, query, self._encode)
         note: dict[str, Any] = {"function": function.name, "status": "failed"}
         self._notes.nested.append(note)
-        started = now_microseconds()
+        started = self._notes.elapsed()
         try:
             with nullcontext() if query else _Part(self._session, self._notes):
                 result = function.body(inner, *args, **kwargs)
             note["status"] = "ok"
             return result
         finally:
-            note["at"] = started - self._notes.started
-            note["duration"] = now_microseconds() - started
+            note["at"] = started
+            note["duration"] = self._notes.elapsed() - started
 
 
 class _Part:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,9 @@ from apiary.engine.postgres.placed import BESIDE, PlacedLane
 from apiary.engine.postgres.runner import BesideRunner, InsideRunner, Runner
 from apiary.engine.postgres.session import own_statements, row_record
 from apiary.engine.postgres.statement import check_script
+from apiary.engine.postgres.workflows import row_queued
 from apiary.engine.protocol import Lane
+from apiary.runtime.advance import MOST_STEPS
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.errors import (
     BundleRefused,
@@ -32,7 +34,7 @@ from apiary.runtime.errors import (
     MigrationRefused,
 )
 from apiary.runtime.result import Convert
-from apiary.runtime.session import Queued, Record
+from apiary.runtime.session import NEVER, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
 Cursor = psycopg.RawCursor[Any]
@@ -58,6 +60,7 @@ class PostgresEngine:
 
     dialect = "postgresql"
     max_batch = 16
+    most_steps = MOST_STEPS
 
     def __init__(
         self,
@@ -176,7 +179,7 @@ class PostgresEngine:
                 f"{wanted['database']} must run inside the database, and cannot: {target.why_beside}",
                 hint='apiary doctor looks at the database; without placement="database" it runs beside it',
             )
-        how = {"recording": self._recording, "read_only": read_only}
+        how: dict[str, Any] = {"recording": self._recording, "read_only": read_only, "most_steps": self.most_steps}
         lanes = []
         if target.program is not None:
             lanes.append(self._lane_of(InsideRunner(self._access, target, **how), program, guard, read_only))
@@ -195,17 +198,18 @@ class PostgresEngine:
         rows = self._ask_own("find", (UUID(bytes=identifier) if identifier else None, key))
         return row_record(rows[0]) if rows else None
 
-    def queued(self, limit: int) -> list[Queued]:
-        return self._queue(limit, None)
+    def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
+        return list(map(row_queued, self._ask_own("queued", (limit, None, version, until, plain))))
 
     def queued_call(self, identifier: bytes) -> Queued | None:
-        return next(iter(self._queue(1, UUID(bytes=identifier))), None)
+        rows = self._ask_own("queued", (1, UUID(bytes=identifier), "", 0, True))
+        return row_queued(rows[0]) if rows else None
 
-    def _queue(self, limit: int, wanted: UUID | None) -> list[Queued]:
-        return [
-            Queued(row[0].bytes, row[1], row[2].encode(), row[3], row[4].bytes if row[4] else None, *row[5:])
-            for row in self._ask_own("queued", (limit, wanted))
-        ]
+    def versions_due(self, version: str, until: int) -> list[str]:
+        return [row[0] for row in self._ask_own("versions_due", (version, until))]
+
+    def adopt(self, version: str, except_for: Iterable[bytes]) -> None:
+        self._ask_own("adopt", (version, now_microseconds(), [UUID(bytes=identifier) for identifier in except_for]))
 
     def _ask_own(self, name: str, values: Sequence[Any]) -> list[Any]:
         with self._lock:
@@ -221,6 +225,9 @@ class PostgresEngine:
                     if last or not self._link.closed:
                         raise _translated(error, self._link) from error
         raise AssertionError("the second attempt returns or raises")
+
+    def tell(self) -> None:
+        self._ask_own("notify", (self._target.log,))
 
     def listen(self, changed: Callable[[], None]) -> None:
         if (self._target.program is not None or self.host is not None) and self._listener is None:

@@ -53,6 +53,7 @@ class NotConnected(DatabaseUnavailable):
     """There is no connection to be had: nothing was sent."""
 
     hint = "nothing was kept; send it again later"
+    unreachable = True
 
 
 class ConnectionLost(DatabaseUnavailable):
@@ -62,6 +63,7 @@ class ConnectionLost(DatabaseUnavailable):
     """
 
     hint = "send it again"
+    unreachable = True
     explained = False
 
 

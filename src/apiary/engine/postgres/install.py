@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import platform
 import re
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from apiary.engine.postgres.archive import folder_archive, platform_archive
-from apiary.engine.postgres.connection import CONNECT_SECONDS, Target
+from apiary.engine.postgres.connection import Target, connect
 from apiary.engine.postgres.errors import translate
+from apiary.engine.postgres.placement import find_placement
 from apiary.engine.postgres.publish import Publication, SqlFunction
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import BundleRefused, DatabaseUnavailable
@@ -35,16 +34,11 @@ Cursor = psycopg.RawCursor[Any]
 PLATFORM = "apiary"
 MAX_NAME = 63
 OLDEST = 150000
-RESERVED = re.compile(r"(apiary|pg)_|(apiary|public|information_schema)\Z")
+LOCK_SECONDS = 10
+"""So long the installer waits for a lock that another session holds."""
+RESERVED = re.compile(r"(apiary|pg)_|(apiary|public|information_schema|registry|registry_log)\Z")
+"""Schemas of PostgreSQL, and names whose log would be the platform's own."""
 SQL = load_statements("apiary.engine.postgres", "install.sql")
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where functions run by default, and why there."""
-
-    inside: bool
-    reason: str
 
 
 class Installer:
@@ -61,7 +55,7 @@ class Installer:
                 raise DatabaseUnavailable(
                     f"the server is PostgreSQL {version // 10000}, and Apiary needs {OLDEST // 10000} or newer"
                 )
-            self.placement = self._probe()
+            self.placement = find_placement(self._connection)
             self._install_platform()
         except psycopg.Error as error:
             raise translate(error.sqlstate or "", f"the database cannot be prepared: {error}") from error
@@ -110,18 +104,32 @@ class Installer:
         try:
             with self._transaction() as cursor:
                 cursor.execute(SQL["lock"].encode())
-                return Publication(cursor, app, self._role_of(app)).publish(functions)
+                return Publication(cursor, app, self._role_of(cursor, app, app, self.log_of(app))).publish(functions)
         except psycopg.Error as error:
             raise translate(error.sqlstate or "", f"the functions of {app} for SQL are not made: {error}") from error
 
-    def _role_of(self, app: str) -> str:
-        return _fitting(f"apiary_{self.database}_{app}")
+    def _role_of(self, cursor: Cursor, name: str, schema: str, log: str) -> str:
+        """The role of an app: the owner of its schema, where that is there. A database may be given another name.
+
+        Roles belong to all databases of a server, so a new one has the name of this database too. Names of apps have no
+        dot, which tells `a` and `b_c` from `a_b` and `c`.
+        """
+        found = cursor.execute(SQL["schema_owner"].encode(), (schema, log)).fetchone()
+        if found is None:
+            return _fitting(f"apiary_{self.database}.{name}")
+        owner, ours = found
+        if not ours:
+            raise BundleRefused(
+                f"the database has a schema {schema} already, which belongs to {owner}",
+                hint="give the app another name, or use another database",
+            )
+        return str(owner)
 
     def _make_place(self, name: str, schema: str, log: str) -> Target:
-        role = self._role_of(name)
         try:
             with self._transaction() as cursor:
                 cursor.execute(SQL["lock"].encode())
+                role = self._role_of(cursor, name, schema, log)
                 password = self._password(cursor, role)
                 self._make_role(cursor, role, password)
                 self._make_schemas(cursor, schema, log, role)
@@ -141,7 +149,7 @@ class Installer:
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
-            return psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+            return connect(self._url, {"lock_timeout": f"{LOCK_SECONDS}s"})
         except psycopg.Error as error:
             raise DatabaseUnavailable(f"the database cannot be reached: {error}", hint="is it running?") from error
 
@@ -161,24 +169,6 @@ class Installer:
             cursor.execute(SQL["insert_program"].encode(), (digest, app, module, version, log, hashes))
         return digest
 
-    def _probe(self) -> Placement:
-        """Whether backends can run the functions: they need Python, of the version for which packages are here."""
-        ask = self._connection.execute
-        if not _value(ask(SQL["has_python"].encode())):
-            return Placement(False, "the server has no plpython3u (Debian: postgresql-plpython3-15)")
-        if not _value(ask(SQL["is_superuser"].encode())):
-            return Placement(False, "only a superuser may install functions in Python, and this role is none")
-        here = f"{sys.version_info[0]}.{sys.version_info[1]} {sys.platform} {platform.machine()}"
-        try:
-            ask(SQL["create_python"].encode())
-            ask(SQL["make_probe"].encode())
-            there = _value(ask(SQL["probe"].encode()))
-        except psycopg.Error as error:
-            return Placement(False, f"the server's Python does not work: {error}")
-        if there != here:
-            return Placement(False, f"the server's Python is {there}, the platform's is {here}")
-        return Placement(True, f"the server has plpython3u with Python {there}")
-
     def _install_platform(self) -> None:
         with self._transaction() as cursor:
             cursor.execute(SQL["lock"].encode())
@@ -192,9 +182,7 @@ class Installer:
         where = {"schema": sql.Identifier(schema)}
         _run(cursor, "create_schema_table", **where)
         installed = _value(_run(cursor, "schema_number", **where))
-        folder = files("apiary.engine.postgres").joinpath("schema")
-        found = sorted((entry.name, entry) for entry in folder.iterdir() if entry.name.startswith(prefix))
-        for number, (name, entry) in enumerate(found, start=1):
+        for number, (name, entry) in enumerate(schema_files(prefix), start=1):
             if number > installed:
                 text = entry.read_text(encoding="utf-8")
                 for mark, value in names.items():
@@ -208,26 +196,31 @@ class Installer:
         return hmac.digest(secret.encode(), role.encode(), "sha256").hex()
 
     def _make_role(self, cursor: Cursor, role: str, password: str) -> None:
-        known = _value(cursor.execute(SQL["has_role"].encode(), (role,)))
+        known = cursor.execute(SQL["known_role"].encode(), (role,)).fetchone()
+        if known is not None and known[0]:
+            raise BundleRefused(
+                f"the role {role} is there already, and has rights that no app may have",
+                hint="take them from it: alter role … nosuperuser nocreaterole nocreatedb noreplication nobypassrls",
+            )
         name = sql.Identifier(role)
-        _run(cursor, "alter_role" if known else "create_role", role=name, password=sql.Literal(password))
+        _run(cursor, "create_role" if known is None else "alter_role", role=name, password=sql.Literal(password))
         if not _value(cursor.execute(SQL["is_superuser"].encode())):
             _run(cursor, "grant_role", role=name)
         _run(cursor, "grant_connect", role=name, database=sql.Identifier(self.database))
 
     def _make_schemas(self, cursor: Cursor, name: str, log: str, role: str) -> None:
-        owner = cursor.execute(SQL["schema_owner"].encode(), (name,)).fetchone()
-        if owner is not None and owner[0] != role:
-            raise BundleRefused(
-                f"the database has a schema {name} already, which belongs to {owner[0]}",
-                hint="give the app another name, or use another database",
-            )
         names = {"role": sql.Identifier(role), "log": sql.Identifier(log)}
         _run(cursor, "create_app_schema", schema=sql.Identifier(name), role=names["role"])
         _run(cursor, "create_log_schema", log=names["log"])
         self._bring_up_to_date(cursor, log, "app-", {f"{{{mark}}}": value for mark, value in names.items()})
         if self.placement.inside:
             _run(cursor, "grant_run", role=names["role"])
+
+
+def schema_files(prefix: str) -> list[tuple[str, Traversable]]:
+    """The files of system tables, in their order: `platform-` of the platform, `app-` of each app."""
+    folder = files("apiary.engine.postgres").joinpath("schema")
+    return sorted((entry.name, entry) for entry in folder.iterdir() if entry.name.startswith(prefix))
 
 
 def _shim() -> str:

@@ -7,23 +7,6 @@ select pg_advisory_xact_lock(hashtext('apiary install'));
 -- name: is_superuser
 select rolsuper from pg_roles where rolname = current_user;
 
--- name: has_python
-select exists (select from pg_available_extensions where name = 'plpython3u');
-
--- name: create_python
-create extension if not exists plpython3u;
-
--- Which Python a backend has, and whether it has the timers that deadlines need.
--- name: make_probe
-create or replace function pg_temp.apiary_probe() returns text language plpython3u as $$
-import ctypes, platform, sys
-ctypes.CDLL(None).timer_create
-return "%d.%d %s %s" % (*sys.version_info[:2], sys.platform, platform.machine())
-$$;
-
--- name: probe
-select pg_temp.apiary_probe();
-
 -- name: create_platform_schema
 create schema if not exists apiary;
 
@@ -50,8 +33,9 @@ on conflict do nothing;
 -- name: secret
 select value from apiary.secrets where name = 'roles';
 
--- name: has_role
-select exists (select from pg_roles where rolname = $1);
+-- Whether a role that is there has rights that the role of an app must not have.
+-- name: known_role
+select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls from pg_roles where rolname = $1;
 
 -- name: create_role
 create role {role} login password {password};
@@ -65,8 +49,13 @@ grant {role} to current_user;
 -- name: grant_connect
 grant connect on database {database} to {role};
 
+-- Who owns a schema ($1), and whether that is the role of an app: another schema, its log ($2), is open to it.
+-- Who owns a schema ($1), and whether that is the role of an app: a log ($2) of another owner is open to it.
 -- name: schema_owner
-select r.rolname from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.nspname = $1;
+select r.rolname, exists (
+    select from pg_namespace l cross join aclexplode(l.nspacl) a
+    where l.nspname = $2 and l.nspowner <> n.nspowner and a.grantee = n.nspowner and a.privilege_type = 'USAGE')
+from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.nspname = $1;
 
 -- name: create_app_schema
 create schema if not exists {schema} authorization {role};

@@ -15,9 +15,9 @@ from apiary.engine.postgres.runner import Ran, Runner
 from apiary.engine.protocol import MAX_DEATHS, Committed
 from apiary.runtime.call import Guard, Program, failure, problem_of, stopped
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, HostCrashed, Unavailable
+from apiary.runtime.errors import ConstraintViolated, Error, HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 BACKOFF_SECONDS = (0.001, 0.128)
 RECONNECT_SECONDS = (0.05, 1.0)
@@ -53,6 +53,8 @@ class PostgresLane:
         runners.append(runner)
         self._program = program
         self._guard = guard
+        timeouts = (bound.function.options.timeout for bound in program.functions.values())
+        self._longest = 2 * max(timeouts, default=0.0)
         self._records: list[Record] = []
         self._unwritten: list[Record] = []
 
@@ -72,11 +74,8 @@ class PostgresLane:
         try:
             return self._attempt(calls, records, max(map(self._seconds, calls), default=0.0) + GRACE_SECONDS)
         except BatchLost as lost:
-            others = [call for call in calls if call is not lost.call]
-            done = self._run(others, [*records, lost.record])
-            outcomes = dict(zip(map(id, others), done.outcomes, strict=True))
-            settled = [outcomes.get(id(call), lost.outcome) for call in calls]
-            return Committed(settled, done.queued, done.lost, durable=True, doubt=done.doubt)
+            done = self._run(lost.rest(calls), [*records, lost.record])
+            return replace(done, outcomes=lost.outcomes(calls, done.outcomes))
         except Error as error:
             return self._separately(calls, records, error, begun)
 
@@ -155,9 +154,7 @@ class PostgresLane:
                 written = not self._written(record, outage.until).lost
                 return Committed([outcome if written else gave_up(call, error)], durable=True)
             if isinstance(error, Cancelled) and not shared and time.monotonic() - tried > self._seconds(call):
-                outcome, record = stopped(self._program, call, Notes(now_microseconds()))
-                self._written(record, outage.until)
-                return Committed([outcome], durable=True)
+                return self._stopped(call, outage.until)
             if deaths >= MAX_DEATHS:
                 return self._crashed(call, outage.until)
             wait = _wait(error, failed)
@@ -171,14 +168,28 @@ class PostgresLane:
             if wait is not None:
                 call = replace(call, attempt=call.attempt + 1)
             tried = time.monotonic()
-            try:
-                done = self._attempt((call,), (), self._seconds(call) + GRACE_SECONDS)
-                return replace(done, doubt=in_doubt)
-            except BatchLost as lost:
-                kept = not self._written(lost.record, outage.until).lost
-                return Committed([lost.outcome if kept else gave_up(call, error)], durable=True)
-            except Error as again:
-                error = again
+            found = self._once(call, error, outage.until)
+            if isinstance(found, Committed):
+                return replace(found, doubt=in_doubt)
+            error = found
+
+    def _once(self, call: Call, before: Error, until: float) -> Committed | Error:
+        """Run a call by itself; what it came to, or why to nothing. A workflow whose step was stopped goes on."""
+        try:
+            return self._attempt((call,), (), self._seconds(call) + GRACE_SECONDS)
+        except BatchLost as lost:
+            kept = not self._written(lost.record, until).lost
+            if lost.outcome is None:
+                return before
+            return Committed([lost.outcome if kept else gave_up(call, before)], durable=True)
+        except Error as error:
+            return error
+
+    def _stopped(self, call: Call, until: float) -> Committed:
+        """The outcome of a call whose statement was ended because its time was over."""
+        outcome, record = stopped(self._program, call, Notes())
+        self._written(record, until)
+        return Committed([outcome], durable=True)
 
     def _crashed(self, call: Call, until: float) -> Committed:
         """The outcome of a call that ended its backend each time; one of the queue leaves it with that record."""
@@ -189,12 +200,15 @@ class PostgresLane:
         problem = problem_of(call, error)
         if call.queued:
             bound = self._program.functions.get(call.function)
-            notes = Notes(now_microseconds())
+            notes = Notes()
             self._written(failure(self._program, bound, call, notes, problem, error), until)
         return Committed([Outcome(error=problem, cause=error)], durable=True)
 
     def _seconds(self, call: Call) -> float:
+        """How long a call may take; a workflow as long as the longest of the functions that it may run here."""
         bound = self._program.functions.get(call.function)
+        if bound is not None and bound.function.kind is Kind.WORKFLOW:
+            return self._longest
         return bound.function.options.timeout if bound else 1.0
 
     def _written(self, record: Record, until: float) -> Committed:
@@ -227,8 +241,8 @@ def _wait(error: Error, failed: int) -> float | None:
     return random.uniform(0.0, min(most, least * 2**failed)) if failed else 0.0
 
 
-def _unknown(call: Call) -> DatabaseUnavailable:
-    return DatabaseUnavailable(
+def _unknown(call: Call) -> ConnectionLost:
+    return ConnectionLost(
         f"the connection to the database was lost while {call.function} ran; it may or may not have been kept",
         hint="send it again with the same idempotency key, or look whether it took effect",
     )

@@ -89,6 +89,9 @@ class PostgresMembers:
     def claim_queue(self, server: str, app: str) -> bool:
         return bool(self._ask("claim_queue", app, server))
 
+    def release_queue(self, server: str, app: str) -> None:
+        self._ask("release_queue", app, server)
+
     def hurry(self) -> None:
         self._hurried.set()
         self._wake.send(b"\0")

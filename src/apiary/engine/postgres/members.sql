@@ -95,6 +95,9 @@ on conflict (app) do update set server = excluded.server
 where q.server = excluded.server or not exists (select from apiary.acting a where a.id = q.server)
 returning app;
 
+-- name: release_queue
+delete from apiary.queues where app = $1::text and server = $2::uuid returning app;
+
 -- name: listed
 select s.id::text as id, s.description, to_json(s.started) as started, to_json(s.lost) as lost,
        extract(epoch from clock_timestamp() - s.beat)::float8 as silent_seconds,

@@ -1,4 +1,7 @@
-"""Two lanes in one: a call runs inside the database, unless its function asks to be run beside it."""
+"""Two lanes in one: a call runs inside the database, unless its function asks to be run beside it.
+
+Workflows run beside it then, too, with all that they run: they may run functions of both kinds.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 from apiary.engine.postgres.lane import PostgresLane
 from apiary.engine.protocol import Committed
 from apiary.runtime.call import Program
+from apiary.runtime.declaration import Kind
 from apiary.runtime.session import Call, Record
 
 BESIDE = "host"
@@ -18,8 +22,11 @@ class PlacedLane:
     def __init__(self, inside: PostgresLane, beside: PostgresLane, program: Program) -> None:
         self._inside = inside
         self._beside = beside
+        functions = {name: bound.function for name, bound in program.functions.items()}
         self._functions = {
-            name for name, bound in program.functions.items() if bound.function.options.placement == BESIDE
+            name
+            for name, function in functions.items()
+            if function.options.placement == BESIDE or function.kind is Kind.WORKFLOW
         }
 
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:

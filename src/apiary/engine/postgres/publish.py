@@ -89,6 +89,9 @@ def _declared(parameter: Parameter) -> sql.Composed:
     return text + sql.SQL(" default {}").format(sql.Literal(constant))
 
 
+KINDS = ("query", "transaction")
+
+
 def functions_of(manifest: Mapping[str, Any], program: str, *, recording: bool) -> list[SqlFunction]:
     """The queries and transactions of a version that run inside the database, as the program of that name."""
     return [
@@ -99,7 +102,7 @@ def functions_of(manifest: Mapping[str, Any], program: str, *, recording: bool) 
             f"{program}:{name}:{'recorded' if recording else 'unrecorded'}",
         )
         for name, function in manifest["functions"].items()
-        if function["kind"] != "action" and function["placement"] != BESIDE
+        if function["kind"] in KINDS and function["placement"] != BESIDE
     ]
 
 

@@ -45,13 +45,14 @@ Ran = tuple[Committed, Sequence[Record]]
 class Runner:
     """One connection, opened when it is needed. Whoever uses it holds its `lock`."""
 
-    def __init__(self, access: Access, target: Target, *, recording: bool, read_only: bool) -> None:
+    def __init__(self, access: Access, target: Target, *, recording: bool, read_only: bool, most_steps: int) -> None:
         self.lock = threading.Lock()
         self.link: Link | None = None
         self._access = access
         self._target = target
         self._recording = recording
         self._read_only = read_only
+        self._most_steps = most_steps
 
     @property
     def connected(self) -> bool:
@@ -82,7 +83,8 @@ class InsideRunner(Runner):
     """Sends a batch to a backend, which runs it in one statement and commits."""
 
     def run(self, calls: Sequence[Call], records: Sequence[Record], guard: Guard, patience: float) -> Ran:
-        batch = pack_batch(calls, records, recording=self._recording, read_only=self._read_only)
+        options = {"recording": self._recording, "read_only": self._read_only, "most_steps": self._most_steps}
+        batch = pack_batch(calls, records, options)
         done, kept, memory = unpack_done(self._execute(batch, patience), records)
         if memory > RECYCLE_BYTES:
             self.close()
@@ -138,8 +140,9 @@ class BesideRunner(Runner):
         *,
         recording: bool,
         read_only: bool,
+        most_steps: int,
     ) -> None:
-        super().__init__(access, target, recording=recording, read_only=read_only)
+        super().__init__(access, target, recording=recording, read_only=read_only, most_steps=most_steps)
         self._program = program
         timeouts = (bound.function.options.timeout for bound in program.functions.values())
         self._idle_seconds = max(timeouts, default=0.0) + IDLE_SECONDS
@@ -151,7 +154,7 @@ class BesideRunner(Runner):
         link.until = time.monotonic() + patience
         try:
             session.begin()
-            done = Batch(session, self._program, guard).run(calls, records)
+            done = Batch(session, self._program, guard, self._most_steps).run(calls, records)
             session.commit()
         except Exception:
             self._abandon(session)

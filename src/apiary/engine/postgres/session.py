@@ -16,6 +16,7 @@ from apiary.engine.postgres.errors import PASSING, translate
 from apiary.engine.postgres.statement import Statement, parse
 from apiary.engine.postgres.types import Kind
 from apiary.engine.postgres.values import as_array, as_json, check_text, parameter
+from apiary.engine.postgres.workflows import WorkflowRows, queued_row, uuid_of
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import (
     ConstraintViolated,
@@ -30,7 +31,7 @@ from apiary.runtime.session import Part, Queued, Record
 MAX_PARSED = 5000
 
 
-class PostgresSession:
+class PostgresSession(WorkflowRows):
     """The open transaction of one connection; `inside` and `beside` say how statements and savepoints get there."""
 
     def __init__(self, log: str, *, recording: bool, read_only: bool) -> None:
@@ -80,8 +81,7 @@ class PostgresSession:
             self._check_transaction()
 
     def enqueue(self, queued: Queued) -> None:
-        row = (UUID(bytes=queued.id), queued.function, queued.input.decode(), queued.caller, _uuid(queued.parent))
-        self._platform("enqueue", (*row, queued.due))
+        self._platform("enqueue", queued_row(queued))
         self.enqueued.append(queued)
 
     def record(self, record: Record) -> None:
@@ -104,7 +104,7 @@ class PostgresSession:
 
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         """The record of a call by its id or, failing that, by its idempotency key."""
-        rows = self._platform("find", (_uuid(identifier), key))
+        rows = self._platform("find", (uuid_of(identifier), key))
         return row_record(rows[0]) if rows else None
 
     def dequeue(self, identifier: bytes) -> None:
@@ -217,21 +217,20 @@ def record_row(record: Record) -> tuple[Any, ...]:
         record.error,
         record.lines,
         record.nested,
-        _uuid(record.parent),
+        uuid_of(record.parent),
         record.key,
+        record.step,
     )
 
 
 def row_record(row: Sequence[Any]) -> Record:
     """The record that a row of `calls` holds."""
     names = ("id", "function", "kind", "version", "caller", "attempt", "started", "duration", "status")
-    fields = dict(zip((*names, "input", "output", "error", "lines", "nested", "parent", "key"), row, strict=True))
+    fields = dict(
+        zip((*names, "input", "output", "error", "lines", "nested", "parent", "key", "step"), row, strict=True)
+    )
     fields["id"] = UUID(str(fields["id"])).bytes
     fields["parent"] = UUID(str(fields["parent"])).bytes if fields["parent"] else None
     fields["input"] = fields["input"].encode()
     fields["output"] = None if fields["output"] is None else fields["output"].encode()
     return Record(**fields)
-
-
-def _uuid(identifier: bytes | None) -> UUID | None:
-    return None if identifier is None else UUID(bytes=identifier)

@@ -3,17 +3,17 @@
 
 -- name: insert_call
 insert into {log}.calls (id, function, kind, version, caller, attempt, started, duration, status, input, output,
-                         error, lines, nested, parent, key)
+                         error, lines, nested, parent, key, step)
 values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::bigint, $8::bigint, $9::text, $10::text,
-        $11::text, $12::text, $13::text, $14::text, $15::uuid, $16::text);
+        $11::text, $12::text, $13::text, $14::text, $15::uuid, $16::text, $17::bigint);
 
 -- The role of the app may write to its log and not read it, but a call must find its own earlier outcome.
 -- name: find
 select * from {log}.find($1::uuid, $2::text);
 
 -- name: enqueue
-insert into {log}.queue (id, function, input, caller, parent, due)
-values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint);
+insert into {log}.queue (id, function, input, caller, parent, due, version, roles, step, epoch)
+values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint, $7::text, $8::text, $9::bigint, $10::bigint);
 
 -- Tells the servers that listen of calls that were put into the queue without one of them.
 -- name: notify
@@ -43,7 +43,45 @@ select {log}.dequeue($1::uuid);
 select {log}.count_attempt($1::uuid, $2::integer);
 
 -- name: queued
-select * from {log}.queued($1::integer, $2::uuid);
+select * from {log}.queued($1::integer, $2::uuid, $3::text, $4::bigint, $5::boolean);
+
+-- name: versions_due
+select * from {log}.versions_due($1::text, $2::bigint);
+
+-- name: adopt
+select {log}.adopt($1::text, $2::bigint, $3::uuid[]);
+
+-- name: instance
+select * from {log}.instance($1::uuid, $2::text);
+
+-- name: insert_instance
+insert into {log}.queue (id, function, version, input, caller, roles, key, parent, step, started, epoch, first, issued,
+                         waits, acting, due, deadline, state, problem, owner)
+values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text, $8::uuid, $9::bigint, $10::bigint,
+        $11::bigint, $12::bigint, $13::bigint, $14::bigint, $15::integer = 1, $16::bigint, $17::bigint, $18::text,
+        $19::text, case when $15::integer = 1 then {log}.me() end);
+
+-- name: update_instance
+select {log}.update_instance($1::uuid, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::integer,
+                             $8::bigint, $9::bigint, $10::text, $11::text);
+
+-- name: drop_instance
+select {log}.drop_instance($1::uuid);
+
+-- name: steps
+select * from {log}.steps($1::uuid, $2::bigint, $3::bigint);
+
+-- name: take_message
+select * from {log}.take_message($1::uuid, $2::text);
+
+-- name: send
+select {log}.send($1::uuid, $2::text, $3::text, $4::uuid);
+
+-- name: publish
+select {log}.publish($1::uuid, $2::text, $3::text);
+
+-- name: wake
+select * from {log}.wake($1::uuid, $2::bigint, $3::bigint);
 
 -- One process migrates an app at a time. Taken before the transaction, whose snapshot is that of its first statement.
 -- name: migration_lock

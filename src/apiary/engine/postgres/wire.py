@@ -6,39 +6,20 @@ These are JSON already, and are not written as JSON a second time. Standard libr
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from apiary.engine.protocol import Committed
-from apiary.runtime.session import Call, Outcome, Queued, Record
+from apiary.runtime.session import Call, Outcome, Pause, Queued, Record
 
 RECORD_FIELDS = [field.name for field in fields(Record)]
 QUEUED_FIELDS = [field.name for field in fields(Queued)]
 
 
-def pack_batch(calls: Sequence[Call], records: Sequence[Record], *, recording: bool, read_only: bool) -> bytes:
-    """What a backend is asked to run."""
-    header = {
-        "recording": recording,
-        "read_only": read_only,
-        "calls": [
-            (
-                call.id.hex(),
-                call.function,
-                len(call.input),
-                call.caller,
-                list(call.roles),
-                call.key,
-                call.parent.hex() if call.parent else None,
-                call.attempt,
-                call.queued,
-                call.lax,
-            )
-            for call in calls
-        ],
-        "records": [_plain(record, RECORD_FIELDS) for record in records],
-    }
+def pack_batch(calls: Sequence[Call], records: Sequence[Record], options: Mapping[str, Any]) -> bytes:
+    """What a backend is asked to run. `options` come back as members of the header."""
+    header = {**options, "calls": list(map(_call, calls)), "records": [_plain(record) for record in records]}
     return b"".join([_json(header), b"\n", *(call.input for call in calls)])
 
 
@@ -47,21 +28,8 @@ def unpack_batch(message: bytes) -> tuple[dict[str, Any], list[Call], list[Recor
     end = message.index(b"\n")
     header = json.loads(message[:end])
     calls, at = [], end + 1
-    for identifier, function, size, caller, roles, key, parent, attempt, queued, lax in header["calls"]:
-        calls.append(
-            Call(
-                bytes.fromhex(identifier),
-                function,
-                message[at : at + size],
-                caller,
-                frozenset(roles),
-                key,
-                bytes.fromhex(parent) if parent else None,
-                attempt,
-                queued,
-                lax,
-            )
-        )
+    for size, *row in header["calls"]:
+        calls.append(_call_back(message[at : at + size], *row))
         at += size
     return header, calls, [Record(**_back(record)) for record in header["records"]]
 
@@ -74,12 +42,18 @@ def pack_done(done: Committed, written: Sequence[Record], records: Sequence[Reco
     lost = set(map(id, done.lost))
     header = {
         "outcomes": [
-            (len(outcome.output), outcome.error, outcome.replayed.hex() if outcome.replayed else None, outcome.duration)
+            (
+                len(outcome.output),
+                outcome.error,
+                _hex(outcome.replayed),
+                outcome.duration,
+                outcome.pause and _pause(outcome.pause),
+            )
             for outcome in done.outcomes
         ],
-        "queued": [_plain(queued, QUEUED_FIELDS) for queued in done.queued],
+        "queued": [_plain(queued) for queued in done.queued],
         "lost": [number for number, record in enumerate(written) if id(record) in lost],
-        "records": [_plain(record, RECORD_FIELDS) for record in records],
+        "records": [_plain(record) for record in records],
         "memory": memory,
     }
     return b"".join([_json(header), b"\n", *(outcome.output for outcome in done.outcomes)])
@@ -90,9 +64,10 @@ def unpack_done(message: bytes, written: Sequence[Record]) -> tuple[Committed, l
     end = message.index(b"\n")
     header = json.loads(message[:end])
     outcomes, at = [], end + 1
-    for size, error, replayed, duration in header["outcomes"]:
+    for size, error, replayed, duration, pause in header["outcomes"]:
         output = message[at : at + size]
-        outcomes.append(Outcome(output, error, bytes.fromhex(replayed) if replayed else None, None, duration))
+        paused = None if pause is None else _pause_back(*pause)
+        outcomes.append(Outcome(output, error, _bytes(replayed), None, duration, paused))
         at += size
     done = Committed(
         outcomes,
@@ -103,25 +78,82 @@ def unpack_done(message: bytes, written: Sequence[Record]) -> tuple[Committed, l
     return done, [Record(**_back(record)) for record in header["records"]], header["memory"]
 
 
-def _plain(value: Record | Queued, names: Sequence[str]) -> dict[str, Any]:
+def _call(call: Call) -> list[Any]:
+    """The fields of a call, the length of its input in place of that."""
+    return [
+        len(call.input),
+        call.id.hex(),
+        call.function,
+        call.caller,
+        list(call.roles),
+        call.key,
+        _hex(call.parent),
+        call.attempt,
+        call.queued,
+        call.lax,
+        call.digest,
+        call.step,
+        call.epoch,
+        [_plain(record) for record in call.arrived],
+    ]
+
+
+def _call_back(given: bytes, identifier: str, function: str, caller: str, roles: list[str], *rest: Any) -> Call:
+    key, parent, attempt, queued, lax, digest, step, epoch, arrived = rest
+    return Call(
+        bytes.fromhex(identifier),
+        function,
+        given,
+        caller,
+        frozenset(roles),
+        key,
+        _bytes(parent),
+        attempt,
+        queued,
+        lax,
+        digest,
+        step,
+        epoch,
+        tuple(Record(**_back(record)) for record in arrived),
+    )
+
+
+def _pause(pause: Pause) -> list[Any]:
+    return [pause.due, pause.epoch, _hex(pause.of), [[call.input.decode(), *_call(call)[1:]] for call in pause.actions]]
+
+
+def _pause_back(due: int, epoch: int, of: str | None, actions: list[list[Any]]) -> Pause:
+    return Pause(due, epoch, tuple(_call_back(given.encode(), *row) for given, *row in actions), _bytes(of))
+
+
+def _plain(value: Record | Queued) -> dict[str, Any]:
     """The fields as JSON knows them: ids in hexadecimal, JSON as text."""
-    found = {name: getattr(value, name) for name in names}
+    found = {name: getattr(value, name) for name in (RECORD_FIELDS if isinstance(value, Record) else QUEUED_FIELDS)}
     for name in ("id", "parent"):
-        found[name] = found[name].hex() if found[name] else None
+        found[name] = _hex(found[name])
     for name in ("input", "output"):
-        found[name] = found[name].decode() if found.get(name) is not None else None
-    if "output" not in names:
-        del found["output"]
+        if found.get(name) is not None:
+            found[name] = found[name].decode()
     return found
 
 
 def _back(found: dict[str, Any]) -> dict[str, Any]:
     for name in ("id", "parent"):
-        found[name] = bytes.fromhex(found[name]) if found[name] else None
+        found[name] = _bytes(found[name])
     for name in ("input", "output"):
         if found.get(name) is not None:
             found[name] = found[name].encode()
+    if "roles" in found:
+        found["roles"] = tuple(found["roles"])
     return found
+
+
+def _hex(identifier: bytes | None) -> str | None:
+    return None if identifier is None else identifier.hex()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else bytes.fromhex(text)
 
 
 def _json(header: dict[str, Any]) -> bytes:

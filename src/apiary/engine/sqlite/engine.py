@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from apiary.bundle import Migration, migrations_to_apply
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane
 from apiary.engine.sqlite.rules import PRAGMAS_OF_MIGRATIONS, violation
-from apiary.engine.sqlite.session import SQL, SqliteSession, connect, find
+from apiary.engine.sqlite.session import SqliteSession, connect, find
+from apiary.engine.sqlite.workflows import SQL, row_queued
+from apiary.runtime.advance import MOST_STEPS
 from apiary.runtime.call import Guard, Program
 from apiary.runtime.errors import MigrationRefused
 from apiary.runtime.result import Convert
-from apiary.runtime.session import Queued, Record
+from apiary.runtime.session import NEVER, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
 
@@ -30,6 +33,7 @@ class SqliteEngine:
     writers = 1
     readers = 2
     max_batch = 128
+    most_steps = MOST_STEPS
 
     def __init__(self, path: Path, convert_rows: Convert, *, recording: bool = True) -> None:
         self.path = path
@@ -138,7 +142,7 @@ class SqliteEngine:
     def writer(self, program: Program, guard: Guard) -> WritingLane:
         connection = connect(str(self.path), waiting=False)
         session = SqliteSession(connection, self._convert_rows, recording=self._recording)
-        return WritingLane(session, program, guard, self._turn)
+        return WritingLane(session, program, guard, self._turn, self.most_steps)
 
     def reader(self, program: Program, guard: Guard) -> ReadingLane:
         connection = connect(str(self.path), read_only=True)
@@ -167,17 +171,30 @@ class SqliteEngine:
         except (apsw.Error, OSError) as error:
             raise translate(error) from error
 
-    def queued(self, limit: int) -> list[Queued]:
-        return self._queue("queued", limit)
+    def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
+        return self._queue("queued", version, until, limit, plain)
+
+    def versions_due(self, version: str, until: int) -> list[str]:
+        with self._lock:
+            rows: Any = self._connection.execute(SQL["versions_due"], (version, until)).fetchall()
+        return [row[0] for row in rows]
 
     def queued_call(self, identifier: bytes) -> Queued | None:
         return next(iter(self._queue("queued_call", identifier)), None)
 
-    def _queue(self, statement: str, parameter: int | bytes) -> list[Queued]:
+    def _queue(self, statement: str, *parameters: str | int | bytes) -> list[Queued]:
         with self._lock:
-            rows: Any = self._connection.execute(SQL[statement], (parameter,)).fetchall()
+            rows: Any = self._connection.execute(SQL[statement], parameters).fetchall()
         self.sync()
-        return [Queued(row[0], row[1], row[2].encode(), *row[3:]) for row in rows]
+        return list(map(row_queued, rows))
+
+    def adopt(self, version: str, except_for: Iterable[bytes]) -> None:
+        with self._lock:
+            names = json.dumps([identifier.hex().upper() for identifier in except_for])
+            self._connection.execute(SQL["adopt"], (now_microseconds(), version, names)).fetchall()
+
+    def tell(self) -> None:
+        """The server knows when another process of it runs the queue."""
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Only who owns the file puts calls into its queue."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import apsw
 
-from apiary.engine.sqlite.session import SQL
+from apiary.engine.sqlite.workflows import SQL
 
 
 def sqlite_version() -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from apiary.engine.sqlite.session import SqliteSession
 from apiary.runtime.call import Guard, Program, perform, stopped
 from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, Stopped
 from apiary.runtime.session import Call, Outcome, Part, Record
-from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.transaction import Notes
 
 TURN_SECONDS = 0.003
 
@@ -43,10 +43,10 @@ class Turn:
 class WritingLane:
     """Runs transactions one after another, each in its savepoint, and commits them together."""
 
-    def __init__(self, session: SqliteSession, program: Program, guard: Guard, turn: Turn) -> None:
+    def __init__(self, session: SqliteSession, program: Program, guard: Guard, turn: Turn, most_steps: int) -> None:
         self._session = session
         self._program = program
-        self._batch = Batch(session, program, guard)
+        self._batch = Batch(session, program, guard, most_steps)
         self._turn = turn
 
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
@@ -60,11 +60,8 @@ class WritingLane:
             return self._together(calls, records)
         except BatchLost as lost:
             self._abandon()
-            others = [call for call in calls if call is not lost.call]
-            done = self.run(others, [*records, lost.record])
-            outcomes = dict(zip(map(id, others), done.outcomes, strict=True))
-            settled = [outcomes.get(id(call), lost.outcome) for call in calls]
-            return Committed(settled, done.queued, done.lost)
+            done = self.run(lost.rest(calls), [*records, lost.record])
+            return Committed(lost.outcomes(calls, done.outcomes), done.queued, done.lost)
         except Exception as error:  # noqa: BLE001 - whatever it was, the calls of the batch must be answered
             self._abandon()
             if len(calls) + len(records) <= 1:
@@ -94,6 +91,7 @@ class WritingLane:
 
     def _abandon(self) -> None:
         """Roll back. An error of that is no news: SQLite has ended the transaction all the same."""
+        self._session.records.clear()
         if self._session.connection.in_transaction:
             with suppress(apsw.Error):
                 self._session.platform("rollback")
@@ -102,7 +100,8 @@ class WritingLane:
         """The file is open."""
 
     def take_records(self) -> list[Record]:
-        return []
+        records, self._session.records = self._session.records, []
+        return records
 
     def confirm(self, done: Committed) -> None:
         """Each commit is new."""
@@ -116,10 +115,6 @@ class WritingLane:
 
 class ReadingSession(SqliteSession):
     """A session that only reads: it needs no savepoints, and its records wait for somebody who writes."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.records: list[Record] = []
 
     def savepoint(self, part: Part) -> None:
         """Nothing to undo."""
@@ -166,11 +161,11 @@ class ReadingLane:
         self._durable = done.snapshot
 
     def _one(self, call: Call) -> Outcome:
-        started = now_microseconds()
+        notes = Notes()
         try:
             return perform(self._program, call, self._session, self._guard)
         except Stopped:
-            outcome, record = stopped(self._program, call, Notes(started))
+            outcome, record = stopped(self._program, call, notes)
             self._session.record(record)
             return outcome
         except Exception as error:  # noqa: BLE001 - whatever it was, the call must be answered

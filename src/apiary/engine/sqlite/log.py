@@ -11,7 +11,8 @@ from typing import Any
 import apsw
 
 from apiary.engine.sqlite.errors import translate
-from apiary.engine.sqlite.session import SQL, connect
+from apiary.engine.sqlite.session import connect
+from apiary.engine.sqlite.workflows import SQL
 
 BACKUP_PAGES_A_STEP = 512
 

@@ -12,12 +12,11 @@ import apsw
 from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
 from apiary.engine.sqlite.rules import CHANGES_OF_SCHEMA, PRAGMAS_OF_FUNCTIONS, violation
 from apiary.engine.sqlite.values import Reader, bind, check_numbers, column_readers, convert
-from apiary.engine.statements import load_statements
+from apiary.engine.sqlite.workflows import SQL, WorkflowRows, queued_row
 from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken
 from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
 from apiary.runtime.session import Part, Queued, Record
 
-SQL = load_statements("apiary.engine.sqlite", "statements.sql")
 SAVEPOINT: dict[Part, str] = {"call": SQL["savepoint_call"], "nested": SQL["savepoint_nested"]}
 RELEASE: dict[Part, str] = {"call": SQL["release_call"], "nested": SQL["release_nested"]}
 UNDO: dict[Part, str] = {"call": SQL["undo_call"], "nested": SQL["undo_nested"]}
@@ -59,12 +58,13 @@ def connect(path: str, *, read_only: bool = False, waiting: bool = True) -> apsw
     return connection
 
 
-class SqliteSession:
+class SqliteSession(WorkflowRows):
     """The open transaction of one connection."""
 
     def __init__(self, connection: apsw.Connection, convert_rows: Convert, *, recording: bool) -> None:
         self.connection = connection
         self.enqueued: list[Queued] = []
+        self.records: list[Record] = []
         self._convert_rows = convert_rows
         self.recording = recording
         self._statements: dict[str, Statement] = {}
@@ -168,8 +168,7 @@ class SqliteSession:
         del self.enqueued[mark:]
 
     def enqueue(self, queued: Queued) -> None:
-        row = (queued.id, queued.function, queued.input.decode(), queued.caller, queued.parent, queued.due, 0)
-        self._step(SQL["enqueue"], row)
+        self._step(SQL["enqueue"], queued_row(queued))
         self.enqueued.append(queued)
 
     def record(self, record: Record) -> None:
@@ -197,6 +196,16 @@ class SqliteSession:
     @property
     def lost(self) -> bool:
         return not self.connection.in_transaction
+
+    def _ask(self, name: str, *parameters: Any) -> list[Any]:
+        self._check_transaction()
+        try:
+            return self._run(SQL[name], parameters).fetchall()
+        except apsw.ConstraintError:
+            raise
+        except apsw.Error as error:
+            self._broken = True
+            raise self._failed(error, name) from error
 
     def _failed(self, error: Exception, sql: str) -> Error:
         """Translate an error; some errors end the transaction, after which nothing may run in this call any more."""
@@ -310,13 +319,16 @@ def record_row(record: Record) -> tuple[Any, ...]:
         record.nested,
         record.parent,
         record.key,
+        record.step,
     )
 
 
 def row_record(row: Sequence[Any]) -> Record:
     """The record that a row of `apiary_calls` holds."""
     names = ("id", "function", "kind", "version", "caller", "attempt", "started", "duration", "status")
-    fields = dict(zip((*names, "input", "output", "error", "lines", "nested", "parent", "key"), row, strict=True))
+    fields = dict(
+        zip((*names, "input", "output", "error", "lines", "nested", "parent", "key", "step"), row, strict=True)
+    )
     fields["input"] = fields["input"].encode()
     fields["output"] = None if fields["output"] is None else fields["output"].encode()
     return Record(**fields)

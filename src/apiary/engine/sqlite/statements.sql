@@ -2,21 +2,22 @@
 
 -- name: insert_call
 insert into apiary_calls (id, function, kind, version, caller, attempt, started, duration, status, input, output,
-                          error, lines, nested, parent, key)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                          error, lines, nested, parent, key, step)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: find_call
 select id, function, kind, version, caller, attempt, started, duration, status, input, output, error, lines, nested,
-       parent, key
+       parent, key, step
 from apiary_calls where id = ?1 and status <> 'stopped';
 
 -- name: find_key
 select id, function, kind, version, caller, attempt, started, duration, status, input, output, error, lines, nested,
-       parent, key
+       parent, key, step
 from apiary_calls where key = ?1;
 
 -- name: enqueue
-insert into apiary_queue (id, function, input, caller, parent, due, attempts) values (?, ?, ?, ?, ?, ?, ?);
+insert into apiary_queue (id, function, input, caller, parent, due, attempts, version, roles, step, epoch)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: dequeue
 delete from apiary_queue where id = ?;
@@ -25,17 +26,73 @@ delete from apiary_queue where id = ?;
 -- name: count_attempt
 update apiary_queue set attempts = ? where id = ?;
 
+-- What waits, the earliest first; workflows of one version only, and those that are due until some time.
 -- name: queued
 select id, function, input, caller, parent, due, attempts, case attempts when 0 then 0 else
        (select count(*) from apiary_calls as lost
-        where lost.id = queue.id and lost.status = 'stopped' and lost.error ->> 'code' = 'host_crashed') end
-from apiary_queue as queue order by due, id limit ?;
+        where lost.id = queue.id and lost.status = 'stopped' and lost.error ->> 'code' = 'host_crashed') end,
+       version, roles, step, epoch
+from apiary_queue as queue where (version is null and ?4) or (version = ?1 and due <= ?2 and state <> 'blocked')
+order by due, id limit ?3;
+
+-- name: versions_due
+select distinct version from apiary_queue where version <> ?1 and due <= ?2 and state <> 'blocked';
 
 -- name: queued_call
 select id, function, input, caller, parent, due, attempts, case attempts when 0 then 0 else
        (select count(*) from apiary_calls as lost
-        where lost.id = queue.id and lost.status = 'stopped' and lost.error ->> 'code' = 'host_crashed') end
+        where lost.id = queue.id and lost.status = 'stopped' and lost.error ->> 'code' = 'host_crashed') end,
+       version, roles, step, epoch
 from apiary_queue as queue where id = ?;
+
+-- name: instance
+select id, function, version, input, caller, roles, key, parent, step, coalesce(started, due), epoch, first, issued,
+       waits, acting, due, deadline, state, problem
+from apiary_queue where id = ?1 and version is not null;
+
+-- name: instance_of_key
+select id, function, version, input, caller, roles, key, parent, step, coalesce(started, due), epoch, first, issued,
+       waits, acting, due, deadline, state, problem
+from apiary_queue where key = ?1 and version is not null;
+
+-- name: insert_instance
+insert into apiary_queue (id, function, version, input, caller, roles, key, parent, step, started, epoch, first, issued,
+                          waits, acting, due, deadline, state, problem)
+values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19);
+
+-- name: update_instance
+update apiary_queue set input = ?4, started = ?10, first = ?12, issued = ?13, waits = ?14, acting = ?15, due = ?16,
+                        deadline = ?17, state = ?18, problem = ?19
+where id = ?1;
+
+-- Those for which a process that is gone was running actions; whoever runs the queue next does so again.
+-- name: adopt
+update apiary_queue set epoch = epoch + 1, due = ?, acting = 0
+where acting = 1 and version = ? and hex(id) not in (select value from json_each(?));
+
+-- name: forget_messages
+delete from apiary_messages where workflow = ?;
+
+-- name: steps
+select step, id, kind, function, input, output, error from apiary_calls
+where parent = ? and step >= ? and step < ? and step is not null and status <> 'stopped' order by step;
+
+-- name: take_message
+delete from apiary_messages where seq = (select min(seq) from apiary_messages where workflow = ? and topic = ?)
+returning value;
+
+-- name: insert_message
+insert into apiary_messages (id, workflow, topic, value) values (?, ?, ?, ?) on conflict do nothing;
+
+-- name: publish
+insert into apiary_published (workflow, name, value) values (?, ?, ?)
+on conflict do update set value = excluded.value;
+
+-- Lets a workflow go on that waits for this step, or for messages (-1), or for whatever it waits for (null).
+-- name: wake
+update apiary_queue set due = ?2
+where id = ?1 and version is not null and due > ?2 and state <> 'blocked' and (?3 is null or waits = ?3)
+returning id, function, input, caller, parent, due, attempts, 0, version, roles, step, epoch;
 
 -- name: applied_migrations
 select name, checksum from apiary_migrations;

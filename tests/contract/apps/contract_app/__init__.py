@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from typing_extensions import TypedDict
 
 from apiary import App, ConstraintViolated, DatabaseError, Error, Rejected, Row, Transaction
@@ -229,6 +229,11 @@ def go_home(tx: Transaction, name: str) -> bool:
 @app.transaction(roles=["boss"])
 def secret(tx: Transaction) -> int:
     return 42
+
+
+@app.transaction
+def unlock(tx: Transaction, password: SecretStr, name: str = "a") -> int:
+    return len(password.get_secret_value())
 
 
 @app.transaction

@@ -25,7 +25,9 @@ from apiary.runtime.session import Part
 
 SAVEPOINTS: dict[Part, str] = {"call": "apiary_call", "nested": "apiary_nested"}
 STATEMENT = "apiary_statement"
-OUR_INDEXES = (b"calls_id", b"calls_key")
+OUR_INDEXES = (b"calls_id", b"calls_key", b"calls_step", b"queue_pkey", b"queue_key")
+ASKED = {"find", "instance", "steps", "take_message", "send", "wake"}
+"""Those of the engine's own statements whose rows are wanted."""
 MAX_SHAPES = 1000
 STALE_PLAN = b"RevalidateCachedQuery"
 """The function of the server that finds that a prepared statement would now give other columns."""
@@ -120,7 +122,7 @@ class BesideSession(PostgresSession):
         return shape
 
     def _platform(self, name: str, values: Sequence[Any]) -> Sequence[Any]:
-        if name == "find":
+        if name in ASKED:
             return super()._platform(name, values)
         self._send(self._own[name].sql, own_values(values))
         return ()

@@ -21,7 +21,7 @@ from apiary.runtime.errors import Error, InternalError, RuleBroken, Stopped, Una
 from apiary.runtime.ids import new_id
 from apiary.runtime.plain import plain, plain_text
 from apiary.runtime.session import Call, Record
-from apiary.runtime.transaction import Notes, current_transaction, now_microseconds
+from apiary.runtime.transaction import Notes, current_transaction
 
 SqlCall = Callable[[str, str, str], str | None]
 """Runs a call: its arguments (a JSON object), the login of the caller, and the role that it has set, or `none`."""
@@ -113,7 +113,7 @@ class SqlFunctions:
             try:
                 given = _mended(arguments, mends, left_out) if mends or left_out else arguments.encode()
                 call = self._call(bound, given, login, role, session)
-                output = run(program, call, session, session.guard, Notes(now_microseconds()))
+                output = run(program, call, session, session.guard, Notes(), session.record)
                 session.check()
                 if session.enqueued:
                     session.tell()

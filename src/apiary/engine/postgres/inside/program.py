@@ -44,6 +44,7 @@ class Loaded:
             self._memory.limit()
         header, calls, records = unpack_batch(message)
         session, batch = self._batch(header["recording"], header["read_only"])
+        batch.most_steps = header["most_steps"]
         session.begin()
         try:
             done = batch.run(calls, records)

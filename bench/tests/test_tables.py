@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from bench import report
+from bench import summary, tables
 from bench.closed_loop import Measured
 from bench.rounds import audit
 from rich.console import Console
@@ -35,7 +35,7 @@ def run(peer: str, number: int, rate: float, fault: str = "") -> dict[str, Any]:
 
 def result(*runs: dict[str, Any]) -> dict[str, Any]:
     peer = {"memory": {"sum": {"rss": 90_000_000, "pss": 80_000_000}}}
-    closed = {"about": "17 statements", "closed": list(runs), "open": [], "floor": []}
+    closed = {"about": "17 statements", "clients": 32, "closed": list(runs), "open": [], "floor": []}
     names = dict.fromkeys(run["peer"] for run in runs)
     workload = {**closed, "peers": dict.fromkeys(names, peer)}
     return {
@@ -49,7 +49,7 @@ def result(*runs: dict[str, Any]) -> dict[str, Any]:
 
 def printed(what: dict[str, Any]) -> str:
     output = io.StringIO()
-    report.show(what, Console(file=output, width=200))
+    tables.show(what, Console(file=output, width=200))
     return output.getvalue()
 
 
@@ -58,14 +58,14 @@ def test_ratio_is_of_medians() -> None:
     text = printed(result(*(run(peer, n, rate) for peer, all_ in rates.items() for n, rate in enumerate(all_))))
     assert "8.00x" in text
     assert "900 to 5,000" in text
-    assert "met    checkout, times fastapi: 8.00" in text
+    assert "missed checkout, apiary, times fastapi: 8.00" in text
     assert "INVALID" not in text
 
 
 def test_a_failed_request_makes_the_number_invalid() -> None:
     what = result(run("apiary", 1, 4000), run("fastapi", 1, 500, fault="3 failed requests"))
     text = printed(what)
-    assert report.faults(what) == ["checkout, uniform keys, run 1, fastapi: 3 failed requests"]
+    assert summary.faults(what) == ["checkout, uniform keys, run 1, fastapi: 3 failed requests"]
     assert "INVALID checkout, uniform keys, run 1, fastapi: 3 failed requests" in text
     assert "8.00x" not in text
 

@@ -1,46 +1,29 @@
-"""Tables from the measured values; nothing here is typed by hand. `python -m bench.report FILE` shows an older run."""
+"""Tables for the console, of the measured values: what `python -m bench` prints when it has ended."""
 
-import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import targets
 from bench.mix import UNIFORM
-from bench.stats import Spread, spread
-
-Measured = dict[str, Any]
-MEGABYTE = 1_000_000
-OURS = "apiary"
-INSIDE = "apiary-postgres"
-UNRECORDED = "apiary-unrecorded"
-OTHERS_LIMIT = 0.05  # a machine on which others take more than this of the processors is not quiet
-
-
-def faults(result: Measured) -> list[str]:
-    """Everything that makes a number of this result invalid."""
-    failures: list[str] = result["failures"]
-    return (
-        failures
-        + [
-            f"{run['workload']}, {run['keys']} keys, run {run['number']}, {run['peer']}: {run['fault']}"
-            for workload in result["workloads"].values()
-            for run in (*workload["closed"], *workload["open"])
-            if run["fault"]
-        ]
-        + [
-            f"{name}, {peer}: {seen['violations']} rows break the conditions of consistency"
-            for name, workload in result["workloads"].items()
-            for peer, seen in workload["peers"].items()
-            if seen.get("violations")
-        ]
-    )
+from bench.stats import spread
+from bench.summary import (
+    INSIDE,
+    MEGABYTE,
+    OURS,
+    Measured,
+    cautions,
+    faults,
+    idle_load,
+    keys_of,
+    milliseconds,
+    rate_of,
+    ratio_of,
+    runs_of,
+    verdicts,
+)
 
 
 def show(result: Measured, console: Console) -> None:
@@ -52,7 +35,7 @@ def show(result: Measured, console: Console) -> None:
         highlight=False,
     )
     for name, workload in result["workloads"].items():
-        console.print(closed_table(name, workload, result["settings"]))
+        console.print(closed_table(name, workload))
         for line in network_lines(name, workload, result):
             console.print(line, highlight=False)
         if workload["open"]:
@@ -62,25 +45,16 @@ def show(result: Measured, console: Console) -> None:
         if workload.get("server_floor"):
             console.print(server_floor_table(name, workload))
     console.print(costs_table(result))
-    for line in verdicts(result):
-        console.print(line, highlight=False)
-    for line in _cautions(result):
+    for verdict in verdicts(result):
+        console.print(f"{'[green]met   [/]' if verdict.met else '[red]missed[/]'} {verdict}", highlight=False)
+    for line in cautions(result):
         console.print(f"[yellow]{line}[/]", highlight=False)
     for fault in faults(result):
         console.print(f"[bold red]INVALID[/] {escape(fault)}", highlight=False)
 
 
-def _cautions(result: Measured) -> Iterator[str]:
-    """What a reader has to know before trusting these numbers."""
-    if result["quick"]:
-        yield "A quick run, cold and short: it shows that things run, not how fast they are."
-    others = [run["others"] for workload in result["workloads"].values() for run in workload["closed"]]
-    if max(others, default=0) > OTHERS_LIMIT:
-        yield f"Others took up to {max(others):.0%} of the processors: run again on a quiet machine."
-
-
-def closed_table(name: str, workload: Measured, settings: Measured) -> Table:
-    table = Table(title=f"{name}: {workload['about']}\n{settings['clients']} clients, closed loop (wrk)")
+def closed_table(name: str, workload: Measured) -> Table:
+    table = Table(title=f"{name}: {workload['about']}\n{workload['clients']} clients, closed loop")
     table.add_column("keys")
     table.add_column("peer")
     for column in (
@@ -94,7 +68,7 @@ def closed_table(name: str, workload: Measured, settings: Measured) -> Table:
         "apiary is",
     ):
         table.add_column(column, justify="right")
-    for keys in dict.fromkeys(run["keys"] for run in workload["closed"]):
+    for keys in keys_of(workload):
         for peer in workload["peers"]:
             runs = runs_of(workload, peer, keys)
             table.add_row(keys, peer, *closed_cells(runs), ratio_cell(workload, peer, keys))
@@ -130,22 +104,6 @@ def closed_cells(runs: list[Measured]) -> list[str]:
 def ratio_cell(workload: Measured, peer: str, keys: str) -> str:
     ratio = ratio_of(workload, peer, keys)
     return "" if ratio is None or peer == OURS else f"{ratio:.2f}x"
-
-
-def ratio_of(workload: Measured, peer: str, keys: str) -> float | None:
-    """Median requests/s of ours over the peer's; None when one of them is missing or invalid."""
-    ours, theirs = runs_of(workload, OURS, keys), runs_of(workload, peer, keys)
-    if not ours or not theirs or any(run["fault"] for run in (*ours, *theirs)):
-        return None
-    return rate_of(ours).median / max(rate_of(theirs).median, 1e-9)
-
-
-def runs_of(workload: Measured, peer: str, keys: str) -> list[Measured]:
-    return [run for run in workload["closed"] if run["peer"] == peer and run["keys"] == keys]
-
-
-def rate_of(runs: list[Measured]) -> Spread:
-    return spread([run["measured"]["requests_per_second"] for run in runs])
 
 
 def open_table(name: str, workload: Measured) -> Table:
@@ -210,6 +168,7 @@ def costs_table(result: Measured) -> Table:
         "deploy s",
         "to first call s",
         "failed calls",
+        "at rest",
         "RSS MB",
         "PSS MB",
     ):
@@ -231,61 +190,7 @@ def cost_cells(seen: Measured) -> list[str]:
         f"{median(one['command_seconds'] for one in deploys):.2f}" if deploys else "",
         f"{median(one['first_call_seconds'] for one in deploys):.2f}" if deploys else "",
         str(sum(one["failed_meanwhile"] for one in deploys)) if deploys else "",
+        idle_load(seen) if "idle_load" in seen else "",
         f"{memory['rss'] / MEGABYTE:,.0f}",
         f"{memory['pss'] / MEGABYTE:,.0f}",
     ]
-
-
-def verdicts(result: Measured) -> Iterator[str]:
-    """Each target that this result can be held against."""
-    for name, workload in result["workloads"].items():
-        yield from rate_verdicts(name, workload)
-        ours = workload["peers"].get(OURS)
-        if ours:
-            yield from cost_verdicts(name, ours)
-        inside = workload["peers"].get(INSIDE, {}).get("idle_one_statement")
-        if inside:
-            wanted = targets.IDLE_MEDIAN_IN_POSTGRES_US
-            yield verdict(f"{INSIDE}, idle median of one statement in µs", inside["p50_us"], wanted)
-
-
-def rate_verdicts(name: str, workload: Measured) -> Iterator[str]:
-    runs = runs_of(workload, OURS, UNIFORM)
-    if not runs or any(run["fault"] for run in runs):
-        return
-    wanted = targets.REQUESTS_PER_SECOND.get(name)
-    if wanted:
-        yield verdict(f"{name} requests/s", rate_of(runs).median, wanted, at_least=True)
-    for (target_name, peer), times in targets.TIMES_A_PEER.items():
-        ratio = ratio_of(workload, peer, UNIFORM)
-        if target_name == name and ratio is not None:
-            yield verdict(f"{name}, times {peer}", ratio, times, at_least=True)
-    ratio = ratio_of(workload, UNRECORDED, UNIFORM)
-    if ratio is not None:
-        yield verdict(f"{name}, cost of recording in %", (1 - ratio) * 100, targets.RECORDING_COST * 100)
-
-
-def cost_verdicts(name: str, seen: Measured) -> Iterator[str]:
-    rss = seen["memory"]["sum"]["rss"]
-    yield verdict(f"{name}, resident memory in MB", rss / MEGABYTE, targets.MEMORY_BYTES / MEGABYTE)
-    if "idle" in seen:
-        yield verdict("idle median in µs", seen["idle"]["p50_us"], targets.IDLE_MEDIAN_US)
-    if seen.get("start_seconds"):
-        yield verdict("start to first answer in s", median(seen["start_seconds"]), targets.START_SECONDS)
-    if seen.get("deploy"):
-        first_calls = [one["first_call_seconds"] for one in seen["deploy"]]
-        yield verdict("deploy to first call in s", median(first_calls), targets.DEPLOY_SECONDS)
-
-
-def verdict(what: str, value: float, wanted: float, at_least: bool = False) -> str:
-    met = value >= wanted if at_least else value <= wanted
-    mark = "[green]met   [/]" if met else "[red]missed[/]"
-    return f"{mark} {what}: {value:,.2f} (wanted {'≥' if at_least else '≤'} {wanted:,g})"
-
-
-def milliseconds(microseconds: float) -> str:
-    return f"{microseconds / 1000:,.2f}"
-
-
-if __name__ == "__main__":
-    show(json.loads(Path(sys.argv[1]).read_text()), Console())

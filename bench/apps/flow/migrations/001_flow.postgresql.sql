@@ -1,0 +1,20 @@
+-- Costs in cents.
+create table items (
+    item_id integer primary key,
+    cost integer not null
+);
+
+create table accounts (
+    account_id integer primary key,
+    spent bigint not null
+);
+
+-- One row a step: the step's number in its workflow, and how many steps that has.
+create table entries (
+    entry_id bigint primary key generated always as identity,
+    account_id integer not null,
+    item_id integer not null,
+    cost integer not null,
+    number integer not null,
+    steps integer not null
+);

@@ -1,0 +1,332 @@
+"""The workflows of a process: when each goes on, the actions that run for it, and who waits for its end.
+
+A workflow goes on when it is due, when an action that it started has an outcome, or when something that was committed
+here woke it. What is due only later stays in the table.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+from apiary.engine.jobs import Job, Reply
+from apiary.engine.protocol import HORIZON_SECONDS, Engine
+from apiary.runtime.call import Bound, Program, problem_of, recorded_outcome
+from apiary.runtime.errors import Error, Unavailable
+from apiary.runtime.session import Call, Outcome, Pause, Queued, Record
+from apiary.runtime.transaction import now_microseconds
+
+log = logging.getLogger("apiary")
+
+AGAIN_SECONDS = (0.05, 5.0)
+"""Until something is tried again that the database did not let be: at first, and at most."""
+LOOK_SECONDS = (0.02, 1.0)
+"""Between two looks for the end of a workflow that may end in another process: at first, and at most."""
+
+Act = Callable[[Call, Bound, Reply], None]
+
+
+class Flows:
+    """Lets workflows go on, by `submit`, which takes a job to its lane, and `act`, which has an action run.
+
+    `ended` is told of those that nobody waited for, `freed` is called when there is room for more, `tell` when another
+    process should look into the queue.
+    Inactive until `activate`: of two processes that serve one version of an app, one looks after what is due.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        program: Program,
+        submit: Callable[[Job], None],
+        act: Act,
+        ended: Reply,
+        freed: Callable[[], None],
+        tell: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._program = program
+        self._submit = submit
+        self._act = act
+        self._tell_ended = ended
+        self._freed = freed
+        self._tell_others = tell
+        self._lock = threading.Condition()  # reentrant: what is refused is answered at once
+        self._active = False
+        self._elsewhere: frozenset[bytes] = frozenset()
+        self._closed = False
+        self._running: Counter[bytes] = Counter()
+        self._again: set[bytes] = set()
+        self._due: dict[bytes, int] = {}
+        self._heap: list[tuple[int, bytes, Call]] = []
+        self._timers: set[threading.Timer] = set()
+        self._rings_at: int | None = None
+        self._acting: dict[bytes, Call] = {}
+        self._waiters: dict[bytes, list[tuple[Call, Reply]]] = {}
+        self._release: Callable[[Call], None] | None = None
+
+    def begin(self, call: Call, reply: Reply, *, detached: bool) -> None:
+        """Begin a workflow; `reply` gets its outcome when it ends or, `detached`, a pause as soon as it has begun."""
+
+        def begun(_: Call, outcome: Outcome) -> None:
+            reply(call, outcome)
+            self._came(call, outcome)
+
+        if not detached:
+            with self._lock:
+                self._waiters.setdefault(call.id, []).append((call, reply))
+        self._run(call, begun if detached else self._came)
+
+    def activate(self, except_for: Iterable[bytes]) -> None:
+        """Look after what is due from now on, and after what a process left that is gone, but for `except_for`."""
+        with self._lock:
+            self._active = True
+            self._elsewhere = frozenset(except_for)
+        with suppress(Unavailable):  # whoever activates next finds them
+            self.adopt()
+
+    def adopt(self) -> bool:
+        """Go on with workflows for which a process was running actions that is gone; `False` where this is inactive."""
+        with self._lock:
+            own = {*self._running, *(workflow.id for workflow in self._acting.values())}
+            active = self._active
+        if active:
+            self._engine.adopt(self._program.version, own | self._elsewhere)
+        return active
+
+    def deactivate(self) -> list[bytes]:
+        """Begin nothing more; returns the workflows that run here, or for which actions do."""
+        with self._lock:
+            self._active = False
+            self._heap.clear()
+            self._due.clear()
+            self._again.clear()
+            return list({*self._running, *(workflow.id for workflow in self._acting.values())})
+
+    def add(self, queued: Iterable[Queued]) -> None:
+        """Take workflows that were committed to the queue, or woken."""
+        with self._lock:
+            for item in queued:
+                if item.version == self._program.version:
+                    self._schedule(_go_on(item.id, item.function, item.epoch), item.due)
+
+    def outstanding(self) -> int:
+        """How many workflows run here, are due soon, or have actions running."""
+        return len(self._running) + len(self._due) + len(self._acting)
+
+    def release(self, give_back: Callable[[Call], None]) -> None:
+        """Give back, now or as soon as that can be, the calls that wait for the end of a workflow."""
+        with self._lock:
+            self._release = give_back
+            free = [workflow for workflow in self._waiters if workflow not in self._running]
+        for workflow in free:
+            self._give_back(workflow)
+
+    def idle(self, timeout: float) -> bool:
+        """Wait until no workflow runs, is due, or has an action running; false where that takes longer."""
+        with self._lock:
+            return self._lock.wait_for(self._is_idle, timeout)
+
+    def close(self) -> None:
+        """Begin nothing more. Those who wait are told to ask again."""
+        self.deactivate()
+        with self._lock:
+            self._closed = True
+            waiters, self._waiters = self._waiters, {}
+            for timer in self._timers:
+                timer.cancel()
+        for call, reply in (waiter for found in waiters.values() for waiter in found):
+            error = Unavailable("the app is closing; the workflow goes on later", hint="ask again with the same key")
+            reply(call, Outcome(error=problem_of(call, error), cause=error))
+
+    def returned(self, call: Call) -> None:
+        """A call that was to begin a workflow is run by another process."""
+        with self._lock:
+            self._waiters.pop(call.id, None)
+            self._ran(call)
+
+    def acted(self, record: Record, written: Callable[[bool], None]) -> bool:
+        """An action has run for a workflow, which goes on with its record. False where nobody here waits for it."""
+        with self._lock:
+            workflow = self._acting.get(record.id)
+
+        def came(call: Call, outcome: Outcome) -> None:
+            if isinstance(outcome.cause, Unavailable):
+                self._later(call.attempt, lambda: self._run(replace(call, attempt=call.attempt + 1), came))
+                return
+            with self._lock:
+                self._acting.pop(record.id, None)
+            written(True)
+            self._came(call, outcome)
+
+        if workflow is not None:
+            self._run(replace(workflow, arrived=(record,)), came)
+        return workflow is not None
+
+    def _run(self, call: Call, reply: Reply) -> None:
+        """Have a lane run a workflow; `reply` hears what became of it."""
+
+        def ran(call: Call, outcome: Outcome) -> None:
+            with self._lock:
+                self._ran(call)
+            reply(call, outcome)
+            with self._lock:
+                self._lock.notify_all()
+            self._freed()
+
+        with self._lock:
+            self._running[call.id] += 1
+        self._submit(Job(call, self._program.functions.get(call.function), ran))
+
+    def _ran(self, call: Call) -> None:
+        self._running[call.id] -= 1
+        if not self._running[call.id]:
+            del self._running[call.id]
+
+    def _came(self, call: Call, outcome: Outcome) -> None:
+        """A workflow has ended, or come as far as it could."""
+        pause = outcome.pause
+        if pause is None and call.queued and isinstance(outcome.cause, Unavailable):
+            again = replace(call, attempt=call.attempt + 1)
+            self._later(call.attempt, lambda: self._run(again, self._came) if self._active else None)
+        elif pause is None:
+            self._again.discard(call.id)
+            if not self._tell(call.id, outcome) and call.queued and outcome.replayed is None:
+                self._tell_ended(call, outcome)
+        elif pause.of is not None:
+            self._join(call, pause.of)
+        else:
+            if outcome.error is not None:
+                log.error("a workflow is blocked: %s: %s", call.function, outcome.error["detail"])
+                self._tell(call.id, outcome)
+            self._pause(_go_on(call.id, call.function, pause.epoch), pause)
+
+    def _pause(self, workflow: Call, pause: Pause) -> None:
+        with self._lock:
+            fresh = [action for action in pause.actions if action.id not in self._acting]
+            self._acting.update((action.id, workflow) for action in fresh)
+            woken = workflow.id in self._again
+            self._again.discard(workflow.id)
+            self._schedule(workflow, now_microseconds() if woken else pause.due)
+        for action in fresh:
+            self._act(action, self._program.find(action.function), self._action_ended)
+        if self._release is not None:
+            self._give_back(workflow.id)
+        elif not self._active:
+            self._tell_others()
+            self._look(workflow.id, 0)
+
+    def _action_ended(self, action: Call, outcome: Outcome) -> None:
+        """The answer to an action, whose record was written. One that could not be run is begun again later."""
+        with self._lock:
+            waited_for = action.id in self._acting
+        if waited_for and isinstance(outcome.cause, Unavailable):
+            again = replace(action, attempt=action.attempt + 1)
+            bound = self._program.find(action.function)
+            self._later(action.attempt, lambda: self._act(again, bound, self._action_ended))
+
+    def _schedule(self, workflow: Call, due: int) -> None:
+        now = now_microseconds()
+        if not self._active or due > now + HORIZON_SECONDS * 1e6:
+            return
+        if workflow.id in self._running and due <= now:
+            self._again.add(workflow.id)
+        elif due <= now:
+            self._due.pop(workflow.id, None)
+            self._run(workflow, self._came)
+        elif self._due.get(workflow.id, due + 1) > due:
+            self._due[workflow.id] = due
+            heapq.heappush(self._heap, (due, workflow.id, workflow))
+            self._set_timer(now)
+
+    def _set_timer(self, now: int) -> None:
+        first = self._heap[0][0]
+        if self._rings_at is None or first < self._rings_at:
+            self._rings_at = first
+            self._after((first - now) / 1e6, self._ring)
+
+    def _ring(self) -> None:
+        with self._lock:
+            now = now_microseconds()
+            self._rings_at = None
+            while self._heap and self._heap[0][0] <= now:
+                due, identifier, workflow = heapq.heappop(self._heap)
+                if self._due.get(identifier) == due:
+                    self._schedule(workflow, now)
+            if self._heap:
+                self._set_timer(now)
+
+    def _give_back(self, workflow: bytes) -> None:
+        release = self._release
+        assert release is not None
+        with self._lock:
+            waiters = self._waiters.pop(workflow, [])
+        for call, _ in waiters:
+            release(call)
+
+    def _join(self, call: Call, workflow: bytes) -> None:
+        """The caller waits for a workflow that was begun before, perhaps by another process."""
+        with self._lock:
+            waiters = self._waiters.pop(call.id, [])
+            self._waiters.setdefault(workflow, []).extend(waiters)
+        self._look(workflow, 0)
+
+    def _look(self, workflow: bytes, looked: int) -> None:
+        """Has it ended elsewhere?"""
+        try:
+            record = self._engine.find(workflow, None)
+        except Error:
+            record = None
+        if record is None:
+            least, most = LOOK_SECONDS
+            if workflow in self._waiters:
+                self._after(min(most, least * 2**looked), lambda: self._look(workflow, looked + 1))
+            return
+        bound = self._program.functions.get(record.function)
+        with self._lock:
+            waiters = self._waiters.pop(workflow, [])
+        for call, reply in waiters:
+            try:
+                reply(call, recorded_outcome(record, call, bound))
+            except Error as error:
+                reply(call, Outcome(error=problem_of(call, error), cause=error))
+
+    def _tell(self, workflow: bytes, outcome: Outcome) -> bool:
+        """Answer those who wait; whether there are any."""
+        with self._lock:
+            waiters = self._waiters.pop(workflow, [])
+        for call, reply in waiters:
+            own = call.id == workflow
+            reply(call, outcome if own else replace(outcome, replayed=outcome.replayed or workflow))
+        return bool(waiters)
+
+    def _is_idle(self) -> bool:
+        due = self._heap and self._heap[0][0] <= now_microseconds()
+        return not (self._running or self._acting or due)
+
+    def _later(self, failed: int, again: Callable[[], object]) -> None:
+        """Try something again, the later the more often that was."""
+        least, most = AGAIN_SECONDS
+        self._after(min(most, least * 2 ** min(failed, 20)) * random.uniform(0.5, 1.0), again)
+
+    def _after(self, seconds: float, work: Callable[[], object]) -> None:
+        def ring() -> None:
+            self._timers.discard(timer)
+            if not self._closed:
+                work()
+
+        timer = threading.Timer(max(seconds, 0.0), ring)
+        timer.daemon = True
+        self._timers.add(timer)
+        if not self._closed:
+            timer.start()
+
+
+def _go_on(workflow: bytes, function: str, epoch: int) -> Call:
+    return Call(workflow, function, b"{}", roles=frozenset({"admin"}), queued=True, epoch=epoch)

@@ -1,0 +1,72 @@
+-- What `apiary doctor` asks a server. Nothing here changes anything.
+
+-- So that a look does not take for ever.
+-- name: patience
+select set_config('statement_timeout', '10s', false), set_config('lock_timeout', '2s', false);
+
+-- A pooler answers with a process of its own.
+-- name: backend
+select pg_backend_pid();
+
+-- name: primary
+select pg_is_in_recovery() as standby, current_setting('default_transaction_read_only') = 'on' as read_only;
+
+-- name: rights
+select rolname::text as role, rolsuper as superuser, rolcreaterole as makes_roles,
+       has_database_privilege(current_database(), 'CREATE') as makes_schemas
+from pg_roles where rolname = current_user;
+
+-- name: settings
+select name, setting from pg_settings where name = any ($1);
+
+-- Connections that are no superuser's, now: those of the platform's apps, and others.
+-- name: connections
+select count(*) filter (where usename = any ($1)) as ours, count(*) filter (where not usename = any ($1)) as others
+from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid();
+
+-- How long ago the oldest transaction began that still runs, and its process; how many transactions until the wraparound.
+-- name: age
+select (select extract(epoch from max(now() - xact_start))::bigint from pg_stat_activity
+        where backend_type = 'client backend' and pid <> pg_backend_pid()) as seconds,
+       (select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()
+        order by xact_start limit 1) as pid,
+       (select count(*) from pg_prepared_xacts) as prepared,
+       (select age(datfrozenxid) from pg_database where datname = current_database()) as transactions;
+
+-- Whether everybody may make things in a schema that is on the search path of all apps.
+-- name: public_schema
+select exists (select from pg_namespace n cross join aclexplode(n.nspacl) a
+               where n.nspname = 'public' and a.grantee = 0 and a.privilege_type = 'CREATE') as open;
+
+-- Lines by which somebody may log in without saying a password. Only superusers may look.
+-- name: trust
+select count(*) as lines from pg_hba_file_rules where auth_method = 'trust';
+
+-- The apps: the schema of each, its role, the schema of its log, and whether the role has rights that no app should have.
+-- name: apps
+select a.nspname::text as app, r.rolname::text as role, l.nspname::text as log,
+       r.rolsuper or r.rolcreaterole or r.rolcreatedb or r.rolreplication or r.rolbypassrls as privileged,
+       array(select m.roleid::regrole::text from pg_auth_members m where m.member = r.oid) as member_of,
+       has_schema_privilege(l.oid, 'usage') as readable
+from pg_namespace l
+cross join lateral aclexplode(l.nspacl) g
+join pg_roles r on r.oid = g.grantee
+join pg_namespace a on a.nspowner = g.grantee
+where g.privilege_type = 'USAGE' and g.grantee <> l.nspowner and l.nspname like 'apiary\_%'
+  and exists (select from pg_class c where c.relnamespace = l.oid and c.relname = 'queue')
+order by a.nspname like 'apiary\_%' desc, a.nspname;
+
+-- name: has_platform
+select to_regclass('apiary.schema') is not null as present;
+
+-- name: schema_number
+select coalesce(max(number), 0) as number from {schema}.schema;
+
+-- The calls of an app are estimated, once the server has: counting them takes long.
+-- name: app
+select (select count(*) from {schema}.migrations) as migrations, (select count(*) from {schema}.queue) as queued,
+       (select nullif(reltuples, -1)::bigint from pg_class where oid = '{schema}.calls'::regclass) as calls;
+
+-- name: serving
+select app, version from apiary_registry.activations a
+where number = (select max(number) from apiary_registry.activations b where b.app = a.app);

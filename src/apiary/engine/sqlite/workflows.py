@@ -1,0 +1,143 @@
+"""The rows of workflows in a SQLite file, for the session of a lane."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
+from apiary.engine.statements import load_statements
+from apiary.runtime.errors import Duplicate
+from apiary.runtime.machine import Step
+from apiary.runtime.session import Instance, Queued, Record
+from apiary.runtime.transaction import now_microseconds
+
+SQL = load_statements("apiary.engine.sqlite", "statements.sql")
+
+
+class WorkflowRows:
+    """What `WorkflowSession` adds to a session."""
+
+    connection: apsw.Connection
+    enqueued: list[Queued]
+    records: list[Record]
+
+    def instance(self, identifier: bytes | None, key: str | None) -> Instance | None:
+        for name, value in (("instance", identifier), ("instance_of_key", key)):
+            rows = self._ask(name, value) if value is not None else []
+            if rows:
+                return row_instance(rows[0])
+        return None
+
+    def keep_instance(self, instance: Instance, *, fresh: bool) -> None:
+        try:
+            self._ask("insert_instance" if fresh else "update_instance", *instance_row(instance))
+        except apsw.ConstraintError as error:
+            if extended_code(error) in UNIQUE:
+                raise Duplicate from None
+            raise translate(error) from error
+
+    def drop_instance(self, identifier: bytes) -> None:
+        self._ask("dequeue", identifier)
+        self._ask("forget_messages", identifier)
+
+    def steps(self, workflow: bytes, first: int, end: int) -> Sequence[Step]:
+        return [
+            Step(number, identifier, kind, function, given.encode(), None if output is None else output.encode(), error)
+            for number, identifier, kind, function, given, output, error in self._ask("steps", workflow, first, end)
+        ]
+
+    def take_message(self, workflow: bytes, topic: str) -> bytes | None:
+        rows = self._ask("take_message", workflow, topic)
+        value: bytes | None = rows[0][0].encode() if rows else None
+        return value
+
+    def send(self, workflow: bytes, topic: str, value: bytes, identifier: bytes) -> bool:
+        if not self._ask("instance", workflow):
+            return False
+        self._ask("insert_message", identifier, workflow, topic, value.decode())
+        self.wake(workflow, -1)
+        return True
+
+    def publish(self, workflow: bytes, name: str, value: bytes) -> None:
+        self._ask("publish", workflow, name, value.decode())
+
+    def wake(self, workflow: bytes, waits: int | None) -> None:
+        self.enqueued += map(row_queued, self._ask("wake", workflow, now_microseconds(), waits))
+
+    def _ask(self, name: str, *parameters: Any) -> list[Any]:
+        """The rows of one of the engine's own statements."""
+        raise NotImplementedError
+
+
+def row_queued(row: Sequence[Any]) -> Queued:
+    """A row of the queue."""
+    identifier, function, given, caller, parent, due, attempts, deaths, version, roles, step, epoch = row
+    return Queued(
+        identifier,
+        function,
+        given.encode(),
+        caller,
+        parent,
+        due,
+        attempts,
+        deaths,
+        version,
+        tuple(json.loads(roles)) if roles else (),
+        step,
+        epoch,
+    )
+
+
+def queued_row(queued: Queued) -> tuple[Any, ...]:
+    """The columns of a new row of the queue."""
+    return (
+        queued.id,
+        queued.function,
+        queued.input.decode(),
+        queued.caller,
+        queued.parent,
+        queued.due,
+        0,
+        queued.version,
+        json.dumps(queued.roles) if queued.version else None,
+        queued.step,
+        queued.epoch,
+    )
+
+
+def row_instance(row: Sequence[Any]) -> Instance:
+    """A row of the queue as the workflow that it is."""
+    instance = Instance(*row)
+    instance.input = row[3].encode()
+    instance.roles = tuple(json.loads(row[5] or "[]"))
+    instance.acting = bool(row[14])
+    return instance
+
+
+def instance_row(instance: Instance) -> tuple[Any, ...]:
+    """A workflow as the columns of its row, in the order of its fields."""
+    return (
+        instance.id,
+        instance.function,
+        instance.version,
+        instance.input.decode(),
+        instance.caller,
+        json.dumps(instance.roles),
+        instance.key,
+        instance.parent,
+        instance.step,
+        instance.started,
+        instance.epoch,
+        instance.first,
+        instance.issued,
+        instance.waits,
+        int(instance.acting),
+        instance.due,
+        instance.deadline,
+        instance.state,
+        instance.problem,
+    )
