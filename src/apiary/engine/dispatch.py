@@ -83,9 +83,7 @@ class Dispatcher:
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
         telling = soon(TELL_SECONDS, self._tell)
-        self.flows = Flows(
-            engine, program, self._put, self._actions.submit, self._observe, lambda: self.backlog.refill(), telling
-        )
+        self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, telling)
         self.backlog = Backlog(self._queued, self._nudge_writers, self.flows, telling)
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)

@@ -35,8 +35,8 @@ Act = Callable[[Call, Bound, Reply], None]
 class Flows:
     """Lets workflows go on, by `submit`, which takes a job to its lane, and `act`, which has an action run.
 
-    `ended` is told of those that nobody waited for, `freed` is called when there is room for more, `tell` when another
-    process should look into the queue.
+    `ended` is told of those that nobody waited for, `tell` is called when another process should look into the queue,
+    and `freed`, which is set later, when there is room for more.
     Inactive until `activate`: of two processes that serve one version of an app, one looks after what is due.
     """
 
@@ -47,7 +47,6 @@ class Flows:
         submit: Callable[[Job], None],
         act: Act,
         ended: Reply,
-        freed: Callable[[], None],
         tell: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -55,7 +54,7 @@ class Flows:
         self._submit = submit
         self._act = act
         self._tell_ended = ended
-        self._freed = freed
+        self.freed: Callable[[], None] = lambda: None
         self._tell_others = tell
         self._lock = threading.Condition()  # reentrant: what is refused is answered at once
         self._active = False
@@ -178,7 +177,7 @@ class Flows:
             reply(call, outcome)
             with self._lock:
                 self._lock.notify_all()
-            self._freed()
+            self.freed()
 
         with self._lock:
             self._running[call.id] += 1
