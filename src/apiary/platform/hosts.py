@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
+from apiary.events import Activated, CallEnded, Event, HostDied, Migrating, WorkflowBlocked
 from apiary.platform.caretakers import Caretakers
 from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
 from apiary.platform.process import HostProcess, InFlight, gone
@@ -197,10 +197,8 @@ class AppHosts:
                 host.expel()
 
     def _send(self, flight: InFlight) -> None:
-        if self.active is None:
-            self._waiting.append(flight)
-        else:
-            self.active.send(flight)
+        deliver = self._waiting.append if self.active is None else self.active.send
+        deliver(flight)
 
     def _serve(self, host: HostProcess) -> HostProcess | None:
         """Send calls to this host from now on; returns the one before it."""
@@ -209,7 +207,7 @@ class AppHosts:
         old, self.active, self.version = self.active, host, host.version
         self._last_start = time.monotonic()
         host.watch_end(self._ended)
-        waiting, self._waiting = self._waiting, []
+        self._waiting, waiting = [], self._waiting
         self._send_all(waiting)
         return old
 
@@ -329,7 +327,9 @@ class AppHosts:
         problem = json.loads(message.error) if message.error else None
         if problem is not None and isinstance(from_problem(problem), HostCrashed):
             log.error("the queued call %s of %s is given up: %s", id_text(message.id), self.app, problem["detail"])
-        self._emit(CallEnded(self.app, message.function, message.id, message.duration, problem, queued=True))
+        names = (self.app, message.function, message.id)
+        blocked = WorkflowBlocked(*names, problem or {}) if message.blocked else None
+        self._emit(blocked or CallEnded(*names, message.duration, problem, queued=True))
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
@@ -381,14 +381,13 @@ class AppHosts:
     async def _take_place(self, host: HostProcess) -> None:
         """Serve with a host that was started again, unless a deploy was faster; held, as the one before it was."""
         async with self._changing:
-            free = self.active is None and not self._closed and host.version == self.version
-            if free and self._held is not None:
-                await host.hold()
-            if free:
+            if free := self.active is None and not self._closed and host.version == self.version:
+                if self._held is not None:
+                    await host.hold()
                 self._serve(host)
                 await self._publish(host)
-            if free and self._held is None:
-                await self._run_queue(host)
+                if self._held is None:
+                    await self._run_queue(host)
         if free:
             self._emit(Activated(self.app, host.version, host.migrated))
         else:

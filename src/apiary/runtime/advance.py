@@ -13,11 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from apiary.runtime.call import (
     Bound,
     Guard,
     Program,
+    check_first_caller,
     failure,
     let_go,
     out_of_time,
@@ -25,22 +27,29 @@ from apiary.runtime.call import (
     record_of,
     same_json,
 )
+from apiary.runtime.declaration import Kind
 from apiary.runtime.driver import Again, Broken, Ended, Leave, Steps, Wait
 from apiary.runtime.errors import (
     Cancelled,
     DeadlineExceeded,
     Duplicate,
+    Forbidden,
     KeyReused,
     Nondeterministic,
     Stopped,
     Unavailable,
+    UnknownFunction,
+    WrongArguments,
+    known_errors,
 )
 from apiary.runtime.ids import id_text
+from apiary.runtime.plain import plain
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, WorkflowSession
-from apiary.runtime.transaction import Notes, as_json, check_roles, now_microseconds
+from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 from apiary.runtime.workflow import Workflow, _running
 
 KEPT = "what its steps did before is kept, but for what was undone"
+REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
 MOST_STEPS = 100
 """So many functions of a workflow run in one transaction; then others have their turn."""
 
@@ -62,6 +71,7 @@ def advance(
             raise Duplicate
         if found.epoch != call.epoch or found.version != program.version:
             return Outcome(pause=Pause(NEVER, found.epoch))
+        found.deadline = min(found.deadline, _deadline(bound, found.started))
         if not call.arrived and not found.state and now_microseconds() < min(found.due, found.deadline):
             return Outcome(pause=Pause(min(found.due, found.deadline), found.epoch))
     instance = found or _begun(program, bound, call)
@@ -70,7 +80,6 @@ def advance(
 
 def _begun(program: Program, bound: Bound, call: Call) -> Instance:
     started = now_microseconds()
-    lifetime = bound.function.options.lifetime
     return Instance(
         id=call.id,
         function=call.function,
@@ -82,14 +91,44 @@ def _begun(program: Program, bound: Bound, call: Call) -> Instance:
         parent=call.parent,
         step=call.step,
         started=started,
-        deadline=NEVER if lifetime is None else started + int(lifetime * 1e6),
+        deadline=_deadline(bound, started),
     )
+
+
+def _deadline(bound: Bound, started: int) -> int:
+    lifetime = bound.function.options.lifetime
+    return NEVER if lifetime is None else started + int(lifetime * 1e6)
+
+
+def blocked(function: str, workflow: bytes) -> Nondeterministic:
+    """What those are told who wait for a workflow that cannot go on. What it did is for administrators."""
+    error = Nondeterministic(
+        f"{function} does something else than is recorded, and cannot go on before that is mended",
+        hint=f"what it did, and what it does now: apiary workflow show {id_text(workflow)}",
+    )
+    error.call_id = id_text(workflow)
+    return error
+
+
+def is_refused(outcome: Outcome) -> bool:
+    """Whether a workflow that was to be begun has not begun. A backend tells of errors by their codes only."""
+    error = outcome.error
+    if error is None or outcome.replayed is not None:
+        return False
+    kind = known_errors().get(str(error["code"]))
+    return kind is not None and issubclass(kind, REFUSALS) and error["status"] == kind.status
 
 
 def _joined(bound: Bound, call: Call, found: Instance) -> Outcome:
     """The answer to a call that repeats one which has begun: the same end, when it comes."""
     check_roles(bound.function, call.roles)
-    if found.function != call.function or not same_json(json.loads(found.input), json.loads(call.input or b"{}")):
+    check_first_caller(found.caller, call)
+    try:
+        same = same_json(json.loads(found.input), json.loads(call.input or b"{}"))
+    except (ValueError, RecursionError):
+        bound.codec.decode(call)
+        same = False
+    if found.function != call.function or not same:
         raise KeyReused(
             f"the idempotency key was used for another call of {found.function}", first_call_id=id_text(found.id)
         )
@@ -132,12 +171,11 @@ class _Run:
         if steps.why is None and failed is None and steps.machine.next < instance.issued:
             done = f"it has ended, after {instance.issued - instance.first} steps before"
             steps.why = Broken(Nondeterministic(f"step {steps.machine.next} is not asked for any more: {done}"))
-        if isinstance(steps.why, Ended):
+        if isinstance(steps.why, Ended) or self._gives_up(steps.why):
             failed, steps.why = self._ended_early(), None
         if failed is not None and steps.why is None:
             failed = self._undone(steps, failed)
-        outcome = self._settle(steps, notes, output, failed)
-        return replace(outcome, duration=(time.monotonic_ns() - began) // 1000)
+        return self._settle(steps, notes, output, failed, began)
 
     def _has_arrived_only(self) -> bool:
         """Write the records that arrived; returns whether the workflow waits for something else."""
@@ -154,7 +192,8 @@ class _Run:
     def _body(self, steps: Steps, notes: Notes) -> bytes:
         function, codec = self.bound.function, self.bound.codec
         check_roles(function, frozenset(self.instance.roles))
-        arguments = codec.decode(replace(self.call, input=self.instance.input))
+        call = self.call if self.call.input is self.instance.input else replace(self.call, input=self.instance.input)
+        arguments = codec.decode(call)
         notes.entered = True
         return codec.encode(function.body(Workflow(steps), **arguments))
 
@@ -180,6 +219,11 @@ class _Run:
             failed = out_of_time(self.bound)
         return output or b"null", failed
 
+    def _gives_up(self, why: object) -> bool:
+        """Whether a workflow that cannot go on is to end all the same: it was cancelled."""
+        nondeterministic = isinstance(why, Broken) and isinstance(why.error, Nondeterministic)
+        return nondeterministic and self.instance.state == "cancelling"
+
     def _ended_early(self) -> BaseException:
         if self.instance.state == "cancelling":
             return Cancelled(f"{self.call.function} was cancelled")
@@ -191,15 +235,19 @@ class _Run:
         left: list[str] = []
         for number, function, args in reversed(steps.undos):
             _, error = self._run(partial(steps.undo, number, function, args))
+            if isinstance(steps.why, Broken) and self._gives_up(steps.why):
+                error, steps.why = steps.why.error, None
             if steps.why is not None:
                 return failed
             if error is not None:
                 left.append(f"{function.name}: {error}")
+                steps.log("could not be undone", {"step": number, "by": function.name, "error": str(error)})
         if left:
             failed.add_note(f"and this could not be undone: {'; '.join(left)}")
         return failed
 
-    def _settle(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None) -> Outcome:
+    def _settle(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None, began: int) -> Outcome:
+        """Write what has become of it. `began`: when this run did (monotonic clock, nanoseconds)."""
         why = steps.why
         if isinstance(why, Broken):
             if not isinstance(why.error, Nondeterministic):
@@ -211,13 +259,14 @@ class _Run:
             self.instance.first = self.instance.issued = steps.machine.next
             self.instance.input = why.input
             return self._paused(steps, Wait(now_microseconds()), issued=self.instance.first)
-        return self._ended(steps, notes, output, failed)
+        problem = self._ended(steps, notes, output, failed)
+        return Outcome(output, problem, cause=failed, duration=(time.monotonic_ns() - began) // 1000)
 
     def _paused(self, steps: Steps, wait: Wait, *, issued: int = 0) -> Outcome:
         instance = self.instance
         actions = tuple(call for number, call in steps.actions.items() if steps.machine.look(number) is None)
         instance.issued = issued or max(instance.issued, steps.machine.next)
-        instance.waits, instance.acting = wait.waits, bool(actions)
+        instance.waits, instance.topic, instance.acting = wait.waits, wait.topic, bool(actions)
         instance.due = min(wait.due, instance.deadline)
         steps.flush()
         self.session.keep_instance(instance, fresh=not self.stored)
@@ -226,35 +275,38 @@ class _Run:
     def _blocked(self, steps: Steps, error: Nondeterministic) -> Outcome:
         """Nothing of this is an outcome: it waits for somebody who mends it."""
         instance = self.instance
-        problem = problem_of(self.call, error)
-        instance.state, instance.problem = "blocked", as_json([problem])
-        instance.due, instance.waits, instance.acting = NEVER, None, False
+        problem = plain({**error.problem(), "call_id": id_text(self.call.id)})
+        instance.state, instance.problem = "blocked", json.dumps(problem)
+        instance.due, instance.waits, instance.topic, instance.acting = NEVER, None, None, False
         self.session.keep_instance(instance, fresh=not self.stored)
         return Outcome(error=problem, cause=error, pause=Pause(NEVER, instance.epoch))
 
-    def _ended(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None) -> Outcome:
+    def _ended(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None) -> dict[str, Any] | None:
+        """Write the record, and let who waits for it go on; returns the problem document of a failure."""
         instance, session = self.instance, self.session
         if isinstance(failed, Unavailable):
             raise failed
-        call = replace(
-            self.call,
+        call = Call(
+            id=instance.id,
+            function=instance.function,
             input=instance.input,
             caller=instance.caller,
             key=instance.key,
             parent=instance.parent,
+            attempt=self.call.attempt,
             step=instance.step,
-            queued=False,
         )
         problem = None
         if failed is not None:
             problem = problem_of(call, failed, KEPT)
             if not notes.entered and not self.stored:
-                return Outcome(error=problem, cause=failed)
+                return problem
             bound = self.bound if notes.entered else None
             record = failure(self.program, bound, call, notes, problem, failed)
+            record.kind = Kind.WORKFLOW.value
         else:
             record = record_of(self.program, self.bound, call, notes, "ok", output)
-        if not self.stored and not steps.wrote and call.key is None and failed is None:
+        if not (self.stored or steps.wrote or call.key is not None or call.detached or failed is not None):
             session.records += [*steps.held, record]
         else:
             steps.flush()
@@ -263,4 +315,4 @@ class _Run:
             session.drop_instance(self.call.id)
         if instance.parent is not None and instance.step is not None:
             session.wake(instance.parent, instance.step)
-        return Outcome(output, problem, cause=failed)
+        return problem

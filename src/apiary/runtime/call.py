@@ -203,7 +203,7 @@ def _body(
 ) -> Any:
     """Call the function with a transaction that is of use to it until it returns."""
     function = bound.function
-    transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program.encode)
+    transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program)
     token = _current.set(transaction)
     try:
         return function.body(transaction, **arguments)
@@ -325,16 +325,21 @@ def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome
     """
     if bound is not None and not call.queued:
         check_roles(bound.function, call.roles)
-    if record.caller != call.caller and "admin" not in call.roles:
-        raise Forbidden(
-            "the idempotency key was used by another caller", hint="use keys that nobody else chooses, such as UUIDs"
-        )
+    check_first_caller(record.caller, call)
     if record.function != call.function or not _same_input(record, call, bound):
         raise KeyReused(
             f"the idempotency key was used for another call of {record.function}",
             first_call_id=id_text(record.id),
         )
     return replayed(record)
+
+
+def check_first_caller(first: str, call: Call) -> None:
+    """`Forbidden` where a call repeats the idempotency key of somebody else's."""
+    if first != call.caller and "admin" not in call.roles:
+        raise Forbidden(
+            "the idempotency key was used by another caller", hint="use keys that nobody else chooses, such as UUIDs"
+        )
 
 
 def replayed(record: Record) -> Outcome:

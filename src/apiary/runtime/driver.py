@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from apiary.runtime.call import Bound, Guard, Program, perform, stopped
-from apiary.runtime.declaration import Function
+from apiary.runtime.declaration import Function, Kind
 from apiary.runtime.errors import (
     Duplicate,
     Nondeterministic,
@@ -27,20 +27,23 @@ from apiary.runtime.errors import (
 from apiary.runtime.failures import revived
 from apiary.runtime.ids import id_text
 from apiary.runtime.machine import History, Machine, Op, Operation, Step, step_id
+from apiary.runtime.messages import checked_name, checked_value
 from apiary.runtime.session import MESSAGE, NEVER, Call, Instance, Outcome, Queued, Record, WorkflowSession
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 
 MAX_SECONDS = 0.05
 """So long a workflow runs in one transaction, if no function of it takes longer; then others have their turn."""
+OPS = {kind: Op(kind.value) for kind in Kind}
 MAX_SLEEP_SECONDS = 100 * 366 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The body is left until it is `due`, or what it `waits` for has come."""
+    """The body is left until it is `due`, or what it `waits` for has come: a step, or a message on a `topic`."""
 
     due: int = NEVER
     waits: int | None = None
+    topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +126,10 @@ class Steps:
             bound = self._program.find(function.name)
         except (WrongArguments, UnknownFunction) as error:
             raise RuleBroken(f"{function!r} cannot be run: {error.message}", hint=error.hint) from None
-        step = self._step_call(0, function.name, encoded)
-        operation = Operation(Op(function.kind.value), function.name, bound.codec.canonical(step))
-        number, known = self._begin(operation)
+        shown = encoded
+        if bound.codec.has_secrets:
+            shown = bound.codec.canonical(self._step_call(0, function.name, encoded))
+        number, known = self._begin(Operation(OPS[function.kind], function.name, shown))
         if known is None:
             self._do(number, bound, self._step_call(number, function.name, encoded))
         return number
@@ -167,6 +171,7 @@ class Steps:
             self._stay(Wait(due=until))
 
     def receive(self, topic: str, timeout: float | None) -> Any:
+        self._checked(checked_name, "topic", topic)
         until = NEVER if timeout is None else self._later("wf.deadline", timeout)
         operation = Operation(Op.RECEIVE, "wf.receive", self._json({"topic": topic}))
         number, step = self._begin(operation)
@@ -174,26 +179,30 @@ class Steps:
             value = self._session.take_message(self.id, topic)
             self.wrote |= value is not None
             if value is None and until > now_microseconds():
-                self._stay(Wait(due=until, waits=MESSAGE))
+                self._stay(Wait(until, MESSAGE, topic))
             step = self._keep(number, operation, value or b"null")
         return json.loads(step.output or b"null")
 
     def send(self, workflow: bytes, topic: str, value: Any) -> None:
-        arguments = {"workflow": id_text(workflow), "topic": topic, "value": json.loads(self._json(value))}
+        self._checked(checked_name, "topic", topic)
+        written = self._checked(checked_value, "message", self._program, value)
+        arguments = {"workflow": id_text(workflow), "topic": topic, "value": json.loads(written)}
         operation = Operation(Op.SEND, "wf.send", self._json(arguments))
         number, step = self._begin(operation)
         if step is None:
-            sent = self._session.send(workflow, topic, self._json(value), step_id(self.id, number))
+            sent = self._session.send(workflow, topic, written, step_id(self.id, number))
             self.wrote |= sent
             step = self._keep(number, operation, b"true" if sent else b"false")
         if step.output != b"true":
             raise NotFound(f"there is no workflow {id_text(workflow)} that could receive a message")
 
     def publish(self, name: str, value: Any) -> None:
-        operation = Operation(Op.PUBLISH, "wf.publish", self._json({"name": name, "value": value}))
+        self._checked(checked_name, "name", name)
+        written = self._checked(checked_value, "value", self._program, value)
+        operation = Operation(Op.PUBLISH, "wf.publish", self._json({"name": name, "value": json.loads(written)}))
         number, step = self._begin(operation)
         if step is None:
-            self._session.publish(self.id, name, self._json(value))
+            self._session.publish(self.id, name, written)
             self.wrote = True
             self._keep(number, operation, b"null")
 
@@ -221,7 +230,7 @@ class Steps:
         return self._program.find(step.function).codec.decode_result(step.output or b"null")
 
     def _do(self, number: int, bound: Bound, call: Call) -> None:
-        op = Op(bound.function.kind.value)
+        op = OPS[bound.function.kind]
         if op is Op.ACTION:
             self.actions[number] = call
         elif op is Op.WORKFLOW:
@@ -353,6 +362,12 @@ class Steps:
         """A body that swallowed being left is left again."""
         if self.why is not None:
             raise Leave
+
+    def _checked(self, check: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return check(*given)
+        except WrongArguments as error:
+            raise RuleBroken(error.message, hint=error.hint) from None
 
     def _json(self, value: Any) -> bytes:
         try:

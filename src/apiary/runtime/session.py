@@ -20,7 +20,8 @@ class Call:
     `input` is a JSON object (UTF-8). `key` is the caller's idempotency key. `lax` says that the values come
     from a query string, where every value is text. `digest` stands for its secrets in the record, where it has a key:
     made before the call gets to a lane, because that is slow on purpose. `step`: the call is that step of the workflow
-    `parent`. One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`.
+    `parent`. One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`; one that
+    begins it is `detached` where nobody waits for the end.
     """
 
     id: bytes
@@ -37,6 +38,7 @@ class Call:
     step: int | None = None
     epoch: int = 0
     arrived: tuple[Record, ...] = ()
+    detached: bool = False
 
 
 def blamed(call: Call) -> bytes:
@@ -129,8 +131,9 @@ class Instance:
     """A workflow that has begun and not ended, as its row in the queue has it. Times in microseconds since 1970 (UTC).
 
     `epoch` grows whenever another process takes it over. Its operations are numbered from `first` on; those below
-    `issued` are begun. `waits`: the step whose outcome it waits for, or `MESSAGE`; `acting`: actions run for it.
-    `deadline`: it is cancelled then. `state` is empty, `cancelling`, or `blocked` for the reason in `problem` (JSON).
+    `issued` are begun. `waits`: the step whose outcome it waits for, or `MESSAGE`, on a `topic`; `acting`: actions run
+    for it. `deadline`: it is cancelled then. `state` is empty, `cancelling`, or `blocked` for the reason in `problem`
+    (JSON).
     """
 
     id: bytes
@@ -152,6 +155,7 @@ class Instance:
     deadline: int = NEVER
     state: str = ""
     problem: str | None = None
+    topic: str | None = None
 
 
 MESSAGE = -1
@@ -184,6 +188,9 @@ class Session(Protocol):
     def enqueue(self, queued: Queued) -> None:
         """Put a call into the queue, in this transaction."""
 
+    def send(self, workflow: bytes, topic: str, value: bytes, identifier: bytes) -> bool:
+        """Leave a message for a workflow, once for each `identifier`; false where there is no such workflow."""
+
     def record(self, record: Record) -> None:
         """Write the record of a call, in this transaction; raises `Duplicate` where there is one already."""
 
@@ -215,9 +222,6 @@ class WorkflowSession(Session, Protocol):
 
     def take_message(self, workflow: bytes, topic: str) -> bytes | None:
         """The earliest message on a topic (JSON), which is gone then."""
-
-    def send(self, workflow: bytes, topic: str, value: bytes, identifier: bytes) -> bool:
-        """Leave a message for a workflow, once for each `identifier`; false where there is no such workflow."""
 
     def publish(self, workflow: bytes, name: str, value: bytes) -> None:
         """Let everybody read a value (JSON) of a workflow by its name."""

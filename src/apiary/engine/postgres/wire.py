@@ -95,11 +95,12 @@ def _call(call: Call) -> list[Any]:
         call.step,
         call.epoch,
         [_plain(record) for record in call.arrived],
+        call.detached,
     ]
 
 
 def _call_back(given: bytes, identifier: str, function: str, caller: str, roles: list[str], *rest: Any) -> Call:
-    key, parent, attempt, queued, lax, digest, step, epoch, arrived = rest
+    key, parent, attempt, queued, lax, digest, step, epoch, arrived, detached = rest
     return Call(
         bytes.fromhex(identifier),
         function,
@@ -115,6 +116,7 @@ def _call_back(given: bytes, identifier: str, function: str, caller: str, roles:
         step,
         epoch,
         tuple(Record(**_back(record)) for record in arrived),
+        detached,
     )
 
 

@@ -129,6 +129,7 @@ def instance_row(instance: Instance) -> tuple[Any, ...]:
         instance.deadline,
         instance.state,
         instance.problem,
+        instance.topic,
     )
 
 

@@ -17,7 +17,7 @@ from apiary.bundle import Migration, migrations_to_apply
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane
 from apiary.engine.sqlite.rules import PRAGMAS_OF_MIGRATIONS, violation
-from apiary.engine.sqlite.session import SqliteSession, connect, find
+from apiary.engine.sqlite.session import SqliteSession, connect, find, row_record
 from apiary.engine.sqlite.workflows import SQL, row_queued
 from apiary.runtime.advance import MOST_STEPS
 from apiary.runtime.call import Guard, Program
@@ -177,6 +177,17 @@ class SqliteEngine:
                 self.sync()
             return record
 
+    def find_all(self, identifiers: Sequence[bytes]) -> list[Record]:
+        names = json.dumps([identifier.hex() for identifier in identifiers])
+        try:
+            with self._lock:
+                rows: Any = self._connection.execute(SQL["find_calls"], (names,)).fetchall()
+            if rows:
+                self.sync()
+        except (apsw.Error, OSError) as error:
+            raise translate(error) from error
+        return list(map(row_record, rows))
+
     def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
         return self._queue("queued", version, until, limit, plain)
 
@@ -199,6 +210,14 @@ class SqliteEngine:
         with _translated(), self._lock:
             names = json.dumps([identifier.hex().upper() for identifier in except_for])
             self._connection.execute(SQL["adopt"], (now_microseconds(), version, names)).fetchall()
+
+    def scheduled(self, function: str, done: float | None, now: float) -> float:
+        try:
+            with self._lock:
+                rows: Any = self._connection.execute(SQL["scheduled"], (function, done, now)).fetchall()
+        except apsw.Error as error:
+            raise translate(error) from error
+        return float(rows[0][0])
 
     def tell(self) -> None:
         """The server knows when another process of it runs the queue."""

@@ -140,4 +140,5 @@ def instance_row(instance: Instance) -> tuple[Any, ...]:
         instance.deadline,
         instance.state,
         instance.problem,
+        instance.topic,
     )
