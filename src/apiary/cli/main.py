@@ -21,6 +21,7 @@ from apiary.cli.output import Output, fail, say, show, table
 from apiary.cli.progress import migrations_told, tell
 from apiary.client import Http
 from apiary.config import Settings, database_folder
+from apiary.decimals import read_exactly
 from apiary.engine.health import Check
 from apiary.gateway.server import run
 from apiary.platform.platform import Platform
@@ -237,7 +238,7 @@ def _arguments(given: list[str]) -> dict[str, Any]:
         if not separator or not name:
             raise WrongArguments(f"{item!r} is no argument", hint="write NAME=VALUE, for example user=7")
         try:
-            arguments[name] = json.loads(text)
+            arguments[name] = read_exactly(text, str)
         except ValueError:
             arguments[name] = text
     return arguments
