@@ -3,9 +3,12 @@
 Calls are what the platform makes of them below `OpenApp.call`: with ids, keys and roles, and at the same time.
 """
 
+import json
 import os
+import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -24,13 +27,15 @@ from psycopg import sql
 import apiary
 from apiary import OpenApp
 from apiary.engine.dispatch import Dispatcher
-from apiary.runtime.ids import new_id
+from apiary.runtime.errors import from_problem
+from apiary.runtime.ids import id_text, new_id
 from apiary.runtime.session import Call, Outcome
 
 GIVEN = "APIARY_TEST_POSTGRES"
 SETTINGS = {"wal_level": "logical", "max_connections": "200", "shared_buffers": "128MB"}
 DATABASES = count(1)
 WAIT_SECONDS = 20.0
+ALARM_SECONDS = 10.0
 
 
 class PostgresServer(Protocol):
@@ -133,14 +138,30 @@ class Platform:
 
     def submit(self, function: str, arguments: str | bytes = b"{}", **options: Any) -> "Pending":
         body = arguments.encode() if isinstance(arguments, str) else arguments
+        detached = options.pop("detached", False)
         roles = frozenset(options.pop("roles", {"admin"}))
         call = Call(options.pop("id", None) or new_id(), function, body, self._caller, roles, **options)
         pending = Pending(call)
-        self.dispatcher.submit(call, pending.reply)
+        self.dispatcher.submit(call, pending.reply, detached=detached)
         return pending
 
     def run(self, function: str, arguments: str | bytes = b"{}", **options: Any) -> Outcome:
         return self.submit(function, arguments, **options).outcome()
+
+    def begin(self, function: str, arguments: str | bytes = b"{}", **options: Any) -> str:
+        """Begin a workflow that nobody waits for; its id."""
+        pending = self.submit(function, arguments, detached=True, **options)
+        outcome = pending.outcome()
+        assert outcome.error is None, outcome.error
+        of = outcome.replayed or (outcome.pause and outcome.pause.of)
+        return id_text(of or pending.call.id)
+
+    def control(self, name: str, **arguments: Any) -> Any:
+        """What administrators do to workflows: `send`, `cancel`, `resume`, `fork`; raises what that comes to."""
+        outcome = self.run(f"apiary.{name}", json.dumps(arguments))
+        if outcome.error is not None:
+            raise from_problem(outcome.error)
+        return json.loads(outcome.output)
 
 
 class Pending:
@@ -160,6 +181,29 @@ class Pending:
         assert self._arrived.wait(WAIT_SECONDS), f"{self.call.function} was not answered"
         assert self._outcome is not None
         return self._outcome
+
+
+def eventually(condition: Callable[[], Any], seconds: float = WAIT_SECONDS, what: str = "") -> Any:
+    """What `condition` returns once that is true; fails after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what or condition}"
+        time.sleep(0.005)
+    return found
+
+
+@pytest.fixture
+def alarm(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that hangs. It waits in the main thread, which is what a signal interrupts."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"{request.node.name} took longer than {ALARM_SECONDS:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

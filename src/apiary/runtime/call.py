@@ -32,10 +32,10 @@ from apiary.runtime.errors import (
     UnknownFunction,
 )
 from apiary.runtime.failures import raised, told
-from apiary.runtime.ids import id_text
-from apiary.runtime.plain import plain
-from apiary.runtime.session import Call, Outcome, Record, Session
-from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles
+from apiary.runtime.ids import id_text, new_id
+from apiary.runtime.plain import plain, same_json
+from apiary.runtime.session import NEVER, Call, Outcome, Queued, Record, Session
+from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
 
 MAX_QUERY_OUTPUT_BYTES = 4096
 DIGEST = "apiary:digest"
@@ -88,7 +88,7 @@ class Program:
         self.app = app
         self.version = version
         self.functions = dict(functions)
-        self.to_json: ToJson = to_json or (lambda value: json.dumps(value).encode())
+        self.to_json: ToJson = to_json or (lambda value: json.dumps(value, allow_nan=False).encode())
 
     def find(self, name: str) -> Bound:
         """The function of this name, or `UnknownFunction`."""
@@ -103,6 +103,30 @@ class Program:
         if bound.function is not function:
             raise UnknownFunction(f"{function!r} does not belong to the app {self.app}")
         return bound.codec.encode_arguments(args, kwargs)
+
+    def queued(self, by: Call, function: Function[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Queued:
+        """The call of `function` that the call `by` leaves in the queue."""
+        encoded = self.encode(function, args, kwargs)
+        if function.kind is not Kind.WORKFLOW:
+            return Queued(new_id(), function.name, encoded, by.caller, by.id, now_microseconds())
+        return self.queued_workflow(Call(new_id(), function.name, encoded, by.caller, by.roles, parent=by.id))
+
+    def queued_workflow(self, call: Call) -> Queued:
+        """A workflow that is to begin, in the queue."""
+        now, lifetime = now_microseconds(), self.find(call.function).function.options.lifetime
+        return Queued(
+            id=call.id,
+            function=call.function,
+            input=call.input,
+            caller=call.caller,
+            parent=call.parent,
+            due=now,
+            version=self.version,
+            roles=tuple(call.roles),
+            step=call.step,
+            epoch=1,
+            deadline=NEVER if lifetime is None else now + int(lifetime * 1e6),
+        )
 
 
 def unknown_function(app: str, name: str, known: Iterable[str]) -> UnknownFunction:
@@ -203,7 +227,7 @@ def _body(
 ) -> Any:
     """Call the function with a transaction that is of use to it until it returns."""
     function = bound.function
-    transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program.encode)
+    transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program.queued)
     token = _current.set(transaction)
     try:
         return function.body(transaction, **arguments)
@@ -357,15 +381,6 @@ def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
         if bound is not None:
             bound.codec.decode(call)
         return False
-
-
-def same_json(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same: 1 and 1.0 are one number, true is none."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(item, other[name]) for name, item in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_json, one, other))
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def user_traceback(cause: BaseException) -> str:

@@ -15,6 +15,7 @@ from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.machine import PAGE, Step, step_id
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Record, WorkflowSession
 from apiary.runtime.transaction import now_microseconds
+from apiary.runtime.undoing import UNDOING
 
 PREFIX = "apiary."
 KIND = "platform"
@@ -75,7 +76,8 @@ def _send(program: Program, call: Call, session: WorkflowSession, given: Mapping
 def _cancel(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
     """End a workflow at its next step; what it has done is undone as far as it says how."""
     instance = _running(session, given)
-    instance.state, instance.problem = "cancelling", None
+    if instance.state != UNDOING:
+        instance.state, instance.problem = "cancelling", None
     session.keep_instance(instance, fresh=False)
     session.wake(instance.id, None)
 
@@ -98,6 +100,8 @@ def _fork(program: Program, call: Call, session: WorkflowSession, given: Mapping
     end = min(step, before) if isinstance(step, int) else before
     version = given.get("version") or program.version
     started = now_microseconds()
+    bound = program.functions.get(first.function)
+    lifetime = bound.function.options.lifetime if bound is not None else None
     fork = Instance(
         id=call.id,
         function=first.function,
@@ -110,12 +114,14 @@ def _fork(program: Program, call: Call, session: WorkflowSession, given: Mapping
         step=None,
         started=started,
         first=first.first,
-        issued=max(end, first.first),
+        issued=first.first,
         due=NEVER,
+        deadline=NEVER if lifetime is None else started + int(lifetime * 1e6),
     )
     for number in range(first.first, end, PAGE):
         for found in session.steps(origin, number, min(number + PAGE, end)):
             session.record(_copied(found, fork, started))
+            fork.issued += found.number == fork.issued  # a child that the other one waits for is begun again
     session.keep_instance(fork, fresh=True)
     session.wake(fork.id, None)
     return {"id": id_text(fork.id), "from": id_text(origin), "step": end}

@@ -20,7 +20,10 @@ class Call:
     `input` is a JSON object (UTF-8). `key` is the caller's idempotency key. `lax` says that the values come
     from a query string, where every value is text. `digest` stands for its secrets in the record, where it has a key:
     made before the call gets to a lane, because that is slow on purpose. `step`: the call is that step of the workflow
-    `parent`. One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`.
+    `parent`.
+
+    One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`. `careful`: each of its
+    steps is a run of its own, because one of them ended the transaction with all that was done before it.
     """
 
     id: bytes
@@ -37,6 +40,7 @@ class Call:
     step: int | None = None
     epoch: int = 0
     arrived: tuple[Record, ...] = ()
+    careful: bool = False
 
 
 def blamed(call: Call) -> bytes:
@@ -77,13 +81,14 @@ class Record:
 class Pause:
     """A workflow has come as far as it can now. `actions` are to be run for it, `due` is when it is to go on.
 
-    `of`: it is another workflow, begun before with the same idempotency key.
+    `of`: it is another workflow, begun before with the same idempotency key. `careful`: it goes on as it ran.
     """
 
     due: int
     epoch: int
     actions: tuple[Call, ...] = ()
     of: bytes | None = None
+    careful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class Queued:
     """A call that waits in the queue until `due` (microseconds since 1970).
 
     `attempts` came to no outcome: the platform ended them, or they were lost with their process, as `deaths` were.
-    A workflow has the `version` on which it ends, the `roles` of its caller, and the `epoch` of its lease.
+    A workflow has the `version` on which it ends, the `roles` of its caller, the `epoch` of its lease, a `deadline`.
     """
 
     id: bytes
@@ -122,6 +127,7 @@ class Queued:
     roles: tuple[str, ...] = ()
     step: int | None = None
     epoch: int = 0
+    deadline: int = NEVER
 
 
 @dataclass(slots=True)
@@ -130,7 +136,8 @@ class Instance:
 
     `epoch` grows whenever another process takes it over. Its operations are numbered from `first` on; those below
     `issued` are begun. `waits`: the step whose outcome it waits for, or `MESSAGE`; `acting`: actions run for it.
-    `deadline`: it is cancelled then. `state` is empty, `cancelling`, or `blocked` for the reason in `problem` (JSON).
+    `deadline`: it is cancelled then. `state` is empty, `cancelling`, `undoing`, or `blocked` for the reason in
+    `problem` (JSON).
     """
 
     id: bytes
@@ -218,6 +225,9 @@ class WorkflowSession(Session, Protocol):
 
     def send(self, workflow: bytes, topic: str, value: bytes, identifier: bytes) -> bool:
         """Leave a message for a workflow, once for each `identifier`; false where there is no such workflow."""
+
+    def check_constraints(self) -> None:
+        """`ConstraintViolated` where what was done in this transaction could not be committed as it is."""
 
     def publish(self, workflow: bytes, name: str, value: bytes) -> None:
         """Let everybody read a value (JSON) of a workflow by its name."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, overload
 
 from apiary.runtime.errors import Forbidden, RuleBroken, UnknownFunction, WrongArguments
-from apiary.runtime.ids import id_text, new_id
+from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
 from apiary.runtime.result import Result
 from apiary.runtime.session import Call, Queued, Session
@@ -69,7 +69,7 @@ class Notes:
 class Transaction:
     """One serializable transaction: it commits when the function returns and rolls back when it raises."""
 
-    __slots__ = ("_call", "_encode", "_notes", "_read_only", "_session")
+    __slots__ = ("_call", "_notes", "_queued", "_read_only", "_session")
 
     def __init__(
         self,
@@ -77,13 +77,13 @@ class Transaction:
         call: Call,
         notes: Notes,
         read_only: bool,
-        encode: Callable[[Function[..., Any], tuple[Any, ...], dict[str, Any]], bytes],
+        queued: Callable[[Call, Function[..., Any], tuple[Any, ...], dict[str, Any]], Queued],
     ) -> None:
         self._session = session
         self._call = call
         self._notes = notes
         self._read_only = read_only
-        self._encode = encode
+        self._queued = queued
 
     @property
     def id(self) -> str:
@@ -124,22 +124,12 @@ class Transaction:
         if self._read_only:
             raise RuleBroken("a query cannot enqueue calls", hint="declare the function with @app.transaction")
         check_roles(function, self._call.roles)
-        identifier = new_id()
         try:
-            encoded = self._encode(function, args, kwargs)
+            queued = self._queued(self._call, function, args, kwargs)
         except (WrongArguments, UnknownFunction) as error:
             raise RuleBroken(f"{function!r} cannot be enqueued: {error.message}", hint=error.hint) from None
-        self._session.enqueue(
-            Queued(
-                id=identifier,
-                function=function.name,
-                input=encoded,
-                caller=self._call.caller,
-                parent=self._call.id,
-                due=now_microseconds(),
-            )
-        )
-        return id_text(identifier)
+        self._session.enqueue(queued)
+        return id_text(queued.id)
 
     def log(self, message: str, /, **fields: Any) -> None:
         """Add a line to the record of this call."""
@@ -162,7 +152,7 @@ class Transaction:
         query = function.kind.value == "query"
         if self._read_only and not query:
             raise RuleBroken(f"a query cannot call the transaction {function.name}")
-        inner = Transaction(self._session, self._call, self._notes, query, self._encode)
+        inner = Transaction(self._session, self._call, self._notes, query, self._queued)
         note: dict[str, Any] = {"function": function.name, "status": "failed"}
         self._notes.nested.append(note)
         started = self._notes.elapsed()

@@ -12,8 +12,9 @@ values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::bigin
 select * from {log}.find($1::uuid, $2::text);
 
 -- name: enqueue
-insert into {log}.queue (id, function, input, caller, parent, due, version, roles, step, epoch)
-values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint, $7::text, $8::text, $9::bigint, $10::bigint);
+insert into {log}.queue (id, function, input, caller, parent, due, version, roles, step, epoch, deadline)
+values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint, $7::text, $8::text, $9::bigint, $10::bigint,
+        $11::bigint);
 
 -- Tells the servers that listen of calls that were put into the queue without one of them.
 -- name: notify
@@ -76,6 +77,10 @@ select * from {log}.take_message($1::uuid, $2::text);
 
 -- name: send
 select {log}.send($1::uuid, $2::text, $3::text, $4::uuid);
+
+-- What is checked at the commit otherwise is checked now, and from now on at once.
+-- name: check_constraints
+set constraints all immediate;
 
 -- name: publish
 select {log}.publish($1::uuid, $2::text, $3::text);

@@ -16,8 +16,8 @@ select id, function, kind, version, caller, attempt, started, duration, status, 
 from apiary_calls where key = ?1;
 
 -- name: enqueue
-insert into apiary_queue (id, function, input, caller, parent, due, attempts, version, roles, step, epoch)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+insert into apiary_queue (id, function, input, caller, parent, due, attempts, version, roles, step, epoch, deadline)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: dequeue
 delete from apiary_queue where id = ?;
