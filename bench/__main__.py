@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import tempfile
+import time
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from bench import ceilings, host, network, provision, report, session
+from bench import ceilings, evaluation, host, network, provision, session, summary, tables
 from bench.agreement import Disagreement
 from bench.closed_loop import LoadFailed
 from bench.mix import UNIFORM, ZIPF
-from bench.peers import PEERS, REMOTE
+from bench.peers import OURS, PEERS, REMOTE
 from bench.probe import CallFailed
 from bench.process import ServerFailed
 from bench.rounds import Plan
@@ -25,75 +26,100 @@ from bench.session import Extent
 from bench.workloads import WORKLOADS
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
+QUICK_CLIENTS = 4
 FAILURES = (
     ServerFailed,
     CallFailed,
     Disagreement,
     LoadFailed,
-)  # of one workload; the next one is measured all the same
+    OSError,
+)  # of one workload; the next one is measured all the same. OSError: a connection that broke or waited too long
 
 
 def main(
-    workload: Annotated[str, typer.Option(envvar="WORKLOAD", help="names, comma-separated")] = ",".join(WORKLOADS),
-    peers: Annotated[str, typer.Option(envvar="PEERS", help=f"of {', '.join(PEERS)}")] = "apiary,fastapi",
+    workload: Annotated[str, typer.Option(envvar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}")] = "",
+    peers: Annotated[
+        str, typer.Option(envvar="PEERS", help=f"of {', '.join(PEERS)}; {OURS} is always among them")
+    ] = "",
     runs: Annotated[int, typer.Option(min=1, help="runs of each peer, in turn")] = 5,
-    seconds: Annotated[int, typer.Option(min=1, help="length of a run")] = 8,
-    warmup: Annotated[int, typer.Option(min=0, help="load before each run, not measured, in seconds")] = 2,
-    clients: Annotated[int, typer.Option(min=1, help="connections of the closed loop")] = 32,
+    seconds: Annotated[int, typer.Option(min=1, help="length of a run")] = 3,
+    warmup: Annotated[int, typer.Option(min=0, help="load before each run, not measured, in seconds")] = 1,
+    clients: Annotated[int, typer.Option(min=1, help="connections of the closed loop; workflows have 8")] = 32,
     threads: Annotated[int, typer.Option(min=1, help="threads of wrk")] = 1,
-    keys: Annotated[str, typer.Option(help="uniform, zipf or both")] = f"{UNIFORM},{ZIPF}",
+    keys: Annotated[str, typer.Option(help="uniform, zipf or both")] = "",
     open_rates: Annotated[
         str, typer.Option("--open", metavar="RATE[,RATE…]", help="open loop at these requests/s")
     ] = "",
     connections: Annotated[int, typer.Option(min=1, max=900, help="connections of the open loop")] = 128,
-    costs: Annotated[bool, typer.Option(help="idle latency, time to start and to deploy")] = True,
+    costs: Annotated[bool, typer.Option(help="latency and load at rest, time to start and to deploy")] = True,
     floor: Annotated[bool, typer.Option(help="the floors: bare APSW, PL/pgSQL, our engine alone")] = True,
     folder: Annotated[Path | None, typer.Option(help="where databases live; default: the temporary folder")] = None,
     json_file: Annotated[Path, typer.Option("--json", help="where the result goes")] = LATEST,
     quick: Annotated[bool, typer.Option("--quick", help="a second of each: does it run? Not a measurement")] = False,
 ) -> None:
-    """Measure Apiary and its peers side by side, in turn, on this machine."""
+    """Measure Apiary and its peers side by side, in turn, on this machine.
+
+    Without names: the whole evaluation, as bench/evaluation.py has it.
+    """
     console = Console()
+    rates = tuple(float(rate) for rate in open_rates.split(",") if rate)
     plan = Plan(
         runs=runs,
         seconds=seconds,
         warmup=warmup,
         clients=clients,
         threads=threads,
-        keys=chosen(keys, (UNIFORM, ZIPF), "--keys"),
-        open_rates=tuple(float(rate) for rate in open_rates.split(",") if rate),
+        keys=chosen(keys, (UNIFORM, ZIPF), "--keys") or (UNIFORM, ZIPF),
         connections=connections,
+        combined=(lambda *_: True) if keys else evaluation.measured,
+        open_rates=(lambda *_: rates) if rates else evaluation.rates_of,
+        beyond=bool(rates),
     )
-    extent = Extent(1000 * costs, min(runs, 5) * costs, floor_seconds=2.0 * floor, floor_rounds=min(runs, 5), tune=True)
+    extent = extent_of(costs, floor, runs)
     if quick:
-        plan = replace(plan, runs=1, seconds=1, warmup=0, keys=(UNIFORM,))
-        extent = Extent(50 * costs, 1 * costs, 0.2 * floor, floor_rounds=1, tune=False)
-    workloads, peer_names = chosen(workload, WORKLOADS, "--workload"), chosen(peers, PEERS, "--peers")
+        keys_and_clients = {"clients": min(clients, QUICK_CLIENTS), "keys": (UNIFORM,)}
+        plan = replace(plan, runs=1, seconds=1, warmup=0, open_rates=lambda *_: rates, **keys_and_clients)
+        extent = Extent(50 * costs, 0.5, 1 * costs, 0.2 * floor, floor_rounds=1, tune=False)
+    workloads = chosen(workload, WORKLOADS, "--workload") or evaluation.CHOSEN_WORKLOADS
+    named = chosen(peers, PEERS, "--peers")
+    if named and not any(name.startswith(OURS) for name in named):
+        named = (OURS, *named)
+    work = {name: named or evaluation.peers_of(name) for name in workloads}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        result = measure(workloads, peer_names, plan, extent, folder, console)
+        result = measure(work, plan, extent, folder, console)
     except provision.Missing as problem:
         console.print(f"[red]{problem}[/]")
         raise typer.Exit(2) from None
     result["quick"] = quick
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    report.show(result, console)
+    tables.show(result, console)
     console.print(f"Every single run is in {json_file}.", highlight=False)
-    if report.faults(result):
+    if summary.faults(result):
         raise typer.Exit(1)
 
 
+def extent_of(costs: bool, floor: bool, runs: int) -> Extent:
+    few = min(runs, 5)
+    return Extent(1000 * costs, 5.0, few * costs, floor_seconds=2.0 * floor, floor_rounds=few, tune=True)
+
+
+def values(plan: Plan) -> dict[str, Any]:
+    """What of the plan can be written down."""
+    return {name: value for name, value in asdict(plan).items() if not callable(value)}
+
+
 def measure(
-    workloads: tuple[str, ...],
-    peers: tuple[str, ...],
+    work: dict[str, tuple[str, ...]],
     plan: Plan,
     extent: Extent,
     folder: Path | None,
     console: Console,
 ) -> dict[str, Any]:
-    """The whole result, as it goes into the JSON file."""
-    wrk = provision.wrk()
+    """The whole result, as it goes into the JSON file: each workload on its peers."""
+    wrk, start = provision.wrk(), time.monotonic()
+    remote = any(name.endswith(REMOTE) for names in work.values() for name in names)
 
     def say(line: str) -> None:
         console.print(f"  {line}", highlight=False, markup=False)
@@ -106,18 +132,23 @@ def measure(
         result: dict[str, Any] = {
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "host": facts,
-            "settings": asdict(plan),
+            "settings": values(plan),
             "ceilings": ceilings.measure(place, plan),
-            "network": asdict(network.quality(place)) if any(name.endswith(REMOTE) for name in peers) else None,
+            "network": asdict(network.quality(place)) if remote else None,
             "workloads": {},
             "failures": [],
         }
-        for one in workloads:
+        for one, names in work.items():
             try:
-                result["workloads"][one] = session.run(WORKLOADS[one], peers, plan, extent, place, say)
+                measured = session.run(WORKLOADS[one], names, plan, extent, place, say)
             except FAILURES as problem:
                 result["failures"].append(f"{one}: {problem}")
                 console.print(f"[red]{one}: {escape(str(problem))}[/]", highlight=False)
+            else:
+                if measured is not None:
+                    result["workloads"][one] = measured
+    facts["load_average_after"] = host.load_average()
+    result["lasted_seconds"] = round(time.monotonic() - start)
     return result
 
 

@@ -6,15 +6,16 @@ be the same on two machines (clock readings) is left out of the comparison.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
+from bench import front_door
 from bench.mix import UNIFORM, Workload
 from bench.peer import Peer
-from bench.probe import Connection
 from bench.stream import calls
 
 CALLS = 40
+QUEUED_CALLS = 4  # some take a second each
 SEED = 20_240
 OWN_TO_EACH = ("at",)
 
@@ -25,8 +26,8 @@ class Disagreement(RuntimeError):
 
 def check(workload: Workload, peers: Sequence[Peer]) -> None:
     """Raise `CallFailed` for an answer that is not 200, `Disagreement` for different results."""
-    first, *others = [(peer.name, answers(workload, peer)) for peer in peers]
-    for name, theirs in others:
+    found = [(peer.name, answers(workload, peer)) for peer in peers]
+    for first, (name, theirs) in product(found[:1], found[1:]):
         for call, ours, their in zip(first[1], first[1].values(), theirs.values(), strict=False):
             if ours != their:
                 raise Disagreement(f"{call}: {first[0]} answers {shortened(ours)}, {name} answers {shortened(their)}")
@@ -36,9 +37,10 @@ def answers(workload: Workload, peer: Peer) -> dict[str, Any]:
     """The results of the sequence, by the text of the call and its number."""
     found = {}
     equal = replace(workload, operations=tuple(replace(one, share=1.0) for one in workload.operations))
-    with Connection(peer.port) as connection:
-        for number, call in enumerate(islice(calls(equal, UNIFORM, SEED), CALLS)):
-            result = connection.call(workload.path(call.operation.function), call.arguments)
+    count = QUEUED_CALLS if workload.queued else CALLS
+    with front_door.opened(peer) as make:
+        for number, call in enumerate(islice(calls(equal, UNIFORM, SEED), count)):
+            result = make(workload, call.operation.function, call.arguments)
             found[f"call {number}, {call.operation.function}({call.arguments})"] = comparable(result)
     return found
 

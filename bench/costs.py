@@ -1,4 +1,4 @@
-"""What is not throughput: latency of an idle server, time to start, time to deploy, memory."""
+"""What is not throughput: time to start, time to deploy, memory."""
 
 import shutil
 import tempfile
@@ -6,29 +6,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 
-from bench.mix import UNIFORM, Workload
+from bench import front_door
+from bench.mix import Workload
 from bench.peer import Deploys, Peer
-from bench.probe import CallFailed, Connection, request, wait_for_answer
+from bench.probe import Connection, request
 from bench.process import memory
-from bench.stats import percentile
-from bench.stream import calls, encoder
 
-IDLE_WARMUP_CALLS = 100
 VERSION_LINE = "VERSION = {}\n"
 PAUSE_SECONDS = 0.002
-
-
-@dataclass(frozen=True)
-class Idle:
-    """One client, one call after the other."""
-
-    calls: int
-    p50_us: float
-    p99_us: float
-    max_us: float
 
 
 @dataclass(frozen=True)
@@ -41,29 +28,12 @@ class Deployed:
     failed_meanwhile: int
 
 
-def idle_latency(workload: Workload, peer: Peer, count: int) -> Idle:
-    encode = encoder(workload, f"127.0.0.1:{peer.port}")
-    messages = [encode(call) for call in islice(calls(workload, UNIFORM, 77), count + IDLE_WARMUP_CALLS)]
-    times = []
-    with Connection(peer.port) as connection:
-        for message in messages:
-            before = time.perf_counter()
-            status, body = connection.exchange(message)
-            times.append((time.perf_counter() - before) * 1e6)
-            if status != 200:
-                raise CallFailed(f"idle call answered {status}: {body[:200]!r}")
-    ordered = sorted(times[IDLE_WARMUP_CALLS:])
-    return Idle(count, percentile(ordered, 50), percentile(ordered, 99), ordered[-1])
-
-
 def start_seconds(workload: Workload, peer: Peer) -> float:
     """From launching the front door, on data that is there, to the first call that it answers."""
-    call = next(calls(workload, UNIFORM, 78))
-    message = encoder(workload, f"127.0.0.1:{peer.port}")(call)
     peer.halt()
     before = time.perf_counter()
     peer.launch()
-    wait_for_answer(None, peer.port, message)
+    front_door.wait(peer, workload)
     return time.perf_counter() - before
 
 

@@ -55,5 +55,6 @@ LOADING: dict[str, Callable[[ModuleType], list[str]]] = {
     "load_warehouses": lambda sql: [sql.LOAD_WAREHOUSES, sql.LOAD_DISTRICTS],
     "load_stock": lambda sql: [sql.LOAD_STOCK],
     "load_customers": lambda sql: [sql.LOAD_CUSTOMERS],
+    "load_steps": lambda sql: [sql.LOAD_ITEMS, sql.LOAD_ACCOUNTS],
     "load_users": lambda sql: [sql.LOAD_FOLLOWEES, sql.LOAD_POSTS],
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import apsw
 
+from bench.workloads import flow
 from bench.workloads.tpcc import Wanted, last_name, order_lines, other
 
 Function = Callable[..., Any]
@@ -133,10 +134,26 @@ def tpcc_functions(cursor: apsw.Cursor, sql: ModuleType) -> dict[str, Function]:
     return {"new_order": new_order, "payment": payment}
 
 
+def flow_functions(cursor: apsw.Cursor, sql: ModuleType) -> dict[str, Function]:
+    def step(item: int, account: int, number: int, steps: int) -> int:
+        cost: int = _one(cursor, sql.COST, {"item": item})[0]
+        cursor.execute(sql.SPEND, {"account": account, "cost": cost})
+        entry = {"account": account, "item": item, "cost": cost, "number": number, "steps": steps}
+        cursor.execute(sql.ADD_ENTRY, entry)
+        return cost
+
+    def run(item: int, account: int, steps: int) -> int:
+        numbers = range(1, steps + 1)
+        return sum(step(flow.nth(item, number), flow.nth(account, number), number, steps) for number in numbers)
+
+    return {"one": lambda item, account: run(item, account, 1), "five": lambda item, account: run(item, account, 5)}
+
+
 FUNCTIONS: dict[str, Callable[[apsw.Cursor, ModuleType], dict[str, Function]]] = {
     "increment": increment_functions,
     "shop": shop_functions,
     "retwis": retwis_functions,
     "hotel": hotel_functions,
     "tpcc": tpcc_functions,
+    "flow": flow_functions,
 }

@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 
-DISTRIBUTIONS = ("apiary", "apsw", "granian", "pydantic", "fastapi", "uvicorn", "uvloop", "httptools", "asyncpg")
+OURS = ("apiary", "apsw", "pydantic", "psycopg", "uvicorn", "uvloop", "httptools")
+DISTRIBUTIONS = (*OURS, "fastapi", "sqlalchemy", "asyncpg")  # other peers tell theirs in their settings
 FSYNC_WRITES = 50
 MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
 
@@ -23,9 +24,14 @@ def facts(folder: Path, wrk: str) -> dict[str, object]:
         "system": system_name(),
         "filesystem": filesystem(folder),
         "durable_write_ms": round(durable_write_ms(folder), 3),
-        "load_average_before": os.getloadavg()[0],
+        "load_average_before": load_average(),
         "versions": {"python": platform.python_version(), "wrk": wrk_version(wrk), **distributions()},
     }
+
+
+def load_average() -> float:
+    """Of the last minute."""
+    return round(os.getloadavg()[0], 2)
 
 
 def cpu_model() -> str:

@@ -3,12 +3,14 @@
 import json
 import socket
 import time
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from bench.process import Server, ServerFailed
 
 READY_SECONDS = 30.0
+NONE: Mapping[str, str] = MappingProxyType({})
 RETRY_SECONDS = 0.002
 
 
@@ -32,15 +34,14 @@ class Connection:
 
     def call(self, path: str, arguments: dict[str, Any]) -> Any:
         """POST the arguments; the JSON result. Raises `CallFailed` with the body of any answer but 200."""
-        status, body = self.post(path, arguments)
-        if status != 200:
-            raise CallFailed(
-                f"POST {path} {json.dumps(arguments)} answered {status}: {body.decode(errors='replace')[:800]}"
-            )
-        return json.loads(body) if body else None
+        return result(f"POST {path} {json.dumps(arguments)}", *self.post(path, arguments))
 
-    def post(self, path: str, arguments: dict[str, Any]) -> tuple[int, bytes]:
-        return self.exchange(request("POST", path, self.address, json.dumps(arguments).encode()))
+    def get(self, path: str) -> Any:
+        """As `call`, for GET."""
+        return result(f"GET {path}", *self.exchange(request("GET", path, self.address)))
+
+    def post(self, path: str, arguments: dict[str, Any], headers: Mapping[str, str] = NONE) -> tuple[int, bytes]:
+        return self.exchange(request("POST", path, self.address, json.dumps(arguments).encode(), headers))
 
     def exchange(self, message: bytes) -> tuple[int, bytes]:
         """Send one request and read its whole answer: status and body."""
@@ -54,9 +55,17 @@ class Connection:
         return answer
 
 
-def request(method: str, path: str, address: str, body: bytes = b"") -> bytes:
+def result(asked: str, status: int, body: bytes) -> Any:
+    """The JSON of an answer; raises `CallFailed` with the body of any answer but 200."""
+    if status != 200:
+        raise CallFailed(f"{asked} answered {status}: {body.decode(errors='replace')[:800]}")
+    return json.loads(body) if body else None
+
+
+def request(method: str, path: str, address: str, body: bytes = b"", headers: Mapping[str, str] = NONE) -> bytes:
     kind = "Content-Type: application/json\r\n" if body else ""
-    head = f"{method} {path} HTTP/1.1\r\nHost: {address}\r\n{kind}Content-Length: {len(body)}\r\n\r\n"
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"{method} {path} HTTP/1.1\r\nHost: {address}\r\n{kind}{more}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

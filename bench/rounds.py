@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from bench import open_loop
+from bench import front_door, open_loop
 from bench.closed_loop import Measured, Wrk
 from bench.mix import Workload
 from bench.open_loop import OpenMeasured
 from bench.peer import Peer
-from bench.probe import Connection
 from bench.process import cpu_seconds, machine_busy_seconds, own_seconds
 
 TRIAL_SECONDS = 2
@@ -29,8 +28,10 @@ class Plan:
     clients: int
     threads: int
     keys: tuple[str, ...]
-    open_rates: tuple[float, ...]
     connections: int
+    combined: Callable[[str, str, str], bool]  # whether a workload is run on a peer with these keys
+    open_rates: Callable[[str, str], tuple[float, ...]]  # the rates of the open loop for a workload and a peer
+    beyond: bool  # whether the open loop offers more than a peer has reached in the closed loop
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,9 @@ def trial(workload: Workload, peer: Peer, plan: Plan) -> Callable[[], float]:
     wrk = Wrk(plan.clients, plan.threads)
 
     def measure() -> float:
-        wrk.run(workload, peer.port, plan.keys[0], seed=1, seconds=1)
-        return wrk.run(
-            workload, peer.port, plan.keys[0], seed=2, seconds=min(TRIAL_SECONDS, plan.seconds)
+        front_door.load(peer, workload, plan.keys[0], 1, 1, wrk)
+        return front_door.load(
+            peer, workload, plan.keys[0], 2, min(TRIAL_SECONDS, plan.seconds), wrk
         ).requests_per_second
 
     return measure
@@ -110,28 +111,36 @@ def closed_runs(workload: Workload, peers: Sequence[Peer], plan: Plan) -> Iterat
     for keys in plan.keys:
         for number in range(1, plan.runs + 1):
             for peer in peers:
-                yield closed_run(wrk, workload, peer, keys, number, plan)
+                if plan.combined(workload.name, peer.name, keys):
+                    yield closed_run(wrk, workload, peer, keys, number, plan)
 
 
 def closed_run(wrk: Wrk, workload: Workload, peer: Peer, keys: str, number: int, plan: Plan) -> Run:
     if plan.warmup > 0:
-        wrk.run(workload, peer.port, keys, seed=1000 + number, seconds=plan.warmup)
+        front_door.load(peer, workload, keys, 1000 + number, plan.warmup, wrk)
     effects_before, before = effects(workload, peer), Processors.now(peer)
-    measured = wrk.run(workload, peer.port, keys, seed=number, seconds=plan.seconds)
+    measured = front_door.load(peer, workload, keys, number, plan.seconds, wrk)
     servers, others, network = before.since(Processors.now(peer))
     effects_after = effects(workload, peer)
-    cut_off = plan.clients * (2 if plan.warmup else 1)
+    cut_off = (workload.clients or plan.clients) * (2 if plan.warmup else 1)
     fault = failure_of(measured.failures) or audit(measured, effects_before, effects_after, cut_off)
     processor_us = servers * 1e6 / max(1, measured.requests)
     return Run(workload.name, peer.name, keys, number, measured, processor_us, others, network, fault)
 
 
-def open_runs(workload: Workload, peers: Sequence[Peer], plan: Plan) -> Iterator[OpenRun]:
-    for keys in plan.keys:
-        for rate in plan.open_rates:
+def open_runs(
+    workload: Workload, peers: Sequence[Peer], plan: Plan, reached: Callable[[str], float]
+) -> Iterator[OpenRun]:
+    """At rates above what a peer has `reached` in the closed loop its queue only grows."""
+    able = [peer for peer in peers if front_door.by_http(peer, workload)]
+    rates = sorted({rate for peer in able for rate in plan.open_rates(workload.name, peer.name)})
+    for keys in plan.keys[:1]:
+        for rate in rates:
             for number in range(1, plan.runs + 1):
-                for peer in peers:
-                    yield open_run(workload, peer, keys, rate, number, plan)
+                for peer in able:
+                    wanted = rate in plan.open_rates(workload.name, peer.name)
+                    if wanted and (plan.beyond or rate <= reached(peer.name)):
+                        yield open_run(front_door.seen_by(peer, workload), peer, keys, rate, number, plan)
 
 
 def open_run(workload: Workload, peer: Peer, keys: str, rate: float, number: int, plan: Plan) -> OpenRun:
@@ -152,12 +161,12 @@ def effects(workload: Workload, peer: Peer) -> int | None:
     """
     if workload.effects is None:
         return None
-    path, deadline = workload.path(workload.effects), time.monotonic() + SETTLE_SECONDS
-    with Connection(peer.port) as connection:
-        seen = int(connection.call(path, {}))
+    deadline = time.monotonic() + SETTLE_SECONDS
+    with front_door.opened(peer) as call:
+        seen = int(call(workload, workload.effects, {}))
         while time.monotonic() < deadline:
             time.sleep(SETTLE_PAUSE_SECONDS)
-            previous, seen = seen, int(connection.call(path, {}))
+            previous, seen = seen, int(call(workload, workload.effects, {}))
             if seen == previous:
                 break
     return seen
@@ -167,8 +176,8 @@ def violations(workload: Workload, peer: Peer) -> int:
     """How many rows break the workload's conditions of consistency, where it has such."""
     if workload.violations is None:
         return 0
-    with Connection(peer.port) as connection:
-        return int(connection.call(workload.path(workload.violations), {}))
+    with front_door.opened(peer) as call:
+        return int(call(workload, workload.violations, {}))
 
 
 def audit(measured: Measured, before: int | None, after: int | None, cut_off: int) -> str:

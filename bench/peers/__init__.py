@@ -5,11 +5,15 @@ from pathlib import Path
 
 from bench.peer import Peer
 from bench.peers.apiary import Apiary, ApiaryPostgres
-from bench.peers.fastapi import FastAPIPostgres
+from bench.peers.bare import Bare
+from bench.peers.dbos import DBOS, DBOSOnSQLite
+from bench.peers.fastapi import FastAPIPostgres, FastAPISQLAlchemy
+from bench.peers.functions import FunctionsFramework
+from bench.peers.procrastinate import Procrastinate
+from bench.peers.restate import Restate
 
 OURS = "apiary"
 REMOTE = "-remote"  # how the names of peers end that have the bench's network before their database
-
 # Each factory takes the folder that holds the databases and logs of the run.
 PEERS: dict[str, Callable[[Path], Peer]] = {
     OURS: Apiary,
@@ -21,4 +25,11 @@ PEERS: dict[str, Callable[[Path], Peer]] = {
     "apiary-beside-remote": lambda folder: ApiaryPostgres(folder, inside=False, remote=True),
     "fastapi": FastAPIPostgres,
     "fastapi-remote": lambda folder: FastAPIPostgres(folder, remote=True),
+    "sqlalchemy": FastAPISQLAlchemy,
+    "functions": FunctionsFramework,
+    "bare": Bare,
+    "dbos": DBOS,
+    "dbos-sqlite": DBOSOnSQLite,
+    "restate": Restate,
+    "procrastinate": Procrastinate,
 }

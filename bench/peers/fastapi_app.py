@@ -8,7 +8,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 from bench.peers import fastapi_hotel, fastapi_tpcc
-from bench.peers.fastapi_pool import lifespan, pool, transact
+from bench.peers.fastapi_pool import lifespan, read, transact
 
 app = FastAPI(lifespan=lifespan)
 app.include_router(fastapi_hotel.router)
@@ -52,7 +52,7 @@ async def add(request: Increment) -> int:
 
 @app.post("/apps/increment/effects")
 async def increment_effects() -> int:
-    return await pool().fetchval("select coalesce(sum(value), 0) from counters")
+    return await read(lambda pool: pool.fetchval("select coalesce(sum(value), 0) from counters"))
 
 
 class Browse(BaseModel):
@@ -83,11 +83,13 @@ class Order(BaseModel):
 
 @app.post("/apps/shop/browse")
 async def browse(request: Browse) -> list[Offer]:
-    rows = await pool().fetch(
-        "select item_id, name, cost from items "
-        "where name >= $1 and name < $1 || '~' and cost <= $2 order by name limit 8",
-        request.prefix,
-        request.top,
+    rows = await read(
+        lambda pool: pool.fetch(
+            "select item_id, name, cost from items "
+            "where name >= $1 and name < $1 || '~' and cost <= $2 order by name limit 8",
+            request.prefix,
+            request.top,
+        )
     )
     return [Offer(**row) for row in rows]
 
@@ -150,7 +152,7 @@ async def order_line(connection: asyncpg.Connection, order: int, item_id: int, q
 
 @app.post("/apps/shop/effects")
 async def shop_effects() -> int:
-    return await pool().fetchval("select count(*) from orders")
+    return await read(lambda pool: pool.fetchval("select count(*) from orders"))
 
 
 class Timeline(BaseModel):
@@ -199,4 +201,4 @@ async def post(request: NewPost) -> int:
 
 @app.post("/apps/retwis/effects")
 async def retwis_effects() -> int:
-    return await pool().fetchval("select count(*) from posts")
+    return await read(lambda pool: pool.fetchval("select count(*) from posts"))

@@ -7,7 +7,7 @@ import asyncpg
 from fastapi import APIRouter, BackgroundTasks, HTTPException
 from pydantic import BaseModel
 
-from bench.peers.fastapi_pool import pool, transact
+from bench.peers.fastapi_pool import read, transact
 
 router = APIRouter(prefix="/apps/hotel")
 
@@ -71,7 +71,7 @@ class Recommendation(BaseModel):
 
 @router.post("/recommend")
 async def recommend(request: Recommend) -> Recommendation | None:
-    row = await pool().fetchrow(BEST[request.by], request.lat, request.lon)
+    row = await read(lambda pool: pool.fetchrow(BEST[request.by], request.lat, request.lon))
     return None if row is None else Recommendation(**row)
 
 
@@ -113,6 +113,8 @@ async def mail(user: int, reservation: int) -> str:
 
 @router.post("/violations")
 async def violations() -> int:
-    return await pool().fetchval(
-        "select abs((select sum(1000000 - free) from rooms) - (select coalesce(sum(nights), 0) from reservations))"
+    return await read(
+        lambda pool: pool.fetchval(
+            "select abs((select sum(1000000 - free) from rooms) - (select coalesce(sum(nights), 0) from reservations))"
+        )
     )

@@ -1,7 +1,8 @@
 """The pool of connections of `fastapi_app.py`, and transactions on it that are run again when they conflict.
 
 Writes and reads of several statements run in serializable transactions and are run again after a serialization
-failure; a read of one statement needs no explicit transaction (the session's default isolation is serializable).
+failure; a read of one statement needs no explicit transaction (the session's default isolation is serializable), but
+may have to be run again, too.
 """
 
 import asyncio
@@ -44,14 +45,27 @@ def pool() -> asyncpg.Pool:
 
 async def transact(work: Callable[[asyncpg.Connection], Awaitable[Any]], readonly: bool = False) -> Any:
     """Run the work in a serializable transaction, again with jittered backoff when it conflicts with another."""
+
+    async def attempt() -> Any:
+        async with (
+            pool().acquire() as connection,
+            connection.transaction(isolation="serializable", readonly=readonly),
+        ):
+            return await work(connection)
+
+    return await _again(attempt)
+
+
+async def read(work: Callable[[asyncpg.Pool], Awaitable[Any]]) -> Any:
+    """Run one statement that reads, again when it conflicts; by itself it is a serializable transaction."""
+    return await _again(lambda: work(pool()))
+
+
+async def _again(attempt: Callable[[], Awaitable[Any]]) -> Any:
     deadline, backoff = time.monotonic() + DEADLINE_SECONDS, BACKOFF_FIRST_SECONDS
     while True:
         try:
-            async with (
-                pool().acquire() as connection,
-                connection.transaction(isolation="serializable", readonly=readonly),
-            ):
-                return await work(connection)
+            return await attempt()
         except RETRY_AGAIN:
             if time.monotonic() > deadline:
                 raise HTTPException(503, "too many conflicts") from None

@@ -6,7 +6,7 @@ import asyncpg
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel
 
-from bench.peers.fastapi_pool import pool, transact
+from bench.peers.fastapi_pool import read, transact
 from bench.workloads.tpcc import DISTRICTS, Wanted, last_name, order_lines, other
 
 router = APIRouter(prefix="/apps/tpcc")
@@ -212,9 +212,11 @@ async def take_payment(connection: asyncpg.Connection, request: Pay) -> Payment:
 
 @router.post("/violations")
 async def violations() -> int:
-    return await pool().fetchval(VIOLATIONS)
+    return await read(lambda pool: pool.fetchval(VIOLATIONS))
 
 
 @router.post("/effects")
 async def effects() -> int:
-    return await pool().fetchval("select (select count(*) from orders) + (select count(*) from history)")
+    return await read(
+        lambda pool: pool.fetchval("select (select count(*) from orders) + (select count(*) from history)")
+    )

@@ -251,18 +251,7 @@ class FunctionCodec:
 def compile_program(app: App, version: str) -> Program:
     """The program of an app: every function with its codec. `DeclarationError` where a type cannot travel."""
     functions = {name: Bound(f, FunctionCodec(f)) for name, f in app.functions.items()}
-    return Program(app.name, version, functions, _any_json)
-
-
-def _any_json(value: Any) -> bytes:
-    """A value of no declared type as JSON; `ValueError` where it is none, or too large to travel."""
-    written = pydantic_core.to_json(value)
-    found = no_number(written)
-    if found is not None:
-        raise ValueError(f"{found[1][:MAX_NUMBER_SHOWN]} is no number in JSON")
-    if len(written) > MAX_RESULT_BYTES:
-        raise ValueError(f"it has {len(written)} bytes; {MAX_RESULT_BYTES} are the most")
-    return written
+    return Program(app.name, version, functions, pydantic_core.to_json)
 
 
 def convert_rows(kind: type[Any], names: Sequence[str], rows: list[tuple[Any, ...]]) -> list[Any]:

@@ -28,8 +28,8 @@ def test_locked_requirements_have_hashes_and_nothing_else(root):
     """One version and its hashes a package; no index, no other place to look: those are the installer's own choice."""
     requirement = re.compile(r"[a-z0-9][a-z0-9.-]*==\S+( ; [^\\]+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?|    #.*")
     violations = []
-    for name in LOCKS:
-        path = root / "requirements" / f"{name}.txt"
+    paths = [root / "requirements" / f"{name}.txt" for name in LOCKS]
+    for path in [*paths, *sorted((root / "requirements" / "peers").glob("*.txt"))]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if line and not line.startswith("# ") and not requirement.fullmatch(line):
                 violations.append(f"{path.name}:{number}: {line}")

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from apiary.engine.flows import Flows
 from apiary.engine.protocol import HORIZON_SECONDS, LAST_ATTEMPT
-from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
+from apiary.runtime.errors import DeadlineExceeded, Error, HostCrashed, Unavailable
 from apiary.runtime.ids import id_seconds, id_text
 from apiary.runtime.session import Call, Outcome, Queued
 
@@ -37,11 +37,18 @@ class Backlog:
     """
 
     def __init__(
-        self, load: Callable[[int], Sequence[Queued]], ready: Callable[[], None], flows: Flows | None = None
+        self,
+        load: Callable[[int], Sequence[Queued]],
+        ready: Callable[[], None],
+        flows: Flows | None = None,
+        tell: Callable[[], None] = lambda: None,
     ) -> None:
         self._load = load
         self._ready = ready
         self._flows = flows
+        if flows is not None:
+            flows.freed = self.refill
+        self._tell = tell
         self._lock = threading.Condition()
         self._active = False
         self._more = False
@@ -79,6 +86,12 @@ class Backlog:
             self._later.clear()
             return [*self._known, *running]
 
+    def adopt(self) -> bool:
+        """Go on with what processes have left that are gone, if this one runs the queue; returns whether it does."""
+        adopted = self._flows is not None and self._flows.adopt()
+        self.reload()
+        return adopted
+
     def refill(self) -> None:
         """Some have come to their end: is there room for more?"""
         workflows = self._flows.outstanding() if self._flows is not None else 0
@@ -114,12 +127,14 @@ class Backlog:
 
     def add(self, queued: Iterable[Queued], *, perhaps_more: bool = False) -> None:
         """Take calls that were committed to the queue; there are `perhaps_more` in the table."""
-        workflows: list[Queued] = []
+        found, workflows = list(queued), list[Queued]()
         with self._lock:
             if not self._active:
+                if found:
+                    self._tell()
                 return
             self._more |= perhaps_more
-            for item in queued:
+            for item in found:
                 if item.version is not None:
                     workflows.append(item)
                     continue
@@ -200,8 +215,13 @@ class Backlog:
     def _reload_again(self, seconds: float) -> None:
         with self._lock:
             del self._reloads[seconds]
-        if self._active:
+        if not self._active:
+            return
+        try:
             self.reload()
+        except Error as error:
+            log.error("the queue cannot be read: %s", error.message)
+            self.reload_after(HORIZON_SECONDS / 2)
 
     def _put(self, call: Call, wait: float) -> None:
         if wait <= 0:
@@ -248,4 +268,5 @@ def as_call(queued: Queued) -> Call:
         parent=queued.parent,
         attempt=queued.attempts + 1,
         queued=True,
+        step=queued.step,
     )

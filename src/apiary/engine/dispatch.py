@@ -10,31 +10,33 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from zlib import crc32
 
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
 from apiary.engine.deaths import Death, Deaths
 from apiary.engine.digesting import Digesting
-from apiary.engine.durability import Durability
+from apiary.engine.durability import Durability, uncertain
 from apiary.engine.flows import Flows
 from apiary.engine.hold import Hold, May
-from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of
+from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of, refuse_rest, soon
 from apiary.engine.protocol import HORIZON_SECONDS, Committed, Engine, Lane
+from apiary.engine.schedules import Schedules
 from apiary.engine.uncommitted import Uncommitted
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
+from apiary.runtime.control import RESULT
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import DatabaseUnavailable, Overloaded, Unavailable
+from apiary.runtime.errors import Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
 MAX_QUEUED_IN_BATCH = 16
 RECORDS_WAIT_SECONDS = 0.01
+TELL_SECONDS = 0.01
 LATE_SECONDS = 15.0
 """So long after the longest timeout of its functions, nothing that a lost process or connection began still runs."""
 MAX_RECORDS_WAITING = 10_000
@@ -44,7 +46,8 @@ class Dispatcher:
     """Runs the calls of one program on one engine.
 
     `flush` is called after each batch of replies, from the thread that made them; `observe` for every call that the
-    queue ran; `broken` when one of the threads ends by a fault of its own.
+    queue ran; `broken` when one of the threads ends by a fault of its own; `wanted` when workflows of others than its
+    version are due.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Dispatcher:
         flush: Callable[[], None] = lambda: None,
         observe: Reply = lambda call, outcome: None,
         broken: Callable[[], None] = lambda: None,
+        wanted: Callable[[Sequence[str]], None] = lambda versions: None,
         watchdog: Watchdog | None = None,
     ) -> None:
         self.engine = engine
@@ -62,6 +66,8 @@ class Dispatcher:
         self._flush = flush
         self._observe = observe
         self._broken = broken
+        self._wanted = wanted
+        self._plain = True
         self._watchdog = watchdog or Watchdog()
         self._to_write: list[Jobs] = [SimpleQueue() for _ in range(engine.writers)]
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
@@ -77,8 +83,10 @@ class Dispatcher:
         timeouts = (bound.function.options.timeout for bound in program.functions.values())
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
-        self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, self._refill)
-        self.backlog = Backlog(self._queued, self._nudge_writers, self.flows)
+        telling = soon(TELL_SECONDS, engine.tell)
+        self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, telling)
+        self.backlog = Backlog(self._queued, self._nudge_writers, self.flows, telling)
+        self._schedules = Schedules(engine, program, partial(self.submit, wait=0.0))
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
         self._digesting = Digesting(self._sort)
@@ -89,12 +97,9 @@ class Dispatcher:
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
         engine.listen(self.backlog.reload)
 
-    def submit(self, call: Call, reply: Reply, *, detached: bool = False) -> None:
-        """Run a call. `reply` gets its outcome, from another thread, once that is durable.
-
-        `detached`: that a workflow has begun is enough; its outcome is a pause, unless it has ended already.
-        """
-        self._digesting.submit(Job(call, self.program.functions.get(call.function), reply, detached))
+    def submit(self, call: Call, reply: Reply, *, wait: float | None = None) -> None:
+        """Run a call. `reply` gets its outcome, from another thread, once that is durable; `Job` has `wait`."""
+        self._digesting.submit(Job(call, self.program.functions.get(call.function), reply, wait))
 
     def _sort(self, job: Job) -> None:
         """Give a call to a thread that may run it."""
@@ -105,7 +110,9 @@ class Dispatcher:
         elif bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.WORKFLOW:
-            self.flows.begin(call, self._flushed(reply), detached=job.detached)
+            self.flows.begin(call, self._flushed(reply), job.wait)
+        elif call.function == RESULT:
+            self.flows.wait(call, self._flushed(reply), job.wait)
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(job)
         else:
@@ -117,11 +124,24 @@ class Dispatcher:
         """Have a job run by one of the lanes that write."""
         self._lane_of(job.call, job.bound).put(job)
 
-    def run_queue(self, except_for: Iterable[bytes] = (), deaths: Iterable[Death] = ()) -> None:
-        """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last."""
+    def run_queue(
+        self, except_for: Collection[bytes] = (), deaths: Iterable[Death] = (), *, plain: bool = True
+    ) -> None:
+        """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last.
+
+        Not `plain`: only the workflows of this version in it.
+        """
         self._deaths.count(list(deaths))
+        self._plain = plain
         self.backlog.activate(except_for)
         self.backlog.reload_after(self._late_seconds)
+        if plain:
+            self._schedules.activate()
+
+    def leave_queue(self) -> list[bytes]:
+        """Run nothing more of the queue; returns what of it still runs."""
+        self._schedules.deactivate()
+        return self.backlog.deactivate()
 
     def hold(self, give_back: Callable[[Call], None]) -> None:
         """Let the batches that run end, and run nothing more but queries; returns when nothing is written any more.
@@ -129,7 +149,7 @@ class Dispatcher:
         The calls that wait, and those that come, are handed to `give_back`, from another thread: they have not run.
         The queue is left. Records of what has run elsewhere (actions, queries) wait.
         """
-        self.backlog.deactivate()
+        self.leave_queue()
         self._give_back = give_back
         self._hold.change(May.NOTHING)
 
@@ -152,6 +172,7 @@ class Dispatcher:
         if self._hold.may is May.NOTHING:
             self.retire()
         self._digesting.close()
+        self._schedules.deactivate()
         self.backlog.close()
         self._actions.close()
         self._closing = True
@@ -183,14 +204,8 @@ class Dispatcher:
             queue.put(None)
 
     def _refuse_rest(self) -> None:
-        queues: list[Jobs | SimpleQueue[Job | None]] = [self._to_read, *self._to_write]
-        for queue in queues:
-            with suppress(Empty):
-                while True:
-                    item = queue.get_nowait()
-                    if isinstance(item, Job):
-                        error = Unavailable("the app was closed; the call was not run")
-                        item.reply(item.call, Outcome(error=problem_of(item.call, error), cause=error))
+        for queue in (self._to_read, *self._to_write):
+            refuse_rest(queue)
         self._flush()
 
     def _start(
@@ -297,7 +312,7 @@ class Dispatcher:
             self.backlog.reload()
             self.backlog.reload_after(self._late_seconds)
         for job, outcome in pairs:
-            job.reply(job.call, outcome if durable else _uncertain(job.call))
+            job.reply(job.call, outcome if durable else uncertain(job.call))
         for recording in recordings:
             recording.written(durable and id(recording.record) not in lost)
         self._flush()
@@ -344,15 +359,19 @@ class Dispatcher:
             error = Unavailable("another process runs the queue")
             reply(call, Outcome(error=problem_of(call, error), cause=error))
         else:
+            bound = self.program.functions.get(call.function)
+            if bound is not None and bound.function.kind is Kind.WORKFLOW:
+                self.flows.returned(call)
             self._give_back(call)
             self._flush()
 
     def _queued(self, limit: int) -> Sequence[Queued]:
         until = now_microseconds() + int(HORIZON_SECONDS * 1e6)
-        return self.engine.queued(limit, until, self.program.version)
-
-    def _refill(self) -> None:
-        self.backlog.refill()
+        if self._plain:
+            others = self.engine.versions_due(self.program.version, until)
+            if others:
+                self._wanted(others)
+        return self.engine.queued(limit, until, self.program.version, plain=self._plain)
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []
@@ -371,22 +390,10 @@ class Dispatcher:
     def _fresh(self, jobs: list[Job]) -> list[Job]:
         """Without those that waited longer than they may run: they are refused, and may be sent again."""
         now = time.monotonic()
-        fresh = []
-        for job in jobs:
-            waited = now - max(job.arrived, self._excused_until)
-            if job.bound is None or job.call.queued or waited < job.bound.function.options.timeout:
-                fresh.append(job)
-                continue
+        late = [job for job in jobs if job.is_late(now, self._excused_until)]
+        for job in late:
             error = Overloaded(f"{job.call.function} waited {now - job.arrived:.1f} s and was not run; send it again")
             job.reply(job.call, Outcome(error=problem_of(job.call, error), cause=error))
-        if len(fresh) < len(jobs):
+        if late:
             self._flush()
-        return fresh
-
-
-def _uncertain(call: Call) -> Outcome:
-    error = DatabaseUnavailable(
-        "the disk failed while the call was being made durable; it may or may not have been kept",
-        hint="send it again with the same idempotency key",
-    )
-    return Outcome(error=problem_of(call, error), cause=error)
+        return [job for job in jobs if job not in late] if late else jobs

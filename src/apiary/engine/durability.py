@@ -10,6 +10,10 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from apiary.runtime.call import problem_of
+from apiary.runtime.errors import DatabaseUnavailable
+from apiary.runtime.session import Call, Outcome
+
 Answer = Callable[[bool], None]
 
 
@@ -76,3 +80,12 @@ class Durability:
             return
         for answer in answers:
             answer(True)
+
+
+def uncertain(call: Call) -> Outcome:
+    """The outcome of a call of which it is not known whether the disk has it."""
+    error = DatabaseUnavailable(
+        "the disk failed while the call was being made durable; it may or may not have been kept",
+        hint="send it again with the same idempotency key",
+    )
+    return Outcome(error=problem_of(call, error), cause=error)

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -37,6 +38,8 @@ from apiary.platform.messages import (
     Answer,
     Ask,
     Frames,
+    FromHost,
+    Idle,
     Invoke,
     Loaded,
     Ran,
@@ -45,21 +48,18 @@ from apiary.platform.messages import (
     Spent,
     Start,
     Stop,
+    Wanted,
     frame,
     to_host,
 )
+from apiary.runtime.advance import is_refused
 from apiary.runtime.call import Program
-from apiary.runtime.declaration import App
+from apiary.runtime.declaration import App, Kind
 from apiary.runtime.errors import (
     BundleRefused,
     Error,
-    Forbidden,
     InternalError,
-    KeyReused,
     RuleBroken,
-    Unavailable,
-    UnknownFunction,
-    WrongArguments,
 )
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
@@ -71,8 +71,7 @@ RECEIVE_BYTES = 1 << 18
 FORKS = {"os.fork", "os.forkpty"}
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
-REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
-"""With these, a workflow has not begun."""
+IDLE_SECONDS = 5.0
 STACK_BYTES = 1 << 20
 """Of each thread. Stacks count as memory of the host, and the usual 8 MiB each would leave none for functions."""
 
@@ -126,6 +125,7 @@ class Host:
             flush=self.flush,
             observe=self._ran,
             broken=_die,
+            wanted=lambda versions: self._send(Wanted(tuple(versions))),
             watchdog=Watchdog(self._recorder),
         )
         _settle_memory()
@@ -162,7 +162,7 @@ class Host:
             if frames:
                 self._socket.sendall(b"".join(frames))
 
-    def _send(self, message: Loaded | Refused | Answer | Ran | Spent) -> None:
+    def _send(self, message: FromHost) -> None:
         self._out.append(frame(message))
         self.flush()
 
@@ -177,20 +177,26 @@ class Host:
             lax=message.lax,
             attempt=message.attempt,
         )
-        self._dispatcher.submit(call, self._begun if message.detached else self._reply, detached=message.detached)
+        bound = self._program.functions.get(call.function)
+        starts = message.wait == 0 and bound is not None and bound.function.kind is Kind.WORKFLOW
+        self._dispatcher.submit(call, self._begun if starts else self._reply, wait=message.wait)
 
     def _reply(self, call: Call, outcome: Outcome) -> None:
+        if outcome.pause is not None and outcome.error is None:
+            self._out.append(frame(Answer(call.id, b"null", replayed=outcome.pause.of, begun=True)))
+            return
         self._look_at(outcome)
-        error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
+        error = _as_json(outcome.error)
         self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
 
     def _begun(self, call: Call, outcome: Outcome) -> None:
-        """The answer for who does not wait: which workflow it is. How it ends, if it has, is in the log."""
-        if isinstance(outcome.cause, REFUSALS):
+        """The answer for who does not wait: which workflow it is. How it has ended, if it has, is in the log."""
+        if outcome.pause is not None or is_refused(outcome):
             self._reply(call, outcome)
             return
-        of = outcome.pause.of if outcome.pause is not None else outcome.replayed
-        self._out.append(frame(Answer(call.id, b"null", replayed=of if of != call.id else None)))
+        self._out.append(frame(Answer(call.id, b"null", replayed=outcome.replayed, begun=True)))
+        if outcome.replayed is None:
+            self._ran(call, outcome)
 
     def _give_back(self, call: Call) -> None:
         self._out.append(frame(Returned(call.id)))
@@ -201,8 +207,8 @@ class Host:
 
     def _ran(self, call: Call, outcome: Outcome) -> None:
         self._look_at(outcome)
-        error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
-        self._send(Ran(call.id, call.function, error, outcome.duration))
+        blocked = outcome.pause is not None
+        self._send(Ran(call.id, call.function, _as_json(outcome.error), outcome.duration, blocked))
 
     def _answer(self, message: Ask) -> None:
         try:
@@ -220,6 +226,7 @@ class Host:
             return self._open(**arguments)
         dispatcher = self._dispatcher
         own: dict[str, Callable[..., Any]] = {
+            "rewrite": self._engine.rewrite,
             "migrate": self._migrate,
             "hold": lambda: dispatcher.hold(self._give_back),
             "resume": dispatcher.resume,
@@ -227,17 +234,38 @@ class Host:
             "excuse": dispatcher.excuse,
             "run_queue": self._run_queue,
             "adopt": self._adopt,
-            "leave_queue": lambda: [id_text(identifier) for identifier in dispatcher.backlog.deactivate()],
+            "leave_queue": self._leave_queue,
+            "release": lambda: dispatcher.flows.release(self._give_back_begun),
         }
         return own[question](**arguments)
 
-    def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]]) -> None:
+    def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]], plain: bool = True) -> None:
         lost = [Death(id_bytes(text), *how) for text, how in deaths.items()]
-        self._dispatcher.run_queue(map(id_bytes, except_for), lost)
+        if not plain:
+            threading.Thread(target=self._watch_idle, name="apiary-idle", daemon=True).start()
+        self._dispatcher.run_queue(list(map(id_bytes, except_for)), lost, plain=plain)
 
-    def _adopt(self, dead: list[str]) -> None:
-        """Take over what hosts have left that are gone; every server may ask its own for that at the same time."""
-        self._dispatcher.backlog.reload()
+    def _leave_queue(self) -> list[str]:
+        """Run no more of the queue. Who waits for the end of a workflow waits for it elsewhere from now on."""
+        busy = self._dispatcher.leave_queue()
+        self._dispatcher.flows.release(self._give_back_begun)
+        return [id_text(identifier) for identifier in busy]
+
+    def _give_back_begun(self, call: Call) -> None:
+        self._out.append(frame(Returned(call.id, begun=True)))
+        self.flush()
+
+    def _watch_idle(self) -> None:
+        """Say when there was nothing to do for some time."""
+        idle = 0.0
+        while idle < IDLE_SECONDS:
+            time.sleep(IDLE_SECONDS / 10)
+            idle = idle + IDLE_SECONDS / 10 if self._dispatcher.flows.outstanding() == 0 else 0.0
+        self._send(Idle())
+
+    def _adopt(self, dead: list[str]) -> bool:
+        """Whether this host runs the queue, and has taken over what hosts have left that are gone."""
+        return self._dispatcher.backlog.adopt()
 
     def _migrate(self) -> list[str]:
         with migrating(Path(self._start.folder)):
@@ -279,6 +307,10 @@ def name_of(error: BaseException) -> str:
         return repr(error)
     except Exception:  # noqa: BLE001 - a class of the user
         return type(error).__name__
+
+
+def _as_json(problem: dict[str, Any] | None) -> bytes | None:
+    return None if problem is None else json.dumps(problem, default=str).encode()
 
 
 def _forbid_forks() -> None:

@@ -6,14 +6,17 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
-from apiary.platform.messages import Answer, Invoke, Ran
+from apiary.events import Activated, CallEnded, Event, HostDied, Migrating, WorkflowBlocked
+from apiary.platform.caretakers import Caretakers
+from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
 from apiary.platform.process import HostProcess, InFlight, gone
 from apiary.platform.survivors import Survivors
+from apiary.platform.turns import Turn
 from apiary.runtime.errors import BundleRefused, Error, HostCrashed, Overloaded, Unavailable, from_problem
 from apiary.runtime.ids import id_text
 
@@ -43,6 +46,7 @@ class AppHosts:
         self,
         app: str,
         load: Callable[[str, str], Awaitable[HostProcess]],
+        turn: Turn,
         publish: Callable[[HostProcess], Awaitable[None]],
         emit: Callable[[Event], None],
         max_waiting: int,
@@ -51,8 +55,10 @@ class AppHosts:
         self.version: str | None = None
         self.active: HostProcess | None = None
         self.draining: set[HostProcess] = set()
+        self.caretakers = Caretakers(app, self.load, self._ran, self._cared_for)
         self.migrating: HostProcess | None = None
         self._load = load
+        self._turn = turn
         self._publish = publish
         self._emit = emit
         self._max_waiting = max_waiting
@@ -60,7 +66,6 @@ class AppHosts:
         self._held: list[InFlight] | None = None
         self._held_since = 0.0
         self._survivors = Survivors(self._send)
-        self._deaths: dict[str, tuple[str, bool]] = {}
         self._changing = asyncio.Lock()
         self._failures = 0
         self._restarting = False
@@ -94,12 +99,13 @@ class AppHosts:
     async def start(self, version: str) -> HostProcess:
         """Start a host for the version that serves, where there is none; raises what it refuses with."""
         host = await self.load(version)
-        if host.pending:
-            try:
+        try:
+            await host.ask("rewrite")
+            if host.pending:
                 await host.migrate()
-            except Error:
-                await host.stop()
-                raise
+        except Error:
+            await host.stop()
+            raise
         return host
 
     async def take_over(self, host: HostProcess, activate: Callable[[HostProcess], Awaitable[None]]) -> tuple[str, ...]:
@@ -109,12 +115,11 @@ class AppHosts:
         """
         try:
             if host.pending:
-                await asyncio.gather(*(old.wait_for_end() for old in self.draining))
-                await self._hold()
+                await self.hold()
                 host = await self._migrated(host)
             await activate(host)
         except BaseException:
-            await self._resume()
+            await self.resume()
             await host.stop()
             raise
         await self.switch(host)
@@ -128,11 +133,12 @@ class AppHosts:
     async def _change(self, host: HostProcess) -> None:
         if self._held is not None:
             await self._excuse(host)
+        await self.caretakers.end(host.version)
         old = self._serve(host)
         self._let_go()
         if old is None:
             with suppress(Error):  # it is gone, and whoever takes its place runs the queue
-                await self._run_queue(host)
+                await self._turn.run(host)
         else:
             self.draining.add(old)
             await self._hand_over(old, host)
@@ -172,6 +178,7 @@ class AppHosts:
         if self.migrating is not None:
             self.migrating.kill("the server is stopping")
         hosts = [*self.draining, *([self.active] if self.active else [])]
+        await asyncio.gather(self.caretakers.close(), *(host.forsake() for host in hosts))
         await asyncio.gather(*(host.stop() for host in hosts))
         self._survivors.refuse()
         for flight in [*self._waiting, *(self._held or ())]:
@@ -181,30 +188,27 @@ class AppHosts:
         """End all hosts at once."""
         self._closed = True
         self._survivors.close()
-        for host in [*self.draining, *([self.active] if self.active else [])]:
+        for host in [*self.caretakers.hosts, *self.draining, *([self.active] if self.active else [])]:
             host.kill("the server was told to end at once")
 
     def expel(self) -> None:
         """End all hosts, and let new ones take their place: they must not go on under the identity that they have."""
-        for host in (self.active, self.migrating, *self.draining):
+        for host in (self.active, self.migrating, *self.draining, *self.caretakers.hosts):
             if host is not None:
                 host.expel()
 
     def _send(self, flight: InFlight) -> None:
-        if self.active is None:
-            self._waiting.append(flight)
-        else:
-            self.active.send(flight)
+        deliver = self._waiting.append if self.active is None else self.active.send
+        deliver(flight)
 
     def _serve(self, host: HostProcess) -> HostProcess | None:
         """Send calls to this host from now on; returns the one before it."""
         host.served = True
-        host.on_ran, host.on_returned = self._ran, self._returned
-        host.on_spent = lambda: self._background(self._relieve(host))
+        host.on_news, host.on_returned = partial(self._heard, host), self._returned
         old, self.active, self.version = self.active, host, host.version
         self._last_start = time.monotonic()
         host.watch_end(self._ended)
-        waiting, self._waiting = self._waiting, []
+        self._waiting, waiting = [], self._waiting
         self._send_all(waiting)
         return old
 
@@ -215,6 +219,19 @@ class AppHosts:
             elif not flight.answer.done():
                 self._send(flight)
 
+    def _cared_for(self) -> set[str]:
+        """The versions whose workflows a host looks after that serves, or has served."""
+        return {host.version for host in (*self.draining, *([self.active] if self.active else []))}
+
+    def _heard(self, host: HostProcess, news: News) -> None:
+        """What the host that serves says unasked."""
+        if isinstance(news, Ran):
+            self._ran(news)
+        elif isinstance(news, Wanted):
+            self.caretakers.want(news.versions)
+        elif isinstance(news, Spent):
+            self._background(self._relieve(host))
+
     def _returned(self, flight: InFlight) -> None:
         """A host may not run this call: another one does, after the hold if there is one."""
         if self._held is None:
@@ -222,15 +239,23 @@ class AppHosts:
         else:
             self._held.append(flight)
 
-    async def _hold(self) -> None:
-        """Let nothing be written from now on; returns when that is so."""
+    async def hold(self) -> None:
+        """Let nothing be written from now on; returns when that is so, and hosts before the last have ended."""
+        await asyncio.gather(*(old.wait_for_end() for old in self.draining))
         async with self._changing:
-            self._held, self._held_since = [], time.monotonic()
+            self.begin_hold()
+            await self._turn.leave()
+            await self.caretakers.end_all()
             if self.active is not None:
                 with suppress(Error):  # it is gone, and whoever takes its place is held too
                     await self.active.hold()
 
-    async def _resume(self) -> None:
+    def begin_hold(self) -> None:
+        """Let no host that begins to serve write; calls that do are kept here."""
+        if self._held is None:
+            self._held, self._held_since = [], time.monotonic()
+
+    async def resume(self) -> None:
         """End the hold, if there is one, without a new host."""
         async with self._changing:
             if self._held is None:
@@ -239,7 +264,7 @@ class AppHosts:
                 with suppress(Error):  # it is gone, and will be replaced
                     await self.active.release("resume")
                     await self._excuse(self.active)
-                    await self._run_queue(self.active)
+                    await self._turn.run(self.active)
             self._let_go()
 
     async def _excuse(self, host: HostProcess) -> None:
@@ -284,33 +309,26 @@ class AppHosts:
         return other
 
     async def _hand_over(self, old: HostProcess, new: HostProcess) -> None:
-        """The old host runs no more of the queue; the new one runs all but what the old one is still busy with."""
-        try:
+        """The old host ends its hold, writes only records from then on, and leaves the queue to the new one."""
+        with suppress(Error):
             if old.held:
                 await old.release("retire")
-            busy = await old.ask("leave_queue")
-        except Error:
-            busy = []
-        with suppress(Error):  # it is gone, and whoever takes its place runs the queue
-            await self._run_queue(new, busy)
-
-    async def _run_queue(self, host: HostProcess, except_for: Sequence[str] = ()) -> None:
-        """Let a host run the queue; it records, too, which calls of the queue were lost with a host before."""
-        deaths, self._deaths = self._deaths, {}
-        await host.ask("run_queue", except_for=except_for, deaths=deaths)
+        await self._turn.hand_over(old, new)
 
     async def _drain(self, old: HostProcess) -> None:
         await old.stop()
         self.draining.discard(old)
         if self.active is not None and self._held is None and not self._closed:
             with suppress(Error):
-                await self._run_queue(self.active)
+                await self._turn.run(self.active)
 
     def _ran(self, message: Ran) -> None:
         problem = json.loads(message.error) if message.error else None
         if problem is not None and isinstance(from_problem(problem), HostCrashed):
             log.error("the queued call %s of %s is given up: %s", id_text(message.id), self.app, problem["detail"])
-        self._emit(CallEnded(self.app, message.function, message.id, message.duration, problem, queued=True))
+        names = (self.app, message.function, message.id)
+        blocked = WorkflowBlocked(*names, problem or {}) if message.blocked else None
+        self._emit(blocked or CallEnded(*names, message.duration, problem, queued=True))
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
@@ -319,7 +337,7 @@ class AppHosts:
         ran = () if host.blameless else host.running()
         lost = {running.call for running in ran} - {flight.message.id for flight in flights}
         for call in lost & late if late else lost:
-            self._deaths[id_text(call)] = (host.reason, suspects == {call})
+            self._turn.deaths[id_text(call)] = (host.reason, suspects == {call})
         if suspects:
             self._failures = 0  # whatever it was, it is counted by the call
         if host is self.active and not self._closed:
@@ -349,9 +367,10 @@ class AppHosts:
                 try:
                     host = await self.start(str(self.version))
                 except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
-                    for flight in self._waiting:
+                    await self._turn.give_up()
+                    for flight in self._waiting if self._held is None else ():
                         flight.fail(gone(f"the app {self.app} cannot be started: {error}"))
-                    self._waiting.clear()
+                    self._waiting = [flight for flight in self._waiting if not flight.answer.done()]
                     continue
                 self._failures = min(self._failures, RESTART_SECONDS.index(0.5))
                 with suppress(Error):
@@ -362,14 +381,13 @@ class AppHosts:
     async def _take_place(self, host: HostProcess) -> None:
         """Serve with a host that was started again, unless a deploy was faster; held, as the one before it was."""
         async with self._changing:
-            free = self.active is None and not self._closed and host.version == self.version
-            if free and self._held is not None:
-                await host.hold()
-            if free:
+            if free := self.active is None and not self._closed and host.version == self.version:
+                if self._held is not None:
+                    await host.hold()
                 self._serve(host)
                 await self._publish(host)
-            if free and self._held is None:
-                await self._run_queue(host)
+                if self._held is None:
+                    await self._turn.run(host)
         if free:
             self._emit(Activated(self.app, host.version, host.migrated))
         else:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from mmap import mmap
 from typing import Any, Literal
@@ -25,10 +26,9 @@ from apiary.platform.messages import (
     Frames,
     Invoke,
     Loaded,
-    Ran,
+    News,
     Refused,
     Returned,
-    Spent,
     Start,
     Stop,
     frame,
@@ -79,16 +79,15 @@ class InFlight:
 class HostProcess(asyncio.Protocol):
     """A running host. Answers complete the futures of `in_flight`.
 
-    `on_ran` is called for each call that its queue ran, `on_returned` for each that it gives back, `on_spent` when
-    it has no memory left. While it is `held`, it gives back all calls but queries. `served`: it has got calls.
+    `on_returned` is called for each call that it gives back, `on_news` for what it says unasked. While it is `held`, it
+    gives back all calls but queries. `served`: it has got calls.
     `blameless`: it ended because its server was declared lost, and not by anything that it ran.
     """
 
     def __init__(self, version: str) -> None:
         self.version = version
-        self.on_ran: Callable[[Ran], None] = lambda message: None
+        self.on_news: Callable[[News], None] = lambda news: None
         self.on_returned: Callable[[InFlight], None] = lambda flight: None
-        self.on_spent: Callable[[], None] = lambda: None
         self.in_flight: dict[bytes, InFlight] = {}
         self.manifest: dict[str, Any] = {}
         self.place: dict[str, Any] = {}
@@ -182,6 +181,11 @@ class HostProcess(asyncio.Protocol):
         await self._insist(how, PATIENCE_SECONDS)
         self.held = False
         self._excused_until = time.monotonic()
+
+    async def forsake(self) -> None:
+        """Let it give back the calls that wait for the end of a workflow."""
+        with suppress(Error):
+            await self.ask("release")
 
     async def excuse(self, seconds: float) -> None:
         """For so long, calls are not blamed for waiting, nor the host for not answering: they come in a crowd."""
@@ -288,12 +292,11 @@ class HostProcess(asyncio.Protocol):
                     flight.answer.set_result(message)
             elif isinstance(message, Returned):
                 flight = self.in_flight.pop(message.id, None)
-                if flight is not None:
+                if flight is not None and isinstance(flight.message, Invoke):
+                    flight.message.attempt += message.begun
                     self.on_returned(flight)
-            elif isinstance(message, Ran):
-                self.on_ran(message)
-            elif isinstance(message, Spent):
-                self.on_spent()
+            elif isinstance(message, News):
+                self.on_news(message)
             elif not self._started.done():
                 self._started.set_result(message)
 

@@ -14,7 +14,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from apiary.runtime.call import Bound, Guard, Program, failure, let_go, out_of_time, problem_of, record_of
+from apiary.runtime.call import (
+    Bound,
+    Guard,
+    Program,
+    check_first_caller,
+    failure,
+    let_go,
+    out_of_time,
+    problem_of,
+    record_of,
+)
+from apiary.runtime.declaration import Kind
 from apiary.runtime.driver import Steps
 from apiary.runtime.errors import (
     Cancelled,
@@ -22,23 +33,28 @@ from apiary.runtime.errors import (
     DeadlineExceeded,
     Duplicate,
     Error,
+    Forbidden,
     KeyReused,
     Nondeterministic,
     Stopped,
     Unavailable,
+    UnknownFunction,
     Unseen,
+    WrongArguments,
+    known_errors,
 )
 from apiary.runtime.failures import told
 from apiary.runtime.ids import id_text
 from apiary.runtime.ledger import Again, Broken, Ended, Leave, Ledger, Wait
 from apiary.runtime.machine import UNDO_FROM, Op, Operation
-from apiary.runtime.plain import same_json
+from apiary.runtime.plain import plain, same_json
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, WorkflowSession
-from apiary.runtime.transaction import Notes, as_json, check_roles, now_microseconds
+from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 from apiary.runtime.undoing import UNDOING, Failure, read_failure
 from apiary.runtime.workflow import Workflow, _running
 
 KEPT = "what its steps did before is kept, but for what was undone"
+REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
 MOST_STEPS = 100
 """So many functions of a workflow run in one transaction; then others have their turn."""
 
@@ -60,6 +76,7 @@ def advance(
             raise Duplicate
         if found.epoch != call.epoch or found.version != program.version:
             return Outcome(pause=Pause(NEVER, found.epoch))
+        found.deadline = min(found.deadline, _deadline(bound, found.started))
         if not call.arrived and found.state in ("", UNDOING) and now_microseconds() < _due(found):
             return Outcome(pause=Pause(_due(found), found.epoch))
     instance = found or _begun(program, bound, call)
@@ -82,7 +99,6 @@ def _due(instance: Instance) -> int:
 
 def _begun(program: Program, bound: Bound, call: Call) -> Instance:
     started = now_microseconds()
-    lifetime = bound.function.options.lifetime
     return Instance(
         id=call.id,
         function=call.function,
@@ -94,14 +110,44 @@ def _begun(program: Program, bound: Bound, call: Call) -> Instance:
         parent=call.parent,
         step=call.step,
         started=started,
-        deadline=NEVER if lifetime is None else started + int(lifetime * 1e6),
+        deadline=_deadline(bound, started),
     )
+
+
+def _deadline(bound: Bound, started: int) -> int:
+    lifetime = bound.function.options.lifetime
+    return NEVER if lifetime is None else started + int(lifetime * 1e6)
+
+
+def blocked(function: str, workflow: bytes) -> Nondeterministic:
+    """What those are told who wait for a workflow that cannot go on. What it did is for administrators."""
+    error = Nondeterministic(
+        f"{function} does something else than is recorded, and cannot go on before that is mended",
+        hint=f"what it did, and what it does now: apiary workflow show {id_text(workflow)}",
+    )
+    error.call_id = id_text(workflow)
+    return error
+
+
+def is_refused(outcome: Outcome) -> bool:
+    """Whether a workflow that was to be begun has not begun. A backend tells of errors by their codes only."""
+    error = outcome.error
+    if error is None or outcome.replayed is not None:
+        return False
+    kind = known_errors().get(str(error["code"]))
+    return kind is not None and issubclass(kind, REFUSALS) and error["status"] == kind.status
 
 
 def _joined(bound: Bound, call: Call, found: Instance) -> Outcome:
     """The answer to a call that repeats one which has begun: the same end, when it comes."""
     check_roles(bound.function, call.roles)
-    if found.function != call.function or not same_json(json.loads(found.input), json.loads(call.input or b"{}")):
+    check_first_caller(found.caller, call)
+    try:
+        same = same_json(json.loads(found.input), json.loads(call.input or b"{}"))
+    except (ValueError, RecursionError):
+        bound.codec.decode(call)
+        same = False
+    if found.function != call.function or not same:
         raise KeyReused(
             f"the idempotency key was used for another call of {found.function}", first_call_id=id_text(found.id)
         )
@@ -125,16 +171,14 @@ class _Run:
 
     def go(self) -> Outcome:
         """Run it."""
-        began = time.monotonic_ns()
-        instance = self.instance
+        instance, began = self.instance, time.monotonic_ns()
         if self._has_arrived_only() or instance.state == "blocked":
             return Outcome(pause=Pause(instance.due, instance.epoch))
         self.notes = Notes(instance.started, began - 1000 * (now_microseconds() - instance.started))
         self.steps = Steps(self.program, self.call, self.session, self.guard, instance, self.notes, self.ledger)
-        if instance.state == UNDOING:
-            outcome = self._fail(self._failure_written())
-        else:
-            outcome = self._run_body()
+        outcome = self._fail(self._failure_written()) if instance.state == UNDOING else self._run_body()
+        if outcome.pause is not None:
+            return outcome
         return replace(outcome, duration=(time.monotonic_ns() - began) // 1000)
 
     def _has_arrived_only(self) -> bool:
@@ -175,7 +219,8 @@ class _Run:
     def _body(self) -> bytes:
         function, codec = self.bound.function, self.bound.codec
         check_roles(function, frozenset(self.instance.roles))
-        arguments = codec.decode(replace(self.call, input=self.instance.input))
+        call = self.call if self.call.input is self.instance.input else replace(self.call, input=self.instance.input)
+        arguments = codec.decode(call)
         self.notes.entered = True
         return codec.encode(function.body(Workflow(self.steps), **arguments))
 
@@ -257,13 +302,13 @@ class _Run:
         if self.instance.state != UNDOING:
             self.instance.state = UNDOING
             operation = Operation(Op.UNDO, "wf.undo", b"{}")
-            self.ledger.keep(UNDO_FROM + self.instance.first - 1, operation, failure.written())
+            self.ledger.keep(UNDO_FROM + self.instance.first, operation, failure.written())
         return self._paused(wait)
 
     def _failure_written(self) -> Failure:
         """Undoing goes on."""
         self.ledger.undoing = True
-        step = self.ledger.look(UNDO_FROM + self.instance.first - 1)
+        step = self.ledger.look(UNDO_FROM + self.instance.first)
         failure = read_failure(step.output or b"" if step is not None else b"")
         self.notes.entered, self.notes.lines = True, failure.lines
         self.steps.begun(failure.actions)
@@ -278,7 +323,7 @@ class _Run:
         instance = self.instance
         actions = tuple(self.steps.open_actions().values())
         instance.issued = max(instance.issued, self.ledger.next)
-        instance.waits, instance.acting = wait.waits, bool(actions)
+        instance.waits, instance.topic, instance.acting = wait.waits, wait.topic, bool(actions)
         instance.due = wait.due
         instance.due = _due(instance)
         self.ledger.flush()
@@ -288,22 +333,25 @@ class _Run:
     def _blocked(self, error: Nondeterministic) -> Outcome:
         """Nothing of this is an outcome: it waits for somebody who mends it."""
         instance = self.instance
-        problem = problem_of(self.call, error)
-        instance.state, instance.problem = "blocked", as_json([problem])
-        instance.due, instance.waits, instance.acting = NEVER, None, False
+        problem = plain({**error.problem(), "call_id": id_text(self.call.id)})
+        instance.state, instance.problem = "blocked", json.dumps(problem)
+        instance.due, instance.waits, instance.topic, instance.acting = NEVER, None, None, False
         self.session.keep_instance(instance, fresh=not self.stored)
         return Outcome(error=problem, cause=error, pause=Pause(NEVER, instance.epoch))
 
     def _ending_call(self) -> Call:
+        """The call that the record of its end is of."""
         instance = self.instance
-        return replace(
-            self.call,
+        return Call(
+            id=instance.id,
+            function=instance.function,
             input=instance.input,
             caller=instance.caller,
             key=instance.key,
             parent=instance.parent,
+            attempt=self.call.attempt,
+            digest=self.call.digest,
             step=instance.step,
-            queued=False,
         )
 
     def _ended(self, output: bytes, failure: Failure | None = None) -> Outcome:
@@ -314,7 +362,9 @@ class _Run:
         else:
             error = json.dumps(failure.error)
             record = record_of(self.program, bound, call, self.notes, failure.status, error=error)
-        if not self.stored and not ledger.wrote and call.key is None and failure is None:
+            record.kind = Kind.WORKFLOW.value
+        kept = self.stored or ledger.wrote or call.key is not None or self.call.detached or failure is not None
+        if not kept:
             session.records += [*ledger.held, record]
         else:
             ledger.flush()

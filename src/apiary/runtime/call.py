@@ -32,10 +32,10 @@ from apiary.runtime.errors import (
     UnknownFunction,
 )
 from apiary.runtime.failures import raised, told
-from apiary.runtime.ids import id_text, new_id
+from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain, same_json
-from apiary.runtime.session import NEVER, Call, Outcome, Queued, Record, Session
-from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles, now_microseconds
+from apiary.runtime.session import Call, Outcome, Record, Session
+from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles
 
 MAX_QUERY_OUTPUT_BYTES = 4096
 DIGEST = "apiary:digest"
@@ -88,7 +88,7 @@ class Program:
         self.app = app
         self.version = version
         self.functions = dict(functions)
-        self.to_json: ToJson = to_json or (lambda value: json.dumps(value, allow_nan=False).encode())
+        self.to_json: ToJson = to_json or (lambda value: json.dumps(value).encode())
 
     def find(self, name: str) -> Bound:
         """The function of this name, or `UnknownFunction`."""
@@ -103,30 +103,6 @@ class Program:
         if bound.function is not function:
             raise UnknownFunction(f"{function!r} does not belong to the app {self.app}")
         return bound.codec.encode_arguments(args, kwargs)
-
-    def queued(self, by: Call, function: Function[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Queued:
-        """The call of `function` that the call `by` leaves in the queue."""
-        encoded = self.encode(function, args, kwargs)
-        if function.kind is not Kind.WORKFLOW:
-            return Queued(new_id(), function.name, encoded, by.caller, by.id, now_microseconds())
-        return self.queued_workflow(Call(new_id(), function.name, encoded, by.caller, by.roles, parent=by.id))
-
-    def queued_workflow(self, call: Call) -> Queued:
-        """A workflow that is to begin, in the queue."""
-        now, lifetime = now_microseconds(), self.find(call.function).function.options.lifetime
-        return Queued(
-            id=call.id,
-            function=call.function,
-            input=call.input,
-            caller=call.caller,
-            parent=call.parent,
-            due=now,
-            version=self.version,
-            roles=tuple(call.roles),
-            step=call.step,
-            epoch=1,
-            deadline=NEVER if lifetime is None else now + int(lifetime * 1e6),
-        )
 
 
 def unknown_function(app: str, name: str, known: Iterable[str]) -> UnknownFunction:
@@ -227,7 +203,7 @@ def _body(
 ) -> Any:
     """Call the function with a transaction that is of use to it until it returns."""
     function = bound.function
-    transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program.queued)
+    transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program)
     token = _current.set(transaction)
     try:
         return function.body(transaction, **arguments)
@@ -349,16 +325,21 @@ def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome
     """
     if bound is not None and not call.queued:
         check_roles(bound.function, call.roles)
-    if record.caller != call.caller and "admin" not in call.roles:
-        raise Forbidden(
-            "the idempotency key was used by another caller", hint="use keys that nobody else chooses, such as UUIDs"
-        )
+    check_first_caller(record.caller, call)
     if record.function != call.function or not _same_input(record, call, bound):
         raise KeyReused(
             f"the idempotency key was used for another call of {record.function}",
             first_call_id=id_text(record.id),
         )
     return replayed(record)
+
+
+def check_first_caller(first: str, call: Call) -> None:
+    """`Forbidden` where a call repeats the idempotency key of somebody else's."""
+    if first != call.caller and "admin" not in call.roles:
+        raise Forbidden(
+            "the idempotency key was used by another caller", hint="use keys that nobody else chooses, such as UUIDs"
+        )
 
 
 def replayed(record: Record) -> Outcome:

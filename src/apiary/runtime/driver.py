@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from apiary.runtime.call import Bound, Guard, Program, perform, stopped
-from apiary.runtime.declaration import Function
+from apiary.runtime.declaration import Function, Kind
 from apiary.runtime.errors import (
     Duplicate,
     NotFound,
@@ -26,10 +26,12 @@ from apiary.runtime.failures import revived
 from apiary.runtime.ids import id_text
 from apiary.runtime.ledger import Again, Broken, Ended, Ledger, Lost, Wait
 from apiary.runtime.machine import Op, Operation, Step, step_id
-from apiary.runtime.session import MESSAGE, NEVER, Call, Instance, Record, WorkflowSession
+from apiary.runtime.messages import checked_name, checked_value
+from apiary.runtime.session import MESSAGE, NEVER, Call, Instance, Queued, Record, WorkflowSession
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 from apiary.runtime.undoing import Undo
 
+OPS = {kind: Op(kind.value) for kind in Kind}
 MAX_SLEEP_SECONDS = 100 * 366 * 86400.0
 REST = 0.25
 """After this part of the time that the body may take between two operations, one that is recorded begins it anew."""
@@ -73,8 +75,10 @@ class Steps:
     def call(self, name: str, encoded: bytes) -> int:
         """Begin an operation that runs the function of this name."""
         bound = self._program.find(name)
-        step = self._step_call(0, name, encoded)
-        number, known = self._begin(Operation(Op(bound.function.kind.value), name, bound.codec.canonical(step)))
+        shown = encoded
+        if bound.codec.has_secrets:
+            shown = bound.codec.canonical(self._step_call(0, name, encoded))
+        number, known = self._begin(Operation(OPS[bound.function.kind], name, shown))
         if known is None:
             self._do(number, bound, self._step_call(number, name, encoded))
         return number
@@ -120,6 +124,7 @@ class Steps:
             self.ledger.stay(Wait(due=until))
 
     def receive(self, topic: str, timeout: float | None) -> Any:
+        self._checked(checked_name, "topic", topic)
         until = NEVER if timeout is None else self._later("wf.deadline", timeout)
         operation = Operation(Op.RECEIVE, "wf.receive", self._json({"topic": topic}))
         number, step = self._begin(operation)
@@ -128,28 +133,32 @@ class Steps:
                 value = self._session.take_message(self.id, topic)
             self.ledger.wrote |= value is not None
             if value is None and until > now_microseconds():
-                self.ledger.postpone(Wait(due=until, waits=MESSAGE))
+                self.ledger.postpone(Wait(until, MESSAGE, topic))
             step = self.ledger.keep(number, operation, value or b"null")
         return json.loads(step.output or b"null")
 
     def send(self, workflow: bytes, topic: str, value: Any) -> None:
-        arguments = {"workflow": id_text(workflow), "topic": topic, "value": json.loads(self._json(value))}
+        self._checked(checked_name, "topic", topic)
+        written = self._checked(checked_value, "message", self._program, value)
+        arguments = {"workflow": id_text(workflow), "topic": topic, "value": json.loads(written)}
         operation = Operation(Op.SEND, "wf.send", self._json(arguments))
         number, step = self._begin(operation)
         if step is None:
             with self.ledger.database():
-                sent = self._session.send(workflow, topic, self._json(value), step_id(self.id, number))
+                sent = self._session.send(workflow, topic, written, step_id(self.id, number))
             self.ledger.wrote |= sent
             step = self.ledger.keep(number, operation, b"true" if sent else b"false")
         if step.output != b"true":
             raise NotFound(f"there is no workflow {id_text(workflow)} that could receive a message")
 
     def publish(self, name: str, value: Any) -> None:
-        operation = Operation(Op.PUBLISH, "wf.publish", self._json({"name": name, "value": value}))
+        self._checked(checked_name, "name", name)
+        written = self._checked(checked_value, "value", self._program, value)
+        operation = Operation(Op.PUBLISH, "wf.publish", self._json({"name": name, "value": json.loads(written)}))
         number, step = self._begin(operation)
         if step is None:
             with self.ledger.database():
-                self._session.publish(self.id, name, self._json(value))
+                self._session.publish(self.id, name, written)
             self.ledger.wrote = True
             self.ledger.keep(number, operation, b"null")
 
@@ -189,7 +198,7 @@ class Steps:
         return self._program.find(step.function).codec.decode_result(step.output or b"null")
 
     def _do(self, number: int, bound: Bound, call: Call) -> None:
-        op = Op(bound.function.kind.value)
+        op = OPS[bound.function.kind]
         if op is Op.ACTION:
             self.actions[number] = call
         elif op is Op.WORKFLOW:
@@ -204,7 +213,20 @@ class Steps:
             return
         self.ledger.flush()
         self.ledger.wrote = True
-        self._session.enqueue(self._program.queued_workflow(call))
+        self._session.enqueue(
+            Queued(
+                id=call.id,
+                function=call.function,
+                input=call.input,
+                caller=call.caller,
+                parent=self.id,
+                due=now_microseconds(),
+                version=self._program.version,
+                roles=self._instance.roles,
+                step=number,
+                epoch=1,
+            )
+        )
 
     def _inline(self, number: int, call: Call, *, reads: bool) -> None:
         """Run a query or a transaction here and now. What it raises is its outcome."""
@@ -274,6 +296,12 @@ class Steps:
         """The time of the body begins."""
         self._rests = time.monotonic() + self._seconds * REST
         self._guard.begin(self._call, self._seconds)
+
+    def _checked(self, check: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return check(*given)
+        except WrongArguments as error:
+            raise RuleBroken(error.message, hint=error.hint) from None
 
     def _json(self, value: Any) -> bytes:
         try:

@@ -29,10 +29,11 @@ MAX_STEPS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The body is left until it is `due`, or what it `waits` for has come."""
+    """The body is left until it is `due`, or what it `waits` for has come: a step, or a message on a `topic`."""
 
     due: int = NEVER
     waits: int | None = None
+    topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

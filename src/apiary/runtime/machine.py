@@ -16,7 +16,7 @@ from apiary.runtime.errors import Nondeterministic
 from apiary.runtime.plain import same_json
 
 UNDO_FROM = 1 << 40
-"""What a workflow undoes has numbers of its own, from here: its body may be anywhere when that begins."""
+"""What a workflow undoes has numbers of its own, above this one: its body may be anywhere when that begins."""
 PAGE = 500
 PAGES = 4
 """So many are held: a body may ask for early results while it begins late steps, or undoes them."""
@@ -100,7 +100,7 @@ class Machine:
         self.workflow = workflow
         self.next = first
         self._history = history
-        self._undo_next = UNDO_FROM + first
+        self._undo_next = UNDO_FROM + first + 1
 
     def begin(self, operation: Operation, *, undoing: bool = False) -> tuple[int, Step | None]:
         """The number of the next operation, and its record if it has one; `Nondeterministic` where that is another."""

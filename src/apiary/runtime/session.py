@@ -22,8 +22,9 @@ class Call:
     made before the call gets to a lane, because that is slow on purpose. `step`: the call is that step of the workflow
     `parent`.
 
-    One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`. `careful`: each of its
-    steps is a run of its own, because one of them ended the transaction with all that was done before it.
+    One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`; one that begins it is
+    `detached` where nobody waits for the end. `careful`: each of its steps is a run of its own, because one of them
+    ended the transaction with all that was done before it.
     """
 
     id: bytes
@@ -40,6 +41,7 @@ class Call:
     step: int | None = None
     epoch: int = 0
     arrived: tuple[Record, ...] = ()
+    detached: bool = False
     careful: bool = False
 
 
@@ -112,7 +114,7 @@ class Queued:
     """A call that waits in the queue until `due` (microseconds since 1970).
 
     `attempts` came to no outcome: the platform ended them, or they were lost with their process, as `deaths` were.
-    A workflow has the `version` on which it ends, the `roles` of its caller, the `epoch` of its lease, a `deadline`.
+    A workflow has the `version` on which it ends, the `roles` of its caller, and the `epoch` of its lease.
     """
 
     id: bytes
@@ -127,7 +129,6 @@ class Queued:
     roles: tuple[str, ...] = ()
     step: int | None = None
     epoch: int = 0
-    deadline: int = NEVER
 
 
 @dataclass(slots=True)
@@ -135,8 +136,8 @@ class Instance:
     """A workflow that has begun and not ended, as its row in the queue has it. Times in microseconds since 1970 (UTC).
 
     `epoch` grows whenever another process takes it over. Its operations are numbered from `first` on; those below
-    `issued` are begun. `waits`: the step whose outcome it waits for, or `MESSAGE`; `acting`: actions run for it.
-    `deadline`: it is cancelled then. `state` is empty, `cancelling`, `undoing`, or `blocked` for the reason in
+    `issued` are begun. `waits`: the step whose outcome it waits for, or `MESSAGE`, on a `topic`; `acting`: actions run
+    for it. `deadline`: it is cancelled then. `state` is empty, `cancelling`, `undoing`, or `blocked` for the reason in
     `problem` (JSON).
     """
 
@@ -159,6 +160,7 @@ class Instance:
     deadline: int = NEVER
     state: str = ""
     problem: str | None = None
+    topic: str | None = None
 
 
 MESSAGE = -1
@@ -191,6 +193,9 @@ class Session(Protocol):
     def enqueue(self, queued: Queued) -> None:
         """Put a call into the queue, in this transaction."""
 
+    def send(self, workflow: bytes, topic: str, value: bytes, identifier: bytes) -> bool:
+        """Leave a message for a workflow, once for each `identifier`; false where there is no such workflow."""
+
     def record(self, record: Record) -> None:
         """Write the record of a call, in this transaction; raises `Duplicate` where there is one already."""
 
@@ -222,9 +227,6 @@ class WorkflowSession(Session, Protocol):
 
     def take_message(self, workflow: bytes, topic: str) -> bytes | None:
         """The earliest message on a topic (JSON), which is gone then."""
-
-    def send(self, workflow: bytes, topic: str, value: bytes, identifier: bytes) -> bool:
-        """Leave a message for a workflow, once for each `identifier`; false where there is no such workflow."""
 
     def check_constraints(self) -> None:
         """`ConstraintViolated` where what was done in this transaction could not be committed as it is."""

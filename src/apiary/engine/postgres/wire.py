@@ -95,12 +95,13 @@ def _call(call: Call) -> list[Any]:
         call.step,
         call.epoch,
         [_plain(record) for record in call.arrived],
+        call.detached,
         call.careful,
     ]
 
 
 def _call_back(given: bytes, identifier: str, function: str, caller: str, roles: list[str], *rest: Any) -> Call:
-    key, parent, attempt, queued, lax, digest, step, epoch, arrived, careful = rest
+    key, parent, attempt, queued, lax, digest, step, epoch, arrived, detached, careful = rest
     return Call(
         bytes.fromhex(identifier),
         function,
@@ -116,6 +117,7 @@ def _call_back(given: bytes, identifier: str, function: str, caller: str, roles:
         step,
         epoch,
         tuple(Record(**_back(record)) for record in arrived),
+        detached,
         careful,
     )
 

@@ -97,7 +97,6 @@ def queued_row(queued: Queued) -> tuple[Any, ...]:
         json.dumps(queued.roles) if queued.version else None,
         queued.step,
         queued.epoch,
-        queued.deadline,
     )
 
 
@@ -128,11 +127,12 @@ def instance_row(instance: Instance) -> tuple[Any, ...]:
         instance.first,
         instance.issued,
         instance.waits,
-        instance.acting,
+        int(instance.acting),  # a backend takes no booleans for statements of the platform's own
         instance.due,
         instance.deadline,
         instance.state,
         instance.problem,
+        instance.topic,
     )
 
 

@@ -110,7 +110,6 @@ def queued_row(queued: Queued) -> tuple[Any, ...]:
         json.dumps(queued.roles) if queued.version else None,
         queued.step,
         queued.epoch,
-        queued.deadline,
     )
 
 
@@ -145,4 +144,5 @@ def instance_row(instance: Instance) -> tuple[Any, ...]:
         instance.deadline,
         instance.state,
         instance.problem,
+        instance.topic,
     )

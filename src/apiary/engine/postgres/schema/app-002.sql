@@ -5,6 +5,9 @@ alter table {log}.calls add column step bigint;
 -- Exactly once: a step of a workflow has one outcome.
 create unique index calls_step on {log}.calls (parent, step) where step is not null and status <> 'stopped';
 
+-- The workflows that have ended, for those who list them.
+create index calls_workflows on {log}.calls (id) where kind = 'workflow' and status <> 'stopped';
+
 alter table {log}.queue
     add column version text,
     add column roles text,
@@ -16,9 +19,11 @@ alter table {log}.queue
     add column issued bigint not null default 0,
     add column waits bigint,
     add column acting boolean not null default false,
+    add column owner uuid,
     add column deadline bigint not null default 9223372036854775807,
     add column state text not null default '',
-    add column problem text;
+    add column problem text,
+    add column topic text;
 
 -- Most updates of a row change what is not indexed.
 alter table {log}.queue set (fillfactor = 70);
@@ -47,6 +52,11 @@ create table {log}.published (
     primary key (workflow, name)
 );
 
+-- The host to which this session belongs; none, where an app is open in a process of its own.
+create function {log}.me() returns uuid
+language sql stable set search_path = pg_catalog, pg_temp
+as $$ select substring(current_setting('application_name') from '^apiary host ([0-9a-f-]{36})$')::uuid $$;
+
 -- The record of a call, by its id or, failing that, by its idempotency key.
 drop function {log}.find(uuid, text);
 create function {log}.find(wanted uuid, wanted_key text)
@@ -65,6 +75,17 @@ as $$
     limit 1
 $$;
 
+create function {log}.find_all(wanted uuid[])
+returns table (id uuid, function text, kind text, version text, caller text, attempt integer, started bigint,
+               duration bigint, status text, input text, output text, error text, lines text, nested text,
+               parent uuid, key text, step bigint)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select c.id, c.function, c.kind, c.version, c.caller, c.attempt, c.started, c.duration, c.status, c.input,
+           c.output, c.error, c.lines, c.nested, c.parent, c.key, c.step
+    from {log}.calls c where c.id = any (wanted) and c.status <> 'stopped'
+$$;
+
 -- A row of the queue as the platform takes it. `deaths`: how often its process died while it ran.
 create type {log}.queued_call as (
     id uuid, function text, input text, caller text, parent uuid, due bigint, attempts integer, deaths bigint,
@@ -73,7 +94,7 @@ create type {log}.queued_call as (
 
 -- What waits; workflows of one version only, and those that are due until some time. Or one call.
 drop function {log}.queued(integer, uuid);
-create function {log}.queued(most integer, wanted uuid, of_version text, until bigint)
+create function {log}.queued(most integer, wanted uuid, of_version text, until bigint, plain boolean)
 returns setof {log}.queued_call
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -83,7 +104,7 @@ as $$
            q.version, q.roles, q.step, q.epoch
     from {log}.queue q
     where case when wanted is null
-          then q.version is null or (q.version = of_version and q.due <= until and q.state <> 'blocked')
+          then (plain and q.version is null) or (q.version = of_version and q.due <= until and q.state <> 'blocked')
           else q.id = wanted end
     order by q.due, q.id limit most
 $$;
@@ -99,33 +120,35 @@ $$;
 create function {log}.instance(wanted uuid, wanted_key text)
 returns table (id uuid, function text, version text, input text, caller text, roles text, key text, parent uuid,
                step bigint, started bigint, epoch bigint, first bigint, issued bigint, waits bigint, acting boolean,
-               due bigint, deadline bigint, state text, problem text)
+               due bigint, deadline bigint, state text, problem text, topic text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
         select q.id, q.function, q.version, q.input, q.caller, q.roles, q.key, q.parent, q.step,
                coalesce(q.started, q.due), q.epoch, q.first, q.issued, q.waits, q.acting, q.due, q.deadline, q.state,
-               q.problem
+               q.problem, q.topic
         from {log}.queue q where q.id = wanted and q.version is not null for update;
     if not found and wanted_key is not null then
         return query
             select q.id, q.function, q.version, q.input, q.caller, q.roles, q.key, q.parent, q.step,
                    coalesce(q.started, q.due), q.epoch, q.first, q.issued, q.waits, q.acting, q.due, q.deadline,
-                   q.state, q.problem
+                   q.state, q.problem, q.topic
             from {log}.queue q where q.key = wanted_key and q.version is not null for update;
     end if;
 end
 $$;
 
 create function {log}.update_instance(wanted uuid, its_input text, its_started bigint, its_first bigint,
-                                      its_issued bigint, its_waits bigint, its_acting boolean, its_due bigint,
-                                      its_deadline bigint, its_state text, its_problem text) returns void
+                                      its_issued bigint, its_waits bigint, its_acting integer, its_due bigint,
+                                      its_deadline bigint, its_state text, its_problem text,
+                                      its_topic text) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     update {log}.queue
     set input = its_input, started = its_started, first = its_first, issued = its_issued, waits = its_waits,
-        acting = its_acting, due = its_due, deadline = its_deadline, state = its_state, problem = its_problem
+        acting = its_acting = 1, owner = case when its_acting = 1 then {log}.me() end, due = its_due,
+        deadline = its_deadline, state = its_state, problem = its_problem, topic = its_topic
     where id = wanted
 $$;
 
@@ -136,12 +159,14 @@ as $$
     delete from {log}.messages where workflow = wanted;
 $$;
 
--- Those for which a process that is gone was running actions; whoever runs the queue next does so again.
+-- Those for which a process that is gone was running actions, of any version; whoever runs the queue does so again. What
+-- a process left that had no identity is known by its version.
 create function {log}.adopt(of_version text, at bigint, others uuid[]) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
-    update {log}.queue set epoch = epoch + 1, due = at, acting = false
-    where acting and version = of_version and id <> all (others)
+    update {log}.queue set epoch = epoch + 1, due = at, acting = false, owner = null
+    where acting and id <> all (others)
+      and case when owner is null or owner = {log}.me() then version = of_version else not apiary.counts(owner) end
 $$;
 
 create function {log}.steps(its_workflow uuid, at_least bigint, below bigint)
@@ -192,6 +217,19 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     insert into {log}.published (workflow, name, value) values (its_workflow, its_name, its_value)
     on conflict (workflow, name) do update set value = excluded.value
+$$;
+
+-- Until when (seconds since 1970) all times of a workflow that begins by the clock are done.
+create table {log}.schedules (
+    function text primary key,
+    done double precision not null
+);
+
+create function {log}.scheduled(its_function text, until double precision, at double precision) returns double precision
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    insert into {log}.schedules as s (function, done) values (its_function, coalesce(until, at))
+    on conflict (function) do update set done = greatest(s.done, coalesce(until, s.done)) returning s.done
 $$;
 
 revoke all on all functions in schema {log} from public;
