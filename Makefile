@@ -13,7 +13,7 @@ UPGRADE ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types bench lock clean programs
+.PHONY: help demo test lint types bench curves report lock clean programs
 
 help: ## List the commands.
 	@grep -E '^[a-z]+:.* ## ' Makefile | sed -E 's/^([a-z]+):.* ## (.*)/  make \1\t\2/' | expand -t 16
@@ -36,8 +36,14 @@ lint: $(VENV)/.installed-test ## Check style, formatting and layers.
 types: $(VENV)/.installed-test ## Check types, strictly.
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-bench ## Measure Apiary and its peers side by side; WORKLOAD= and PEERS= choose (names, comma-separated).
+bench: $(VENV)/.installed-bench ## Measure Apiary and its peers side by side (half an hour); WORKLOAD= and PEERS= choose.
 	@$(BIN)/python -m bench $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(PEERS),--peers $(PEERS))
+
+curves: $(VENV)/.installed-bench ## Measure how it grows with clients, data, log, cores and apps (20 minutes).
+	@$(BIN)/python -m bench.scaling
+
+report: $(VENV)/.installed-bench ## Write docs/benchmarks.md and the table of README.md from what was measured last.
+	@$(BIN)/python -m bench.report
 
 # The files depend on each other in this order, so that a package has one version in all of them.
 LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet $(if $(UPGRADE),--upgrade) \

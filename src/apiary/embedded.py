@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -42,15 +43,24 @@ LOCAL_VERSION = "local"
 class OpenApp:
     """An app that is open in this process. Close it, or use it in a `with` block."""
 
-    def __init__(self, app: App, engine: Engine, log: Log | None = None, *, caller: str = "local") -> None:
+    def __init__(
+        self,
+        app: App,
+        engine: Engine,
+        log: Log | None = None,
+        *,
+        caller: str = "local",
+        broken: Callable[[], None] = lambda: None,
+    ) -> None:
         self.app = app
         self.engine = engine
         self._log = log
         self._caller = caller
         self.program = compile_program(app, LOCAL_VERSION)
+        engine.rewrite()
         engine.migrate(migrations_of(app, engine.dialect), LOCAL_VERSION)
-        self._dispatcher = Dispatcher(engine, self.program)
-        self._dispatcher.backlog.activate()
+        self._dispatcher = Dispatcher(engine, self.program, broken=broken)
+        self._dispatcher.run_queue()
 
     @overload
     def call(self, function: str, /, *args: Any, idempotency_key: str | None = None, **arguments: Any) -> Any: ...

@@ -260,3 +260,18 @@ def test_a_disk_that_does_not_sync_makes_no_promises(world, platform, monkeypatc
         later = calls.run("move", '{"key": "3", "cents": 1}')  # a second sync says nothing of what the first one lost
         assert later.error["status"] == 503
         assert calls.run("act", '{"key": "x", "cents": 1}').error["status"] == 503
+
+
+def test_what_a_process_before_left_in_the_log_is_written_again(world):
+    """Its last sync may have failed, and then only the memory of the system has it, whatever a later sync says."""
+    process = start(world, "same", ENDLESS)
+    go(process)
+    lines = [process.stdout.readline() for _ in range(20)]
+    process.kill()
+    process.communicate()
+    assert all(lines)
+    with reopen(world):
+        copy = world / "copy.db"
+        copy.write_bytes((world / "app.db").read_bytes())
+        found = apsw.Connection(str(copy)).execute("select count(*) from apiary_calls").get
+    assert found >= 20

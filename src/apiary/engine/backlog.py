@@ -46,6 +46,8 @@ class Backlog:
         self._load = load
         self._ready = ready
         self._flows = flows
+        if flows is not None:
+            flows.freed = self.refill
         self._tell = tell
         self._lock = threading.Condition()
         self._active = False
@@ -260,4 +262,5 @@ def as_call(queued: Queued) -> Call:
         parent=queued.parent,
         attempt=queued.attempts + 1,
         queued=True,
+        step=queued.step,
     )

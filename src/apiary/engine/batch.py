@@ -89,6 +89,9 @@ class Batch:
 
     def _keep(self, record: Record) -> bool:
         """Write the record of something that ran elsewhere (an action, a query), unless there is one already."""
+        given_up = record.queued and record.kind == Kind.WORKFLOW and record.status != "stopped"
+        if given_up and (instance := self._session.instance(record.id, None)) is not None:
+            record.key = instance.key
         try:
             self._session.record(record)
         except Duplicate:
@@ -97,6 +100,8 @@ class Batch:
             self._session.wake(record.parent, record.step)
         if record.queued and record.status == "stopped" and record.attempt < LAST_ATTEMPT:
             self._session.count_attempt(record.id, record.attempt)
+        elif given_up:
+            self._session.drop_instance(record.id)
         elif record.queued:
             self._session.dequeue(record.id)
         return True

@@ -11,9 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from zlib import crc32
 
 from apiary.engine.actions import ActionRunner
@@ -23,8 +22,9 @@ from apiary.engine.digesting import Digesting
 from apiary.engine.durability import Durability, uncertain
 from apiary.engine.flows import Flows
 from apiary.engine.hold import Hold, May
-from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of, soon
+from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of, refuse_rest, soon
 from apiary.engine.protocol import HORIZON_SECONDS, Committed, Engine, Lane
+from apiary.engine.schedules import Schedules
 from apiary.engine.uncommitted import Uncommitted
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
@@ -83,10 +83,10 @@ class Dispatcher:
         timeouts = (bound.function.options.timeout for bound in program.functions.values())
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
-        telling = soon(TELL_SECONDS, self._tell)
+        telling = soon(TELL_SECONDS, engine.tell)
         self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, telling)
         self.backlog = Backlog(self._queued, self._nudge_writers, self.flows, telling)
-        self.flows.freed = self.backlog.refill
+        self._schedules = Schedules(engine, program, partial(self.submit, wait=0.0))
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
         self._digesting = Digesting(self._sort)
@@ -135,6 +135,13 @@ class Dispatcher:
         self._plain = plain
         self.backlog.activate(except_for)
         self.backlog.reload_after(self._late_seconds)
+        if plain:
+            self._schedules.activate()
+
+    def leave_queue(self) -> list[bytes]:
+        """Run nothing more of the queue; returns what of it still runs."""
+        self._schedules.deactivate()
+        return self.backlog.deactivate()
 
     def hold(self, give_back: Callable[[Call], None]) -> None:
         """Let the batches that run end, and run nothing more but queries; returns when nothing is written any more.
@@ -142,7 +149,7 @@ class Dispatcher:
         The calls that wait, and those that come, are handed to `give_back`, from another thread: they have not run.
         The queue is left. Records of what has run elsewhere (actions, queries) wait.
         """
-        self.backlog.deactivate()
+        self.leave_queue()
         self._give_back = give_back
         self._hold.change(May.NOTHING)
 
@@ -165,6 +172,7 @@ class Dispatcher:
         if self._hold.may is May.NOTHING:
             self.retire()
         self._digesting.close()
+        self._schedules.deactivate()
         self.backlog.close()
         self._actions.close()
         self._closing = True
@@ -196,14 +204,8 @@ class Dispatcher:
             queue.put(None)
 
     def _refuse_rest(self) -> None:
-        queues: list[Jobs | SimpleQueue[Job | None]] = [self._to_read, *self._to_write]
-        for queue in queues:
-            with suppress(Empty):
-                while True:
-                    item = queue.get_nowait()
-                    if isinstance(item, Job):
-                        error = Unavailable("the app was closed; the call was not run")
-                        item.reply(item.call, Outcome(error=problem_of(item.call, error), cause=error))
+        for queue in (self._to_read, *self._to_write):
+            refuse_rest(queue)
         self._flush()
 
     def _start(
@@ -357,6 +359,9 @@ class Dispatcher:
             error = Unavailable("another process runs the queue")
             reply(call, Outcome(error=problem_of(call, error), cause=error))
         else:
+            bound = self.program.functions.get(call.function)
+            if bound is not None and bound.function.kind is Kind.WORKFLOW:
+                self.flows.returned(call)
             self._give_back(call)
             self._flush()
 
@@ -367,10 +372,6 @@ class Dispatcher:
             if others:
                 self._wanted(others)
         return self.engine.queued(limit, until, self.program.version, plain=self._plain)
-
-    def _tell(self) -> None:
-        with suppress(Unavailable):  # who runs the queue looks from time to time
-            self.engine.tell()
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []

@@ -37,8 +37,9 @@ Act = Callable[[Call, Bound, Reply], None]
 class Flows:
     """Lets workflows go on, by `submit`, which takes a job to its lane, and `act`, which has an action run.
 
-    `ended` is told of those that end when their caller does not wait (any more), and of those that are blocked; `freed`
-    is called when there is room for more, `tell` when another process should look into the queue.
+    `ended` is told of those that end when their caller does not wait (any more), and of those that are blocked; `tell`
+    is called when another process should look into the queue, and `freed`, which is set later, when there is room for
+    more.
     Inactive until `activate`: of two processes that serve one version of an app, one looks after what is due.
     """
 
@@ -132,6 +133,12 @@ class Flows:
             Unavailable("the app is closing; the workflow goes on later", hint="ask again with the same key")
         )
 
+    def returned(self, call: Call) -> None:
+        """A call that was to begin a workflow is run by another process."""
+        self._waiters.forget(call.id)
+        with self._lock:
+            self._ran(call)
+
     def acted(self, record: Record, written: Callable[[bool], None]) -> bool:
         """An action has run for a workflow, which goes on with its record. False where nobody here waits for it."""
         with self._lock:
@@ -155,9 +162,7 @@ class Flows:
 
         def ran(call: Call, outcome: Outcome) -> None:
             with self._lock:
-                self._running[call.id] -= 1
-                if not self._running[call.id]:
-                    del self._running[call.id]
+                self._ran(call)
             reply(call, outcome)
             with self._lock:
                 self._lock.notify_all()
@@ -167,6 +172,11 @@ class Flows:
             self._running[call.id] += 1
         self._submit(Job(call, self._program.functions.get(call.function), ran))
 
+    def _ran(self, call: Call) -> None:
+        self._running[call.id] -= 1
+        if not self._running[call.id]:
+            del self._running[call.id]
+
     def _came(self, call: Call, outcome: Outcome) -> None:
         """A workflow has ended, or come as far as it could."""
         pause = outcome.pause
@@ -174,6 +184,7 @@ class Flows:
             again = replace(call, attempt=call.attempt + 1)
             self._later(call.attempt, lambda: self._run(again, self._came) if self._active else None)
         elif pause is None:
+            self._again.discard(call.id)
             if not self._waiters.tell(call.id, outcome) and outcome.replayed is None:
                 self._tell_ended(call, outcome)
         elif pause.of is not None:

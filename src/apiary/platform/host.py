@@ -226,6 +226,7 @@ class Host:
             return self._open(**arguments)
         dispatcher = self._dispatcher
         own: dict[str, Callable[..., Any]] = {
+            "rewrite": self._engine.rewrite,
             "migrate": self._migrate,
             "hold": lambda: dispatcher.hold(self._give_back),
             "resume": dispatcher.resume,
@@ -246,7 +247,7 @@ class Host:
 
     def _leave_queue(self) -> list[str]:
         """Run no more of the queue. Who waits for the end of a workflow waits for it elsewhere from now on."""
-        busy = self._dispatcher.backlog.deactivate()
+        busy = self._dispatcher.leave_queue()
         self._dispatcher.flows.release(self._give_back_begun)
         return [id_text(identifier) for identifier in busy]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,12 +10,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from apiary.events import Activated, CallEnded, Event, HostDied, Migrating, WorkflowBlocked
+from apiary.events import Activated, Event, HostDied, Migrating
 from apiary.platform.caretakers import Caretakers
 from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
+from apiary.platform.news import event_of
 from apiary.platform.process import HostProcess, InFlight, gone
 from apiary.platform.survivors import Survivors
-from apiary.runtime.errors import BundleRefused, Error, HostCrashed, Overloaded, Unavailable, from_problem
+from apiary.runtime.errors import BundleRefused, Error, Overloaded, Unavailable
 from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
@@ -97,12 +97,13 @@ class AppHosts:
     async def start(self, version: str) -> HostProcess:
         """Start a host for the version that serves, where there is none; raises what it refuses with."""
         host = await self.load(version)
-        if host.pending:
-            try:
+        try:
+            await host.ask("rewrite")
+            if host.pending:
                 await host.migrate()
-            except Error:
-                await host.stop()
-                raise
+        except Error:
+            await host.stop()
+            raise
         return host
 
     async def take_over(self, host: HostProcess, activate: Callable[[HostProcess], Awaitable[None]]) -> tuple[str, ...]:
@@ -325,12 +326,7 @@ class AppHosts:
                 await self._run_queue(self.active)
 
     def _ran(self, message: Ran) -> None:
-        problem = json.loads(message.error) if message.error else None
-        if problem is not None and isinstance(from_problem(problem), HostCrashed):
-            log.error("the queued call %s of %s is given up: %s", id_text(message.id), self.app, problem["detail"])
-        names = (self.app, message.function, message.id)
-        blocked = WorkflowBlocked(*names, problem or {}) if message.blocked else None
-        self._emit(blocked or CallEnded(*names, message.duration, problem, queued=True))
+        self._emit(event_of(self.app, message))
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""

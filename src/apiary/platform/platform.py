@@ -10,6 +10,7 @@ import shutil
 import socket
 import tarfile
 import tempfile
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,9 @@ class Platform:
         self._watchers: list[Watcher] = []
         self._keys: dict[str, Key] = {}
         self._places: Places
-        self._registry: OpenApp
+        self._registry: OpenApp | None = None
+        self._registry_broken = False
+        self._opening = threading.Lock()
         self._lock: IO[str]
         self._peers: Peers
         self._launcher: Launcher
@@ -89,7 +92,26 @@ class Platform:
 
     def _open(self) -> None:
         self._places = open_places(self.settings.database, self.settings.folder)
-        self._registry = OpenApp(registry, self._places.registry(convert_rows), caller="platform")
+        self._opened()
+
+    def _opened(self) -> OpenApp:
+        """The registry, open; again where its disk has failed, after which what was open knows nothing for certain."""
+        with self._opening:
+            if self._registry is not None and self._registry_broken:
+                self._registry.close()
+                self._registry = None
+            if self._registry is None:
+                engine = self._places.registry(convert_rows)
+                self._registry_broken = False
+                try:
+                    self._registry = OpenApp(registry, engine, caller="platform", broken=self._broke)
+                except BaseException:
+                    engine.close()
+                    raise
+            return self._registry
+
+    def _broke(self) -> None:
+        self._registry_broken = True
 
     @property
     def description(self) -> str:
@@ -102,7 +124,8 @@ class Platform:
             task.cancel()
         await asyncio.gather(*(hosts.close() for hosts in self.apps.values()))
         await self._peers.leave()
-        await asyncio.to_thread(self._registry.close)
+        if self._registry is not None:
+            await asyncio.to_thread(self._registry.close)
         await asyncio.to_thread(self._places.close)
         self._lock.close()
 
@@ -210,7 +233,7 @@ class Platform:
         """Something that all servers share may have changed."""
 
     async def _ask(self, function: str, **arguments: Any) -> Any:
-        return await asyncio.to_thread(lambda: self._registry.call(function, **arguments))
+        return await asyncio.to_thread(lambda: self._opened().call(function, **arguments))
 
     async def _first_key(self) -> None:
         key = self.settings.admin_key
@@ -314,8 +337,8 @@ class Platform:
         hosts.version = version
         try:
             await hosts.switch(await hosts.start(version))
-        except Error as error:
-            log.error("%s %s does not start: %s", app, version, error.message)
+        except Exception as error:  # noqa: BLE001 - whatever it was (no memory, a full disk), it may pass
+            log.error("%s %s does not start: %s", app, version, error)
             hosts.keep_trying(version)
 
 

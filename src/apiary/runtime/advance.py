@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from apiary.runtime.call import (
     Bound,
@@ -174,8 +175,7 @@ class _Run:
             failed, steps.why = self._ended_early(), None
         if failed is not None and steps.why is None:
             failed = self._undone(steps, failed)
-        outcome = self._settle(steps, notes, output, failed)
-        return replace(outcome, duration=(time.monotonic_ns() - began) // 1000)
+        return self._settle(steps, notes, output, failed, began)
 
     def _has_arrived_only(self) -> bool:
         """Write the records that arrived; returns whether the workflow waits for something else."""
@@ -192,7 +192,8 @@ class _Run:
     def _body(self, steps: Steps, notes: Notes) -> bytes:
         function, codec = self.bound.function, self.bound.codec
         check_roles(function, frozenset(self.instance.roles))
-        arguments = codec.decode(replace(self.call, input=self.instance.input))
+        call = self.call if self.call.input is self.instance.input else replace(self.call, input=self.instance.input)
+        arguments = codec.decode(call)
         notes.entered = True
         return codec.encode(function.body(Workflow(steps), **arguments))
 
@@ -245,7 +246,8 @@ class _Run:
             failed.add_note(f"and this could not be undone: {'; '.join(left)}")
         return failed
 
-    def _settle(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None) -> Outcome:
+    def _settle(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None, began: int) -> Outcome:
+        """Write what has become of it. `began`: when this run did (monotonic clock, nanoseconds)."""
         why = steps.why
         if isinstance(why, Broken):
             if not isinstance(why.error, Nondeterministic):
@@ -257,7 +259,8 @@ class _Run:
             self.instance.first = self.instance.issued = steps.machine.next
             self.instance.input = why.input
             return self._paused(steps, Wait(now_microseconds()), issued=self.instance.first)
-        return self._ended(steps, notes, output, failed)
+        problem = self._ended(steps, notes, output, failed)
+        return Outcome(output, problem, cause=failed, duration=(time.monotonic_ns() - began) // 1000)
 
     def _paused(self, steps: Steps, wait: Wait, *, issued: int = 0) -> Outcome:
         instance = self.instance
@@ -278,30 +281,32 @@ class _Run:
         self.session.keep_instance(instance, fresh=not self.stored)
         return Outcome(error=problem, cause=error, pause=Pause(NEVER, instance.epoch))
 
-    def _ended(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None) -> Outcome:
+    def _ended(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None) -> dict[str, Any] | None:
+        """Write the record, and let who waits for it go on; returns the problem document of a failure."""
         instance, session = self.instance, self.session
         if isinstance(failed, Unavailable):
             raise failed
-        call = replace(
-            self.call,
+        call = Call(
+            id=instance.id,
+            function=instance.function,
             input=instance.input,
             caller=instance.caller,
             key=instance.key,
             parent=instance.parent,
+            attempt=self.call.attempt,
             step=instance.step,
-            queued=False,
         )
         problem = None
         if failed is not None:
             problem = problem_of(call, failed, KEPT)
             if not notes.entered and not self.stored:
-                return Outcome(error=problem, cause=failed)
+                return problem
             bound = self.bound if notes.entered else None
             record = failure(self.program, bound, call, notes, problem, failed)
             record.kind = Kind.WORKFLOW.value
         else:
             record = record_of(self.program, self.bound, call, notes, "ok", output)
-        if not (self.stored or steps.wrote or call.key is not None or call.detached or failed is not None):
+        if not (self.stored or steps.wrote or call.key is not None or self.call.detached or failed is not None):
             session.records += [*steps.held, record]
         else:
             steps.flush()
@@ -310,4 +315,4 @@ class _Run:
             session.drop_instance(self.call.id)
         if instance.parent is not None and instance.step is not None:
             session.wake(instance.parent, instance.step)
-        return Outcome(output, problem, cause=failed)
+        return problem

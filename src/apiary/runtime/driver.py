@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from apiary.runtime.call import Bound, Guard, Program, perform, stopped
-from apiary.runtime.declaration import Function
+from apiary.runtime.declaration import Function, Kind
 from apiary.runtime.errors import (
     Duplicate,
     Nondeterministic,
@@ -33,6 +33,7 @@ from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 
 MAX_SECONDS = 0.05
 """So long a workflow runs in one transaction, if no function of it takes longer; then others have their turn."""
+OPS = {kind: Op(kind.value) for kind in Kind}
 MAX_SLEEP_SECONDS = 100 * 366 * 86400.0
 
 
@@ -125,9 +126,10 @@ class Steps:
             bound = self._program.find(function.name)
         except (WrongArguments, UnknownFunction) as error:
             raise RuleBroken(f"{function!r} cannot be run: {error.message}", hint=error.hint) from None
-        step = self._step_call(0, function.name, encoded)
-        operation = Operation(Op(function.kind.value), function.name, bound.codec.canonical(step))
-        number, known = self._begin(operation)
+        shown = encoded
+        if bound.codec.has_secrets:
+            shown = bound.codec.canonical(self._step_call(0, function.name, encoded))
+        number, known = self._begin(Operation(OPS[function.kind], function.name, shown))
         if known is None:
             self._do(number, bound, self._step_call(number, function.name, encoded))
         return number
@@ -228,7 +230,7 @@ class Steps:
         return self._program.find(step.function).codec.decode_result(step.output or b"null")
 
     def _do(self, number: int, bound: Bound, call: Call) -> None:
-        op = Op(bound.function.kind.value)
+        op = OPS[bound.function.kind]
         if op is Op.ACTION:
             self.actions[number] = call
         elif op is Op.WORKFLOW:

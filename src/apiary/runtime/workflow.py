@@ -92,12 +92,18 @@ class Workflow:
     things in the same order: time, chance and the world outside come from here and from the functions that it runs.
     """
 
-    __slots__ = ("_driver", "random")
+    __slots__ = ("_driver", "_random")
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self.random = random.Random(driver.id)
+        self._random: random.Random | None = None
+
+    @property
+    def random(self) -> random.Random:
         """Numbers drawn by chance, the same ones whenever the body is run again."""
+        if self._random is None:
+            self._random = random.Random(self._driver.id)
+        return self._random
 
     @property
     def id(self) -> str:

@@ -48,6 +48,9 @@ select {log}.count_attempt($1::uuid, $2::integer);
 -- name: queued
 select * from {log}.queued($1::integer, $2::uuid, $3::text, $4::bigint, $5::boolean);
 
+-- name: scheduled
+select {log}.scheduled($1::text, $2::float8, $3::float8);
+
 -- name: versions_due
 select * from {log}.versions_due($1::text, $2::bigint);
 

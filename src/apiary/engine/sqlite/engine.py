@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,19 @@ class SqliteEngine:
             self._disk_failed = error
             raise
 
+    def rewrite(self) -> None:
+        """Copy what the log has into the database, and wait until that is durable; no more than others let it.
+
+        Where the disk failed a process before this one, what that wrote may be in the memory of the system alone. It is
+        read from there by everybody, and a later sync would not write it, because it counts as written. A full disk is
+        another matter: it refuses to write, and loses nothing.
+        """
+        try:
+            with suppress(apsw.FullError), self._lock:
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            raise translate(error) from error
+
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         try:
             with self._lock:
@@ -203,6 +217,14 @@ class SqliteEngine:
         with self._lock:
             names = json.dumps([identifier.hex().upper() for identifier in except_for])
             self._connection.execute(SQL["adopt"], (now_microseconds(), version, names)).fetchall()
+
+    def scheduled(self, function: str, done: float | None, now: float) -> float:
+        try:
+            with self._lock:
+                rows: Any = self._connection.execute(SQL["scheduled"], (function, done, now)).fetchall()
+        except apsw.Error as error:
+            raise translate(error) from error
+        return float(rows[0][0])
 
     def tell(self) -> None:
         """The server knows when another process of it runs the queue."""

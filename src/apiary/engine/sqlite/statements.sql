@@ -93,6 +93,11 @@ insert into apiary_messages (id, workflow, topic, value) values (?, ?, ?, ?) on 
 insert into apiary_published (workflow, name, value) values (?, ?, ?)
 on conflict do update set value = excluded.value;
 
+-- Until when the times of a schedule are done.
+-- name: scheduled
+insert into apiary_schedules (function, done) values (?1, coalesce(?2, ?3))
+on conflict do update set done = max(done, coalesce(?2, done)) returning done;
+
 -- Lets a workflow go on that waits for this step, or for messages (-1), or for whatever it waits for (null).
 -- name: wake
 update apiary_queue set due = ?2

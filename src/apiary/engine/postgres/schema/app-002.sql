@@ -218,6 +218,19 @@ as $$
     on conflict (workflow, name) do update set value = excluded.value
 $$;
 
+-- Until when (seconds since 1970) all times of a workflow that begins by the clock are done.
+create table {log}.schedules (
+    function text primary key,
+    done double precision not null
+);
+
+create function {log}.scheduled(its_function text, until double precision, at double precision) returns double precision
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    insert into {log}.schedules as s (function, done) values (its_function, coalesce(until, at))
+    on conflict (function) do update set done = greatest(s.done, coalesce(until, s.done)) returning s.done
+$$;
+
 revoke all on all functions in schema {log} from public;
 grant usage on type {log}.queued_call to {role};
 grant execute on all functions in schema {log} to {role};

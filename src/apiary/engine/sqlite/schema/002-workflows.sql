@@ -46,3 +46,9 @@ create table apiary_published (
     value text not null,
     primary key (workflow, name)
 ) without rowid;
+
+-- Until when (seconds since 1970) all times of a workflow that begins by the clock are done.
+create table apiary_schedules (
+    function text primary key,
+    done real not null
+) without rowid;
