@@ -19,7 +19,17 @@ from apiary.runtime.errors import Error
 people = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-STATUS_STYLES = {"ok": "green", "rejected": "yellow", "failed": "red", "stopped": "magenta"}
+STATUS_STYLES = {
+    "ok": "green",
+    "rejected": "yellow",
+    "failed": "red",
+    "stopped": "magenta",
+    "cancelled": "magenta",
+    "cancelling": "magenta",
+    "blocked": "red",
+    "running": "cyan",
+    "waiting": "cyan",
+}
 
 
 class Output:
@@ -66,6 +76,14 @@ def status_text(call: Mapping[str, Any]) -> Text:
     status = str(call["status"])
     code = call.get("code")
     return Text(f"{status} ({code})" if code else status, STATUS_STYLES.get(status, ""))
+
+
+def value_of(text: str) -> Any:
+    """A value as somebody types it: JSON where it can be read as such, else text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def moment(microseconds: int) -> str:

@@ -81,12 +81,15 @@ class AppHosts:
         """How many calls no host has at the moment."""
         return len(self._waiting) + len(self._held or ())
 
-    def call(self, message: Invoke) -> asyncio.Future[Answer]:
-        """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait."""
+    def call(self, message: Invoke, within: float | None = None) -> asyncio.Future[Answer]:
+        """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait.
+
+        `within`: as `InFlight` has it.
+        """
         active = self.active
         if self.waiting + (len(active.in_flight) if active else 0) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} calls of {self.app} are waiting already; send it again later")
-        flight = InFlight(message, asyncio.get_running_loop().create_future())
+        flight = InFlight(message, asyncio.get_running_loop().create_future(), within=within)
         self._send(flight)
         return flight.answer
 
