@@ -10,6 +10,7 @@ from bench.workloads import FLOW_NAMES, WORKLOADS
 
 OURS = ("apiary", "apiary-postgres")
 SERVICES = ("fastapi", "sqlalchemy", "functions")
+FLOOR = "bare"
 ENGINES = ("dbos", "dbos-sqlite", "restate", "procrastinate")
 VARIANTS = ("apiary-unrecorded", "apiary-postgres-unrecorded", "apiary-beside")
 REMOTE = ("apiary-postgres-remote", "apiary-beside-remote", "fastapi-remote")
@@ -29,7 +30,7 @@ def peers_of(workload: str) -> tuple[str, ...]:
     """The peers that a workload is measured on."""
     if workload in FLOW_NAMES:
         return (*OURS, *ENGINES)
-    return (*OURS, *SERVICES, *VARIANTS, *REMOTE) if workload == VARIED else (*OURS, *SERVICES)
+    return (*OURS, *SERVICES, FLOOR, *VARIANTS, *REMOTE) if workload == VARIED else (*OURS, *SERVICES, FLOOR)
 
 
 def measured(workload: str, peer: str, keys: str) -> bool:

@@ -30,7 +30,7 @@ from apiary.runtime.session import Call, Outcome
 GIVEN = "APIARY_TEST_POSTGRES"
 SETTINGS = {"wal_level": "logical", "max_connections": "200", "shared_buffers": "128MB"}
 DATABASES = count(1)
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 class PostgresServer(Protocol):

@@ -75,7 +75,7 @@ def test_every_peer_says_what_it_is_worth(peer: str, tmp_path: Path) -> None:
 
 
 # What makes an environment or a cluster takes seconds: the full table is run by `pytest -m soak`.
-SMOKED = {"sqlalchemy": ("hotel",), "functions": ("tpcc",)}
+SMOKED = {"sqlalchemy": ("hotel",), "functions": ("tpcc",), "bare": ("shop", "retwis")}
 
 
 @pytest.mark.parametrize(("peer", "workloads"), SMOKED.items(), ids=SMOKED)
@@ -94,16 +94,16 @@ def test_all_services_agree_on_everything(wrk: str, local_postgres: Path, tmp_pa
 
 
 def test_peers_for_workflows_agree(local_postgres: Path, tmp_path: Path) -> None:
-    options = ["--no-floor", "--workload", "workflow5", "--peers", "apiary,dbos,dbos-sqlite,restate"]
+    options = ["--no-floor", "--no-costs", "--workload", "workflow5", "--peers", "apiary,dbos,dbos-sqlite,restate"]
     found = run(tmp_path, *options)
     left_out = found["workloads"]["workflow5"]["left_out"]
     assert set(left_out) <= {"restate"}
-    assert_measured(found, *(peer for peer in ("dbos", "dbos-sqlite", "restate") if peer not in left_out))
+    assert_measured(found, *(peer for peer in ("apiary", "dbos", "dbos-sqlite", "restate") if peer not in left_out))
 
 
 def test_a_queue_at_rest(local_postgres: Path, tmp_path: Path) -> None:
-    found = run(tmp_path, "--no-floor", "--workload", "queued", "--peers", "apiary,procrastinate")
-    assert_measured(found, "procrastinate")
+    found = run(tmp_path, "--no-floor", "--workload", "queued", "--peers", "apiary-postgres,procrastinate")
+    assert_measured(found, "apiary-postgres", "procrastinate")
     seen = found["workloads"]["queued"]["peers"]["procrastinate"]
     assert seen["idle"]["p50_us"] > 0
     assert seen["idle_load"]["statements_per_second"] >= 0

@@ -38,8 +38,7 @@ class Flows:
     """Lets workflows go on, by `submit`, which takes a job to its lane, and `act`, which has an action run.
 
     `ended` is told of those that end when their caller does not wait (any more), and of those that are blocked; `tell`
-    is called when another process should look into the queue, and `freed`, which is set later, when there is room for
-    more.
+    is called when another process should look into the queue, `freed`, which is set later, when there is room for more.
     Inactive until `activate`: of two processes that serve one version of an app, one looks after what is due.
     """
 
@@ -61,6 +60,7 @@ class Flows:
         self._tell_others = tell
         self._lock = threading.Condition()  # reentrant: what is refused is answered at once
         self._active = False
+        self._elsewhere: frozenset[bytes] = frozenset()
         self._closed = False
         self._running: Counter[bytes] = Counter()
         self._again: set[bytes] = set()
@@ -85,9 +85,18 @@ class Flows:
         """Look after what is due from now on, and after what a process left that is gone, but for `except_for`."""
         with self._lock:
             self._active = True
-            own = {*self._running, *(workflow.id for workflow in self._acting.values())}
+            self._elsewhere = frozenset(except_for)
         with suppress(Unavailable):  # whoever activates next finds them
-            self._engine.adopt(self._program.version, {*except_for, *own})
+            self.adopt()
+
+    def adopt(self) -> bool:
+        """Go on with workflows for which a process was running actions that is gone; `False` where this is inactive."""
+        with self._lock:
+            own = {*self._running, *(workflow.id for workflow in self._acting.values())}
+            active = self._active
+        if active:
+            self._engine.adopt(self._program.version, own | self._elsewhere)
+        return active
 
     def deactivate(self) -> list[bytes]:
         """Begin nothing more; returns the workflows that run here, or for which actions do."""

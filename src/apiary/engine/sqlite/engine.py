@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,8 @@ class SqliteEngine:
         run(SQL["commit"])
 
     def pending(self, migrations: Sequence[Migration]) -> list[str]:
-        try:
-            with self._lock:
-                return [migration.name for migration in self._new(migrations)]
-        except apsw.Error as error:
-            raise translate(error) from error
+        with _translated(), self._lock:
+            return [migration.name for migration in self._new(migrations)]
 
     def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
         if not self.pending(migrations):
@@ -169,21 +166,16 @@ class SqliteEngine:
         read from there by everybody, and a later sync would not write it, because it counts as written. A full disk is
         another matter: it refuses to write, and loses nothing.
         """
-        try:
-            with suppress(apsw.FullError), self._lock:
-                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error as error:
-            raise translate(error) from error
+        with _translated(), suppress(apsw.FullError), self._lock:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
-        try:
+        with _translated():
             with self._lock:
                 record = find(self._connection, identifier, key)
             if record is not None:
                 self.sync()
             return record
-        except (apsw.Error, OSError) as error:
-            raise translate(error) from error
 
     def find_all(self, identifiers: Sequence[bytes]) -> list[Record]:
         names = json.dumps([identifier.hex() for identifier in identifiers])
@@ -200,7 +192,7 @@ class SqliteEngine:
         return self._queue("queued", version, until, limit, plain)
 
     def versions_due(self, version: str, until: int) -> list[str]:
-        with self._lock:
+        with _translated(), self._lock:
             rows: Any = self._connection.execute(SQL["versions_due"], (version, until)).fetchall()
         return [row[0] for row in rows]
 
@@ -208,13 +200,14 @@ class SqliteEngine:
         return next(iter(self._queue("queued_call", identifier)), None)
 
     def _queue(self, statement: str, *parameters: str | int | bytes) -> list[Queued]:
-        with self._lock:
-            rows: Any = self._connection.execute(SQL[statement], parameters).fetchall()
-        self.sync()
+        with _translated():
+            with self._lock:
+                rows: Any = self._connection.execute(SQL[statement], parameters).fetchall()
+            self.sync()
         return list(map(row_queued, rows))
 
     def adopt(self, version: str, except_for: Iterable[bytes]) -> None:
-        with self._lock:
+        with _translated(), self._lock:
             names = json.dumps([identifier.hex().upper() for identifier in except_for])
             self._connection.execute(SQL["adopt"], (now_microseconds(), version, names)).fetchall()
 
@@ -238,6 +231,15 @@ class SqliteEngine:
             if self._log is not None:
                 os.close(self._log)
                 self._log = None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the driver and of the disk as errors of Apiary."""
+    try:
+        yield
+    except (apsw.Error, OSError) as error:
+        raise translate(error) from error
 
 
 def _script(connection: apsw.Connection, sql: str) -> None:
