@@ -14,12 +14,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from apiary.decimals import read_exactly
 from apiary.runtime.errors import Error
 
 people = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-STATUS_STYLES = {"ok": "green", "rejected": "yellow", "failed": "red", "stopped": "magenta"}
+STATUS_STYLES = {
+    "ok": "green",
+    "rejected": "yellow",
+    "failed": "red",
+    "stopped": "magenta",
+    "cancelled": "magenta",
+    "cancelling": "magenta",
+    "blocked": "red",
+    "running": "cyan",
+    "waiting": "cyan",
+}
 
 
 class Output:
@@ -76,6 +87,14 @@ def status_text(call: Mapping[str, Any]) -> Text:
     status = str(call["status"])
     code = call.get("code")
     return Text(f"{status} ({code})" if code else status, STATUS_STYLES.get(status, ""))
+
+
+def value_of(text: str) -> Any:
+    """A value as somebody types it: JSON where it can be read as such, else text."""
+    try:
+        return read_exactly(text, str)
+    except ValueError:
+        return text
 
 
 def moment(microseconds: int) -> str:

@@ -144,9 +144,9 @@ class Flows:
 
     def returned(self, call: Call) -> None:
         """A call that was to begin a workflow is run by another process."""
+        self._waiters.forget(call.id)
         with self._lock:
             self._ran(call)
-        self._waiters.give_back(call.id, lambda call: None)
 
     def acted(self, record: Record, written: Callable[[bool], None]) -> bool:
         """An action has run for a workflow, which goes on with its record. False where nobody here waits for it."""

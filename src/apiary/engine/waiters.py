@@ -92,6 +92,10 @@ class Waiters:
         for waiter in self._take(workflow):
             release(waiter.call)
 
+    def forget(self, workflow: bytes) -> None:
+        """Nobody waits here any more for this workflow."""
+        self._take(workflow)
+
     def close(self, error: Error) -> None:
         """Answer all who wait with an error."""
         with self._changed:

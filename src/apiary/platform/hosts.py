@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -11,13 +10,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from apiary.events import Activated, CallEnded, Event, HostDied, Migrating, WorkflowBlocked
+from apiary.events import Activated, Event, HostDied, Migrating
 from apiary.platform.caretakers import Caretakers
 from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
+from apiary.platform.news import event_of
 from apiary.platform.process import HostProcess, InFlight, gone
 from apiary.platform.survivors import Survivors
 from apiary.platform.turns import Turn
-from apiary.runtime.errors import BundleRefused, Error, HostCrashed, Overloaded, Unavailable, from_problem
+from apiary.runtime.errors import BundleRefused, Error, Overloaded, Unavailable
 from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
@@ -83,12 +83,15 @@ class AppHosts:
         """How many calls no host has at the moment."""
         return len(self._waiting) + len(self._held or ())
 
-    def call(self, message: Invoke) -> asyncio.Future[Answer]:
-        """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait."""
+    def call(self, message: Invoke, within: float | None = None) -> asyncio.Future[Answer]:
+        """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait.
+
+        `within`: as `InFlight` has it.
+        """
         active = self.active
         if self.waiting + (len(active.in_flight) if active else 0) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} calls of {self.app} are waiting already; send it again later")
-        flight = InFlight(message, asyncio.get_running_loop().create_future())
+        flight = InFlight(message, asyncio.get_running_loop().create_future(), within=within)
         self._send(flight)
         return flight.answer
 
@@ -323,12 +326,7 @@ class AppHosts:
                 await self._turn.run(self.active)
 
     def _ran(self, message: Ran) -> None:
-        problem = json.loads(message.error) if message.error else None
-        if problem is not None and isinstance(from_problem(problem), HostCrashed):
-            log.error("the queued call %s of %s is given up: %s", id_text(message.id), self.app, problem["detail"])
-        names = (self.app, message.function, message.id)
-        blocked = WorkflowBlocked(*names, problem or {}) if message.blocked else None
-        self._emit(blocked or CallEnded(*names, message.duration, problem, queued=True))
+        self._emit(event_of(self.app, message))
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
