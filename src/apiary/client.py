@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 DEFAULT_TIMEOUT_SECONDS = 90.0
 RETRY_SECONDS = (0.1, 0.3, 1.0, 2.0)
+PATIENT_SECONDS = (*RETRY_SECONDS, *[3.0] * 19)
+"""Who waits for a workflow waits for a server that is started again, too: a minute."""
 ACCEPTED = 202
 OPERATIONS = {"send": "messages"}
 """Where what is done to workflows has another name than what does it."""
@@ -196,9 +198,9 @@ class Client:
     def _handle(self, response: httpx.Response, decode: Decode) -> WorkflowHandle[Any]:
         return WorkflowHandle(_There(self), response.json()["id"], decode)
 
-    def _again(self, request: Callable[[], T]) -> T:
-        """Send a request that may be repeated, a few times if that must be."""
-        for wait in RETRY_SECONDS:
+    def _again(self, request: Callable[[], T], pauses: Iterable[float] = RETRY_SECONDS) -> T:
+        """Send a request that may be repeated, after some pauses if that must be."""
+        for wait in pauses:
             try:
                 return request()
             except HostCrashed:
@@ -222,7 +224,8 @@ class _There:
 
     def end(self, workflow: str, seconds: float) -> Ended | None:
         wait = f"{min(seconds, self._wait):.3f}"
-        response = self._again(lambda: self._http.get(_path(workflow, "/result"), {"wait": wait}))
+        ask = partial(self._http.get, _path(workflow, "/result"), {"wait": wait})
+        response = self._again(ask, PATIENT_SECONDS)
         return None if response.status_code == ACCEPTED else Ended("", response.content)
 
     def control(self, operation: str, workflow: str, arguments: dict[str, Any]) -> Any:
