@@ -19,13 +19,11 @@ from apiary.runtime.call import (
     Bound,
     Guard,
     Program,
-    check_first_caller,
     failure,
     let_go,
     out_of_time,
     problem_of,
     record_of,
-    same_json,
 )
 from apiary.runtime.declaration import Kind
 from apiary.runtime.driver import Again, Broken, Ended, Leave, Steps, Wait
@@ -44,6 +42,7 @@ from apiary.runtime.errors import (
 )
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
+from apiary.runtime.repeated import check_first_caller, same_json
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, WorkflowSession
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 from apiary.runtime.workflow import Workflow, _running
