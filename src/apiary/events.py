@@ -81,10 +81,14 @@ class HostDied:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A host of this app has taken over what other hosts left, whose identities these are; nothing is left of that."""
+    """A host of this app has taken over all that other hosts left, whose identities these are.
+
+    `lost`: they were hosts of a server that is lost; else they were of this one.
+    """
 
     app: str
     hosts: tuple[str, ...]
+    lost: bool
 
 
 Event = CallEnded | CallRefused | WorkflowBegun | WorkflowBlocked | Migrating | Activated | HostDied | Adopted

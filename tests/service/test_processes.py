@@ -15,6 +15,7 @@ from apiary.platform import process
 from apiary.platform.hosts import AppHosts, MigrationUnknown
 from apiary.platform.messages import Invoke, Start
 from apiary.platform.process import HostProcess
+from apiary.platform.turns import Turn
 from apiary.runtime.errors import BundleRefused
 from apiary.runtime.ids import new_id
 
@@ -62,10 +63,16 @@ def hosts_of(start: Start, emit: Callable[[Event], None] = lambda event: None) -
         await host.start(start, make)
         return host
 
+    async def always(app: str) -> bool:
+        return True
+
+    async def keep(app: str) -> None:
+        """Nobody else would run the queue."""
+
     async def publish(host: HostProcess) -> None:
         """Nobody else calls the app."""
 
-    return AppHosts("one", load, publish, emit, 100)
+    return AppHosts("one", load, Turn("one", always, keep), publish, emit, 100)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
@@ -210,18 +217,18 @@ def test_a_host_that_dies_as_soon_as_it_serves_is_replaced_by_one_other(start, t
     async def replace() -> int:
         started: list[str] = []
         hosts = hosts_of(start)
-        prepare, serve = hosts._prepare, hosts._serve
+        load, serve = hosts._load, hosts._serve
 
-        async def counted(version: str) -> Start:
+        async def counted(app: str, version: str) -> HostProcess:
             started.append(version)
-            return await prepare(version)
+            return await load(app, version)
 
         def serve_and_die(host: HostProcess) -> HostProcess | None:
             if len(started) < 4:
                 host.kill("the test wants it")
             return serve(host)
 
-        hosts._prepare, hosts._serve = counted, serve_and_die
+        hosts._load, hosts._serve = counted, serve_and_die
         hosts.version = "v"
         hosts.keep_trying("v")
         await asyncio.to_thread(tools.eventually, lambda: len(started) >= 4 and hosts.active, WAIT_SECONDS)

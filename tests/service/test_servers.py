@@ -124,6 +124,13 @@ def test_a_host_that_died_leaves_what_it_had_to_the_one_after_it(servers, tools,
     deploy(servers, tools, tmp_path / "app")
     (host,) = hosts_of(servers.a, servers.b)
     os.kill(servers.b.host("grow"), signal.SIGKILL)
-    both = lambda: servers.a.text() + servers.b.text()  # noqa: E731
-    tools.eventually(lambda: f"grow has taken over what was left by {host}" in both(), 30)
     assert servers.b.call("put", app="grow", key="y") == 1
+    tools.eventually(lambda: host not in {each["id"] for each in listed(servers.a)[servers.b.url]["hosts"]}, 30)
+
+
+def test_a_deploy_on_one_server_is_served_by_the_other(servers, tools, tmp_path):
+    for version in ("one", "two"):
+        servers.a.deployed(app(tools, tmp_path / version, version))
+        assert servers.b.call("version", app="grow") == servers.a.call("version", app="grow") == version
+    assert servers.b.http.post("/api/v1/apps/grow/rollback").status_code == 200
+    assert servers.b.call("version", app="grow") == servers.a.call("version", app="grow") == "one"

@@ -21,7 +21,7 @@ def tell(event: Event) -> None:
         say(f"{event.app} {event.version} {_applies(event.migrations)}")
     elif isinstance(event, Activated) and event.migrations:
         say(f"{event.app} {event.version} serves; applied: {', '.join(event.migrations)}")
-    elif isinstance(event, Adopted):
+    elif isinstance(event, Adopted) and event.lost:
         say(f"{event.app} has taken over what was left by {', '.join(event.hosts)}")
     elif isinstance(event, HostDied):
         say(f"the host of {event.app} (process {event.pid}) died: {event.reason}; starting it again")

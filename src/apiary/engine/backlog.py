@@ -86,6 +86,12 @@ class Backlog:
             self._later.clear()
             return [*self._known, *running]
 
+    def adopt(self) -> bool:
+        """Go on with what processes have left that are gone, if this one runs the queue; returns whether it does."""
+        adopted = self._flows is not None and self._flows.adopt()
+        self.reload()
+        return adopted
+
     def refill(self) -> None:
         """Some have come to their end: is there room for more?"""
         workflows = self._flows.outstanding() if self._flows is not None else 0

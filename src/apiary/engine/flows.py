@@ -60,6 +60,7 @@ class Flows:
         self._tell_others = tell
         self._lock = threading.Condition()  # reentrant: what is refused is answered at once
         self._active = False
+        self._elsewhere: frozenset[bytes] = frozenset()
         self._closed = False
         self._running: Counter[bytes] = Counter()
         self._again: set[bytes] = set()
@@ -84,9 +85,18 @@ class Flows:
         """Look after what is due from now on, and after what a process left that is gone, but for `except_for`."""
         with self._lock:
             self._active = True
-            own = {*self._running, *(workflow.id for workflow in self._acting.values())}
+            self._elsewhere = frozenset(except_for)
         with suppress(Unavailable):  # whoever activates next finds them
-            self._engine.adopt(self._program.version, {*except_for, *own})
+            self.adopt()
+
+    def adopt(self) -> bool:
+        """Go on with workflows for which a process was running actions that is gone; `False` where this is inactive."""
+        with self._lock:
+            own = {*self._running, *(workflow.id for workflow in self._acting.values())}
+            active = self._active
+        if active:
+            self._engine.adopt(self._program.version, own | self._elsewhere)
+        return active
 
     def deactivate(self) -> list[bytes]:
         """Begin nothing more; returns the workflows that run here, or for which actions do."""
@@ -134,9 +144,9 @@ class Flows:
 
     def returned(self, call: Call) -> None:
         """A call that was to begin a workflow is run by another process."""
+        self._waiters.forget(call.id)
         with self._lock:
             self._ran(call)
-        self._waiters.give_back(call.id, lambda call: None)
 
     def acted(self, record: Record, written: Callable[[bool], None]) -> bool:
         """An action has run for a workflow, which goes on with its record. False where nobody here waits for it."""
@@ -155,6 +165,18 @@ class Flows:
         if workflow is not None:
             self._run(replace(workflow, arrived=(record,)), came)
         return workflow is not None
+
+    def recorded(self, record: Record, written: Callable[[bool], None]) -> Callable[[bool], None]:
+        """What to tell when the record of an action was written without its workflow, which was woken then."""
+
+        def told(kept: bool) -> None:
+            with self._lock:
+                self._acting.pop(record.id, None)
+            written(kept)
+            with self._lock:
+                self._lock.notify_all()
+
+        return told
 
     def _run(self, call: Call, reply: Reply) -> None:
         """Have a lane run a workflow; `reply` hears what became of it."""
@@ -195,7 +217,7 @@ class Flows:
                 self._waiters.tell(call.id, Outcome(error=problem_of(call, error), cause=error))
                 self._tell_ended(call, outcome)
             self._waiters.begun(call.id)
-            self._pause(_go_on(call.id, call.function, pause.epoch), pause)
+            self._pause(replace(_go_on(call.id, call.function, pause.epoch), careful=pause.careful), pause)
 
     def _pause(self, workflow: Call, pause: Pause) -> None:
         with self._lock:

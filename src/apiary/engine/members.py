@@ -28,31 +28,51 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a server hears with every sign of life. `others`: how many servers live beside it.
+    """What a server hears with every sign of life. `server` is its identity.
 
-    `expelled`: it was declared lost, and has joined again under a new identity; its hosts must have new ones, too.
+    `expelled`: it was declared lost, and has joined again under this identity; its hosts must have new ones, too.
+    `others`: the servers that live beside it; `leaving`: those that are lost, whose hosts may still do something.
+    `taken`: the apps whose queue a host of another server runs.
     """
 
+    server: str
     expelled: bool
-    others: int
+    others: frozenset[str]
+    leaving: frozenset[str]
+    taken: frozenset[str]
     left: Sequence[Left]
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Something that all servers must know of may have changed."""
+    """Somebody told all servers of a change. `what`: `registry` or `deployment`."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A server that has not followed a deployment so far yet, or cannot, for some `problem`."""
+
+    description: str
+    problem: str | None
 
 
 Tell = Callable[[Beat | Changed], None]
 
 
 class Members(Protocol):
-    """The servers of one database, seen by one of them."""
+    """The servers of one database, seen by one of them, whose identity is `server`.
+
+    `alone`: it is the only one, for good.
+    """
+
+    alone: bool
 
     def join(self, description: str, tell: Tell) -> None:
         """Become one of them. `tell` is called from another thread, until `leave`."""
 
-    def add_host(self, host: UUID, app: str, version: str) -> bool:
+    def add_host(self, server: str, host: UUID, app: str, version: str) -> bool:
         """Make a new process known before it opens its database; `False` where this server was declared lost."""
 
     def end_host(self, host: UUID, *, served: bool) -> None:
@@ -60,6 +80,21 @@ class Members(Protocol):
 
     def forget(self, hosts: Sequence[UUID]) -> None:
         """What these hosts left has been taken over."""
+
+    def acknowledge(self, server: str, deployment: str, state: str, problem: str | None) -> None:
+        """This server has followed a deployment to this state, or cannot."""
+
+    def awaited(self, server: str, deployment: str, state: str) -> list[Awaited]:
+        """The others that have not come to this state of a deployment yet, or cannot."""
+
+    def conclude(self, deployment: str) -> None:
+        """A deployment is over."""
+
+    def claim_queue(self, server: str, app: str) -> bool:
+        """Whether hosts of this server run the queue of an app; nobody else's do then, until this server is gone."""
+
+    def release_queue(self, server: str, app: str) -> None:
+        """No host of this server runs the queue of an app any more."""
 
     def hurry(self) -> None:
         """Give the next sign of life at once."""
@@ -74,16 +109,33 @@ class Members(Protocol):
 class Alone:
     """One server owns its folder and has nobody beside it."""
 
+    alone = True
+
     def join(self, description: str, tell: Tell) -> None:
         pass
 
-    def add_host(self, host: UUID, app: str, version: str) -> bool:
+    def add_host(self, server: str, host: UUID, app: str, version: str) -> bool:
         return True
 
     def end_host(self, host: UUID, *, served: bool) -> None:
         pass
 
     def forget(self, hosts: Sequence[UUID]) -> None:
+        pass
+
+    def acknowledge(self, server: str, deployment: str, state: str, problem: str | None) -> None:
+        pass
+
+    def awaited(self, server: str, deployment: str, state: str) -> list[Awaited]:
+        return []
+
+    def conclude(self, deployment: str) -> None:
+        pass
+
+    def claim_queue(self, server: str, app: str) -> bool:
+        return True
+
+    def release_queue(self, server: str, app: str) -> None:
         pass
 
     def hurry(self) -> None:

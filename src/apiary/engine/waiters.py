@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from apiary.engine.jobs import Reply
-from apiary.runtime.call import problem_of, replayed
+from apiary.runtime.call import problem_of
 from apiary.runtime.errors import Error
+from apiary.runtime.repeated import replayed
 from apiary.runtime.session import NEVER, Call, Outcome, Pause, Record
 
 LOOK_SECONDS = (0.02, 1.0)
@@ -91,6 +92,10 @@ class Waiters:
         """Hand over the calls that wait for a workflow, which is told of elsewhere."""
         for waiter in self._take(workflow):
             release(waiter.call)
+
+    def forget(self, workflow: bytes) -> None:
+        """Nobody waits here any more for this workflow."""
+        self._take(workflow)
 
     def close(self, error: Error) -> None:
         """Answer all who wait with an error."""

@@ -23,6 +23,7 @@ from apiary.gateway.calls import Calls
 from apiary.gateway.metrics import Metrics
 from apiary.gateway.openapi import document
 from apiary.gateway.wire import Disconnected, problem_body, problem_headers, read_body
+from apiary.gateway.workflows import Workflows
 from apiary.platform.hosts import AppHosts
 from apiary.platform.memory import resident_bytes
 from apiary.platform.platform import Caller, Platform
@@ -70,6 +71,7 @@ class Api:
                 Route("/api/v1/apps/{app}/rollback", self.rollback, methods=["POST"]),
                 Route("/api/v1/calls", self.logged_calls),
                 Route("/api/v1/calls/{call}", self.logged_call),
+                *Workflows(self._platform, self._calls).routes(),
                 Route("/api/v1/servers", self.servers),
                 Route("/api/v1/backup", self.backup),
             ],

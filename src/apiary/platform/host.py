@@ -263,9 +263,9 @@ class Host:
             idle = idle + IDLE_SECONDS / 10 if self._dispatcher.flows.outstanding() == 0 else 0.0
         self._send(Idle())
 
-    def _adopt(self, dead: list[str]) -> None:
-        """Take over what hosts have left that are gone; every server may ask its own for that at the same time."""
-        self._dispatcher.backlog.reload()
+    def _adopt(self, dead: list[str]) -> bool:
+        """Whether this host runs the queue, and has taken over what hosts have left that are gone."""
+        return self._dispatcher.backlog.adopt()
 
     def _migrate(self) -> list[str]:
         with migrating(Path(self._start.folder)):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from apiary.events import Activated, CallEnded, Event, HostDied, Migrating, WorkflowBlocked
+from apiary.events import Activated, Event, HostDied, Migrating
 from apiary.platform.caretakers import Caretakers
 from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
+from apiary.platform.news import event_of
 from apiary.platform.process import HostProcess, InFlight, gone
 from apiary.platform.survivors import Survivors
-from apiary.runtime.errors import BundleRefused, Error, HostCrashed, Overloaded, Unavailable, from_problem
+from apiary.platform.turns import Turn
+from apiary.runtime.errors import BundleRefused, Error, Overloaded, Unavailable
 from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
@@ -45,6 +46,7 @@ class AppHosts:
         self,
         app: str,
         load: Callable[[str, str], Awaitable[HostProcess]],
+        turn: Turn,
         publish: Callable[[HostProcess], Awaitable[None]],
         emit: Callable[[Event], None],
         max_waiting: int,
@@ -56,6 +58,7 @@ class AppHosts:
         self.caretakers = Caretakers(app, self.load, self._ran, self._cared_for)
         self.migrating: HostProcess | None = None
         self._load = load
+        self._turn = turn
         self._publish = publish
         self._emit = emit
         self._max_waiting = max_waiting
@@ -63,7 +66,6 @@ class AppHosts:
         self._held: list[InFlight] | None = None
         self._held_since = 0.0
         self._survivors = Survivors(self._send)
-        self._deaths: dict[str, tuple[str, bool]] = {}
         self._changing = asyncio.Lock()
         self._failures = 0
         self._restarting = False
@@ -81,12 +83,15 @@ class AppHosts:
         """How many calls no host has at the moment."""
         return len(self._waiting) + len(self._held or ())
 
-    def call(self, message: Invoke) -> asyncio.Future[Answer]:
-        """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait."""
+    def call(self, message: Invoke, within: float | None = None) -> asyncio.Future[Answer]:
+        """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait.
+
+        `within`: as `InFlight` has it.
+        """
         active = self.active
         if self.waiting + (len(active.in_flight) if active else 0) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} calls of {self.app} are waiting already; send it again later")
-        flight = InFlight(message, asyncio.get_running_loop().create_future())
+        flight = InFlight(message, asyncio.get_running_loop().create_future(), within=within)
         self._send(flight)
         return flight.answer
 
@@ -113,12 +118,11 @@ class AppHosts:
         """
         try:
             if host.pending:
-                await asyncio.gather(*(old.wait_for_end() for old in self.draining))
-                await self._hold()
+                await self.hold()
                 host = await self._migrated(host)
             await activate(host)
         except BaseException:
-            await self._resume()
+            await self.resume()
             await host.stop()
             raise
         await self.switch(host)
@@ -137,7 +141,7 @@ class AppHosts:
         self._let_go()
         if old is None:
             with suppress(Error):  # it is gone, and whoever takes its place runs the queue
-                await self._run_queue(host)
+                await self._turn.run(host)
         else:
             self.draining.add(old)
             await self._hand_over(old, host)
@@ -238,16 +242,23 @@ class AppHosts:
         else:
             self._held.append(flight)
 
-    async def _hold(self) -> None:
-        """Let nothing be written from now on; returns when that is so."""
+    async def hold(self) -> None:
+        """Let nothing be written from now on; returns when that is so, and hosts before the last have ended."""
+        await asyncio.gather(*(old.wait_for_end() for old in self.draining))
         async with self._changing:
-            self._held, self._held_since = [], time.monotonic()
+            self.begin_hold()
+            await self._turn.leave()
             await self.caretakers.end_all()
             if self.active is not None:
                 with suppress(Error):  # it is gone, and whoever takes its place is held too
                     await self.active.hold()
 
-    async def _resume(self) -> None:
+    def begin_hold(self) -> None:
+        """Let no host that begins to serve write; calls that do are kept here."""
+        if self._held is None:
+            self._held, self._held_since = [], time.monotonic()
+
+    async def resume(self) -> None:
         """End the hold, if there is one, without a new host."""
         async with self._changing:
             if self._held is None:
@@ -256,7 +267,7 @@ class AppHosts:
                 with suppress(Error):  # it is gone, and will be replaced
                     await self.active.release("resume")
                     await self._excuse(self.active)
-                    await self._run_queue(self.active)
+                    await self._turn.run(self.active)
             self._let_go()
 
     async def _excuse(self, host: HostProcess) -> None:
@@ -301,35 +312,21 @@ class AppHosts:
         return other
 
     async def _hand_over(self, old: HostProcess, new: HostProcess) -> None:
-        """The old host runs no more of the queue; the new one runs all but what the old one is still busy with."""
-        try:
+        """The old host ends its hold, writes only records from then on, and leaves the queue to the new one."""
+        with suppress(Error):
             if old.held:
                 await old.release("retire")
-            busy = await old.ask("leave_queue")
-        except Error:
-            busy = []
-        with suppress(Error):  # it is gone, and whoever takes its place runs the queue
-            await self._run_queue(new, busy)
-
-    async def _run_queue(self, host: HostProcess, except_for: Sequence[str] = ()) -> None:
-        """Let a host run the queue; it records, too, which calls of the queue were lost with a host before."""
-        deaths, self._deaths = self._deaths, {}
-        await host.ask("run_queue", except_for=except_for, deaths=deaths)
+        await self._turn.hand_over(old, new)
 
     async def _drain(self, old: HostProcess) -> None:
         await old.stop()
         self.draining.discard(old)
         if self.active is not None and self._held is None and not self._closed:
             with suppress(Error):
-                await self._run_queue(self.active)
+                await self._turn.run(self.active)
 
     def _ran(self, message: Ran) -> None:
-        problem = json.loads(message.error) if message.error else None
-        if problem is not None and isinstance(from_problem(problem), HostCrashed):
-            log.error("the queued call %s of %s is given up: %s", id_text(message.id), self.app, problem["detail"])
-        names = (self.app, message.function, message.id)
-        blocked = WorkflowBlocked(*names, problem or {}) if message.blocked else None
-        self._emit(blocked or CallEnded(*names, message.duration, problem, queued=True))
+        self._emit(event_of(self.app, message))
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
@@ -338,7 +335,7 @@ class AppHosts:
         ran = () if host.blameless else host.running()
         lost = {running.call for running in ran} - {flight.message.id for flight in flights}
         for call in lost & late if late else lost:
-            self._deaths[id_text(call)] = (host.reason, suspects == {call})
+            self._turn.deaths[id_text(call)] = (host.reason, suspects == {call})
         if suspects:
             self._failures = 0  # whatever it was, it is counted by the call
         if host is self.active and not self._closed:
@@ -368,9 +365,10 @@ class AppHosts:
                 try:
                     host = await self.start(str(self.version))
                 except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
-                    for flight in self._waiting:
+                    await self._turn.give_up()
+                    for flight in self._waiting if self._held is None else ():
                         flight.fail(gone(f"the app {self.app} cannot be started: {error}"))
-                    self._waiting.clear()
+                    self._waiting = [flight for flight in self._waiting if not flight.answer.done()]
                     continue
                 self._failures = min(self._failures, RESTART_SECONDS.index(0.5))
                 with suppress(Error):
@@ -387,7 +385,7 @@ class AppHosts:
                 self._serve(host)
                 await self._publish(host)
                 if self._held is None:
-                    await self._run_queue(host)
+                    await self._turn.run(host)
         if free:
             self._emit(Activated(self.app, host.version, host.migrated))
         else:

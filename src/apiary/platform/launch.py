@@ -17,6 +17,9 @@ from apiary.platform.peers import Peers
 from apiary.platform.process import HostProcess
 from apiary.platform.registry import Code
 
+TEMPORARY = "tmp"
+"""The folder of what is being uploaded or backed up."""
+
 Ask = Callable[..., Awaitable[Any]]
 
 

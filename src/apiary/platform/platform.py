@@ -11,29 +11,31 @@ import socket
 import tarfile
 import tempfile
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from apiary.bundle import Bundle, unpack
+from apiary.bundle import Bundle
 from apiary.codec import convert_rows
 from apiary.config import ConfigurationError, Settings
 from apiary.embedded import OpenApp
+from apiary.engine.members import Members
 from apiary.engine.places import Places, open_places
 from apiary.events import Event, Watcher
 from apiary.log.questions import QUESTIONS
-from apiary.platform import locks, packages
-from apiary.platform.hosts import AppHosts, MigrationUnknown
-from apiary.platform.launch import Launcher
+from apiary.platform import locks
+from apiary.platform.deploys import Deploys
+from apiary.platform.follow import Followers
+from apiary.platform.hosts import AppHosts
+from apiary.platform.launch import TEMPORARY, Launcher
 from apiary.platform.peers import Peers
 from apiary.platform.process import HostProcess
-from apiary.platform.registry import Code, Deployment, Key, Version, digest_of, registry
-from apiary.runtime.errors import BundleRefused, Error, NotAuthenticated, UnknownApp
+from apiary.platform.registry import Version, digest_of, registry
+from apiary.platform.turns import Turns
+from apiary.runtime.errors import Error, NotAuthenticated, UnknownApp
 
 log = logging.getLogger("apiary")
 
-TEMPORARY = "tmp"
 PUBLISH_AGAIN_SECONDS = 5.0
 
 
@@ -53,15 +55,16 @@ class Platform:
         self.apps: dict[str, AppHosts] = {}
         self.new_admin_key: str | None = None
         self._watchers: list[Watcher] = []
-        self._keys: dict[str, Key] = {}
         self._places: Places
         self._registry: OpenApp | None = None
         self._registry_broken = False
         self._opening = threading.Lock()
         self._lock: IO[str]
+        self._turns: Turns
         self._peers: Peers
         self._launcher: Launcher
-        self._deploying = asyncio.Lock()
+        self._followers: Followers
+        self._deploys: Deploys
         self._publishing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -77,18 +80,29 @@ class Platform:
         shutil.rmtree(folder / "code", ignore_errors=True)  # a copy of what the registry has
         shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
         await asyncio.to_thread(self._open)
-        members = self._places.members(self.settings.lease_seconds)
-        self._peers = Peers(members, self.apps, self.emit, self._ask, self._look)
-        self._launcher = Launcher(self.settings, self._places, self._peers, self._ask)
+        self._connect(self._places.members(self.settings.lease_seconds))
         await self._peers.join(f"{self.settings.url}, process {os.getpid()} on {socket.gethostname()}")
-        self._keys = await self._ask("keys")
-        if not self._keys:
+        await self._followers.read()
+        if not self._followers.state.keys:
             await self._first_key()
-        begun: dict[str, Deployment] = await self._ask("begun")
-        for deployment in begun.values():
-            await self._settle(deployment)
-        active: dict[str, str] = await self._ask("active_versions")
-        await asyncio.gather(*(self._start_app(app, version) for app, version in active.items()))
+        await self._followers.start()
+
+    def _connect(self, members: Members) -> None:
+        """Put the parts together."""
+
+        async def look() -> None:
+            await self._followers.look()
+
+        async def serves(app: str) -> bool:
+            await self._followers.read()
+            return app in self._followers.state.active
+
+        self._turns = Turns(members)
+        self._peers = Peers(members, self.apps, self.emit, self._turns, look, serves)
+        self._launcher = Launcher(self.settings, self._places, self._peers, self._ask)
+        parts = (self._ask, self._launcher, self._peers)
+        self._followers = Followers(*parts, self.apps, self._hosts, self.settings.folder)
+        self._deploys = Deploys(*parts, self._followers, self.apps, self._hosts)
 
     def _open(self) -> None:
         self._places = open_places(self.settings.database, self.settings.folder)
@@ -122,6 +136,7 @@ class Platform:
         """Let what is in flight finish, then end the hosts."""
         for task in self._publishing:
             task.cancel()
+        await self._followers.close()
         await asyncio.gather(*(hosts.close() for hosts in self.apps.values()))
         await self._peers.leave()
         if self._registry is not None:
@@ -145,7 +160,7 @@ class Platform:
 
     def identify(self, key: str) -> Caller:
         """Who a key belongs to; `NotAuthenticated` where nobody knows it."""
-        known = self._keys.get(digest_of(key))
+        known = self._followers.state.keys.get(digest_of(key))
         if known is None:
             raise NotAuthenticated("the key is not known here")
         return Caller(known.name, tuple(known.roles))
@@ -161,46 +176,12 @@ class Platform:
         return hosts
 
     async def deploy(self, bundle: Bundle, caller: Caller) -> tuple[str, str, tuple[str, ...]]:
-        """Load a bundle beside what serves and, if all is well, let it take over.
-
-        Returns the app, the version, and the migrations that were applied. Where anything fails the version before
-        it serves on, and the error says why.
-        """
-        async with self._deploying:
-            folder = self._launcher.code / bundle.version
-            known = folder.exists()
-            try:
-                if not known:
-                    await asyncio.to_thread(_unpack, bundle.content, folder)
-                locked = await packages.lock(folder)
-                code = Code(app="", version=bundle.version, module=bundle.module, packages=locked)
-                host = await self._launcher.launch(code)
-                app = host.manifest["app"]
-                hosts = self.apps.get(app) or self._hosts(app)
-                try:
-                    await self._keep(app, bundle, locked, caller)
-                except BaseException:
-                    await host.stop()
-                    raise
-                migrated = await self._take_over(hosts, host, caller)
-            except BaseException:
-                if not known:
-                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-                raise
-            self.apps[app] = hosts
-            return app, bundle.version, migrated
+        """Load a bundle beside what serves and, if all is well, let it take over; see `Deploys.deploy`."""
+        return await self._deploys.deploy(bundle, caller.name)
 
     async def rollback(self, app: str, version: str | None, caller: Caller) -> str:
         """Let an older version serve again: the given one, or the one before the present. Returns its name."""
-        hosts = self.app(app)
-        async with self._deploying:
-            if version is None:
-                version = str(await self._ask("version_before", app=app))
-            code: Code = await self._ask("code", app=app, version=version, into=str(self._launcher.code))
-            if code.version == hosts.version:
-                return code.version
-            await self._take_over(hosts, await self._launcher.launch(code), caller)
-            return code.version
+        return await self._deploys.rollback(self.app(app), version, caller.name)
 
     async def versions(self, app: str) -> list[Version]:
         """The versions of an app, the latest activated first."""
@@ -229,80 +210,20 @@ class Platform:
         """The servers that share the database, with their hosts; none where it has one owner."""
         return await self._peers.listed()
 
-    async def _look(self) -> None:
-        """Something that all servers share may have changed."""
-
     async def _ask(self, function: str, **arguments: Any) -> Any:
         return await asyncio.to_thread(lambda: self._opened().call(function, **arguments))
 
     async def _first_key(self) -> None:
-        key = self.settings.admin_key
-        if key is None:
-            key = self.new_admin_key = f"apiary_{secrets.token_urlsafe(24)}"
+        """Make the first key, unless another server that starts at the same time is faster."""
+        key = self.settings.admin_key or f"apiary_{secrets.token_urlsafe(24)}"
         await self._ask("add_key", name="admin", digest=digest_of(key), roles=["admin"])
-        self._keys = await self._ask("keys")
-
-    async def _keep(self, app: str, bundle: Bundle, locked: str, caller: Caller) -> None:
-        with tempfile.NamedTemporaryFile(dir=self._launcher.folder(TEMPORARY)) as staged:
-            staged.write(bundle.content)
-            staged.flush()
-            await self._ask(
-                "add_version",
-                app=app,
-                version=bundle.version,
-                module=bundle.module,
-                packages=locked,
-                staged=staged.name,
-                created_by=caller.name,
-            )
-
-    async def _take_over(self, hosts: AppHosts, host: HostProcess, caller: Caller) -> tuple[str, ...]:
-        """Let a host that was loaded migrate, be activated and serve; returns the migrations that it applied."""
-        names = {"app": host.manifest["app"], "version": host.version}
-
-        async def activate(host: HostProcess) -> None:
-            try:
-                await self._ask("activate", **names, activated_by=caller.name)
-            except Error as error:
-                if not host.migrated:
-                    raise
-                # The schema is that of this version by now. The next start finds that out, and activates it.
-                log.error("%s %s serves, but its activation cannot be written: %s", *names.values(), error.message)
-
-        if host.pending:
-            try:
-                await self._ask("begin", **names, begun_by=caller.name)
-            except BaseException:
-                await host.stop()
-                raise
-        try:
-            return await hosts.take_over(host, activate)
-        except MigrationUnknown:
-            raise
-        except Error:
-            with suppress(Error):
-                await self._ask("forget", app=hosts.app)
-            raise
-
-    async def _settle(self, deployment: Deployment) -> None:
-        """Complete a deployment in which a server died after the migrations, forget one in which it died before."""
-        app, version = deployment.app, deployment.version
-        await asyncio.to_thread(locks.wait_for_migration, self.settings.folder)
-        try:
-            host = await self._hosts(app).load(version)
-        except Error as error:
-            log.error("%s %s was being deployed, and does not load: %s", app, version, error.message)
-            return
-        if host.pending:
-            log.warning("the deployment of %s %s had not migrated when the server ended: forgotten", app, version)
-            await self._ask("forget", app=app)
-        else:
-            log.warning("the deployment of %s %s had migrated when the server ended: completed", app, version)
-            await self._ask("activate", app=app, version=version, activated_by=deployment.begun_by)
-        await host.stop()
+        await self._followers.read()
+        if self.settings.admin_key is None and digest_of(key) in self._followers.state.keys:
+            self.new_admin_key = key
 
     def _hosts(self, app: str) -> AppHosts:
-        return AppHosts(app, self._launcher.load, self._publish, self.emit, self.settings.max_waiting_calls)
+        waiting = self.settings.max_waiting_calls
+        return AppHosts(app, self._launcher.load, self._turns.of(app), self._publish, self.emit, waiting)
 
     async def _publish(self, host: HostProcess) -> None:
         """Let other clients of the database call the version that serves now; later, where that cannot be at once."""
@@ -330,28 +251,6 @@ class Platform:
         for line in told:
             log.warning("%s %s: %s", host.manifest["app"], host.version, line)
         return True
-
-    async def _start_app(self, app: str, version: str) -> None:
-        hosts = self._hosts(app)
-        self.apps[app] = hosts
-        hosts.version = version
-        try:
-            await hosts.switch(await hosts.start(version))
-        except Exception as error:  # noqa: BLE001 - whatever it was (no memory, a full disk), it may pass
-            log.error("%s %s does not start: %s", app, version, error)
-            hosts.keep_trying(version)
-
-
-def _unpack(content: bytes, folder: Path) -> None:
-    """Unpack a bundle into a new folder: whole, or not at all."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
-        made = Path(fresh, "code")
-        made.mkdir()
-        try:
-            unpack(content, made)
-        except OSError as error:
-            raise BundleRefused(f"the bundle cannot be unpacked: {error.strerror}") from None
-        made.rename(folder)
 
 
 def _pack(folder: Path) -> IO[bytes]:

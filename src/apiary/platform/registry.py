@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from apiary.bundle import unpack
 from apiary.runtime.declaration import App
-from apiary.runtime.errors import NotFound, UnknownApp
+from apiary.runtime.errors import Conflict, NotFound, UnknownApp
 from apiary.runtime.transaction import Transaction
 
 registry = App("apiary", description="The platform's own records.")
@@ -28,11 +28,18 @@ class Version(BaseModel):
 
 
 class Deployment(BaseModel):
-    """A deployment that has begun to migrate, and is not activated yet."""
+    """A version that is about to serve, and is not activated yet.
+
+    `server`: the identity of the one that sees to it. `phase`: `loading`, or `migrating` from the moment in which its
+    migrations may be applied.
+    """
 
     app: str
     version: str
     begun_by: str
+    id: str
+    server: str
+    phase: str
 
 
 class Code(BaseModel):
@@ -49,6 +56,14 @@ class Key(BaseModel):
 
     name: str
     roles: list[str]
+
+
+class State(BaseModel):
+    """What all servers must know: keys by their digest, versions that serve and deployments by the name of the app."""
+
+    keys: dict[str, Key]
+    active: dict[str, str]
+    begun: dict[str, Deployment]
 
 
 @registry.transaction(timeout=60)
@@ -70,21 +85,51 @@ def add_version(
 
 
 @registry.transaction
-def begin(tx: Transaction, app: str, version: str, begun_by: str) -> None:
-    """Note that a version is about to migrate, so that a server which dies before its activation can be found out."""
-    tx.execute(
-        "insert into deployments (app, version, begun, begun_by) values (:app, :version, :now, :by) on conflict (app) "
-        "do update set version = excluded.version, begun = excluded.begun, begun_by = excluded.begun_by",
+def begin(tx: Transaction, app: str, version: str, begun_by: str, id: str, server: str, phase: str) -> bool:
+    """Note that a version is about to serve, so that it can be found out if its server dies before its activation.
+
+    `False` where another server has a deployment of the app in hand. What one left itself is given up by that.
+    """
+    done = tx.execute(
+        "insert into deployments (app, version, begun, begun_by, id, server, phase) "
+        "values (:app, :version, :now, :begun_by, :id, :server, :phase) on conflict (app) do update set "
+        "version = excluded.version, begun = excluded.begun, begun_by = excluded.begun_by, id = excluded.id, "
+        "phase = excluded.phase where deployments.server = excluded.server",
         app=app,
         version=version,
         now=tx.now,
-        by=begun_by,
+        begun_by=begun_by,
+        id=id,
+        server=server,
+        phase=phase,
     )
+    return done.rowcount == 1
 
 
 @registry.transaction
-def forget(tx: Transaction, app: str) -> None:
-    """Forget the deployment of an app that had begun and has not migrated, and its version, if that never served."""
+def migrate(tx: Transaction, app: str, id: str, server: str) -> None:
+    """Note that a deployment may migrate from now on."""
+    _own(tx, app, id, server)
+    tx.execute("update deployments set phase = 'migrating' where app = :app", app=app)
+
+
+@registry.transaction
+def claim(tx: Transaction, app: str, id: str, lost: str, server: str) -> bool:
+    """See to the deployment of a server that is lost; `False` where another one was faster."""
+    done = tx.execute(
+        "update deployments set server = :server where app = :app and id = :id and server = :lost",
+        app=app,
+        id=id,
+        lost=lost,
+        server=server,
+    )
+    return done.rowcount == 1
+
+
+@registry.transaction
+def forget(tx: Transaction, app: str, id: str, server: str) -> None:
+    """Forget a deployment that has not migrated, and its version, if that never served."""
+    _own(tx, app, id, server)
     version = tx.execute("delete from deployments where app = :app returning version", app=app).scalar()
     tx.execute(
         "delete from versions where app = :app and version = :version "
@@ -94,16 +139,11 @@ def forget(tx: Transaction, app: str) -> None:
     )
 
 
-@registry.query
-def begun(tx: Transaction) -> dict[str, Deployment]:
-    """The deployments that have begun to migrate and are not activated, by the name of the app."""
-    found = tx.execute("select app, version, begun_by from deployments").all(Deployment)
-    return {deployment.app: deployment for deployment in found}
-
-
 @registry.transaction
-def activate(tx: Transaction, app: str, version: str, activated_by: str) -> None:
-    """Let a version serve from now on. A deployment of the app that had begun is over by that."""
+def activate(tx: Transaction, app: str, version: str, activated_by: str, id: str | None, server: str) -> None:
+    """Let a version serve from now on. The deployment of this `id` (`None`: there was none) is over by that."""
+    if id is not None:
+        _own(tx, app, id, server)
     tx.execute("delete from deployments where app = :app", app=app)
     tx.execute(
         "insert into activations (app, version, activated, activated_by) values (:app, :version, :now, :by)",
@@ -114,14 +154,30 @@ def activate(tx: Transaction, app: str, version: str, activated_by: str) -> None
     )
 
 
+def _own(tx: Transaction, app: str, id: str, server: str) -> None:
+    """Refuse where the deployment has been settled by another server, which took this one for lost."""
+    found = tx.execute("select id, server from deployments where app = :app", app=app).first()
+    if found is None or (found.id, found.server) != (id, server):
+        raise Conflict(
+            "another server has settled this deployment, because this one was declared lost",
+            hint="look at what serves (apiary versions), and deploy again where that is not it",
+        )
+
+
 @registry.query
-def active_versions(tx: Transaction) -> dict[str, str]:
-    """The version that serves, of each app."""
-    rows = tx.execute(
+def state(tx: Transaction) -> State:
+    """What all servers must know."""
+    keys = tx.execute("select digest, name, roles from keys")
+    active = tx.execute(
         "select app, version from activations a "
         "where number = (select max(number) from activations b where b.app = a.app) order by app"
     )
-    return {row.app: row.version for row in rows}
+    begun = tx.execute("select app, version, begun_by, id, server, phase from deployments").all(Deployment)
+    return State(
+        keys={row.digest: Key(name=row.name, roles=row.roles) for row in keys},
+        active={row.app: row.version for row in active},
+        begun={deployment.app: deployment for deployment in begun},
+    )
 
 
 @registry.query
@@ -180,21 +236,14 @@ def code(tx: Transaction, app: str, version: str, into: str) -> Code:
 
 @registry.transaction
 def add_key(tx: Transaction, name: str, digest: str, roles: list[str]) -> None:
-    """Keep a key by its digest."""
+    """Keep a key by its digest. The first one of a name stays."""
     tx.execute(
-        "insert into keys (name, digest, roles, created) values (:name, :digest, :roles, :now)",
+        "insert into keys (name, digest, roles, created) values (:name, :digest, :roles, :now) on conflict do nothing",
         name=name,
         digest=digest,
         roles=roles,
         now=tx.now,
     )
-
-
-@registry.query
-def keys(tx: Transaction) -> dict[str, Key]:
-    """Who each key belongs to, by its digest."""
-    rows = tx.execute("select digest, name, roles from keys")
-    return {row.digest: Key(name=row.name, roles=row.roles) for row in rows}
 
 
 def digest_of(key: str) -> str:

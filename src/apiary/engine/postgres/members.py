@@ -21,7 +21,7 @@ import psycopg
 from psycopg.pq.abc import PGconn
 from psycopg.rows import dict_row
 
-from apiary.engine.members import BEATS, Beat, Changed, Left, Tell
+from apiary.engine.members import BEATS, Awaited, Beat, Changed, Left, Tell
 from apiary.engine.postgres.connection import SERVER_KEEPALIVE, connect
 from apiary.engine.postgres.install import Installer
 from apiary.engine.statements import load_statements
@@ -44,8 +44,10 @@ SETTINGS = {
 class PostgresMembers:
     """This server among those that use the same database. `server` is its identity at the moment."""
 
+    alone = False
+
     def __init__(self, installer: Installer, url: str, lease_seconds: float) -> None:
-        self.server = uuid4()
+        self.server = str(uuid4())
         self._installer = installer
         self._url = url
         self._lease_seconds = lease_seconds
@@ -63,8 +65,8 @@ class PostgresMembers:
         self._thread = threading.Thread(target=self._run, name="apiary-members", daemon=True)
         self._thread.start()
 
-    def add_host(self, host: UUID, app: str, version: str) -> bool:
-        return bool(self._ask("add_host", host, self.server, app, version))
+    def add_host(self, server: str, host: UUID, app: str, version: str) -> bool:
+        return bool(self._ask("add_host", host, server, app, version))
 
     def end_host(self, host: UUID, *, served: bool) -> None:
         if served:
@@ -74,6 +76,21 @@ class PostgresMembers:
 
     def forget(self, hosts: Sequence[UUID]) -> None:
         self._ask("forget", list(hosts))
+
+    def acknowledge(self, server: str, deployment: str, state: str, problem: str | None) -> None:
+        self._ask("acknowledge", deployment, server, state, problem)
+
+    def awaited(self, server: str, deployment: str, state: str) -> list[Awaited]:
+        return [Awaited(**row) for row in self._ask("awaited", deployment, server, state)]
+
+    def conclude(self, deployment: str) -> None:
+        self._ask("forget_acknowledgements", deployment)
+
+    def claim_queue(self, server: str, app: str) -> bool:
+        return bool(self._ask("claim_queue", app, server))
+
+    def release_queue(self, server: str, app: str) -> None:
+        self._ask("release_queue", app, server)
 
     def hurry(self) -> None:
         self._hurried.set()
@@ -94,7 +111,7 @@ class PostgresMembers:
         self._wake.close()
         self._woken.close()
 
-    def _joining(self) -> tuple[UUID, str, float]:
+    def _joining(self) -> tuple[str, str, float]:
         return self.server, self._description, self._lease_seconds
 
     def _ask(self, name: str, *values: Any) -> list[dict[str, Any]]:
@@ -106,12 +123,12 @@ class PostgresMembers:
         while not self._closing.is_set():
             try:
                 with closing(connect(self._url, SETTINGS, f"apiary server {self.server}")) as connection:
-                    connection.add_notify_handler(lambda _: self._tell(Changed()))
+                    connection.add_notify_handler(lambda notice: self._hear(notice.payload))
                     connection.execute(SQL["listen"].encode())
                     if failed > 1:
                         log.warning("this server can renew its lease again")
                     failed = 0
-                    self._tell(Changed())
+                    self._tell(Changed("registry"))
                     self._beat_on(connection)
             except psycopg.Error as error:
                 failed += 1
@@ -140,26 +157,43 @@ class PostgresMembers:
             self._woken.recv(4096)
         if pgconn.socket in ready:
             pgconn.consume_input()
-            told = False
-            while pgconn.notifies() is not None:
-                told = True
-            if told:
-                self._tell(Changed())
+            while (notice := pgconn.notifies()) is not None:
+                self._hear(notice.extra.decode())
+
+    def _hear(self, what: str) -> None:
+        if what == "members":
+            self._hurried.set()
+        else:
+            self._tell(Changed(what))
 
     def _beat(self, cursor: Cursor) -> Beat:
         found = _rows(cursor, "beat", self.server)[0]
         expelled = not found["alive"]
         if expelled:
-            self.server = uuid4()
+            self.server = str(uuid4())
             _rows(cursor, "join", *self._joining())
             log.warning("this server was declared lost, because it gave no sign of life; it goes on as %s", self.server)
         lost = _rows(cursor, "declare_lost", found["silent"]) if found["silent"] else []
         for server in lost:
             log.warning("the server %(id)s (%(description)s) gave no sign of life: it is lost", server)
-        left = _rows(cursor, "left") if lost or found["lost"] or expelled else []
-        if not left and found["lost"]:
-            _rows(cursor, "forget_servers")
-        return Beat(expelled, found["others"], [Left(row["id"], row["app"], not row["sessions"]) for row in left])
+        left = self._left(cursor) if lost or found["lost"] or expelled else []
+        return Beat(
+            self.server,
+            expelled,
+            frozenset(found["others"]) - {str(server["id"]) for server in lost},
+            frozenset(found["leaving"]) | {str(server["id"]) for server in lost},
+            frozenset(found["taken"]),
+            left,
+        )
+
+    def _left(self, cursor: Cursor) -> list[Left]:
+        """What is left of hosts that are gone; their sessions are ended, until none is there any more."""
+        found = _rows(cursor, "left")
+        over = [row["id"] for row in found if not row["ended"] and not row["sessions"]]
+        if over:
+            _rows(cursor, "mark_ended", over)
+        _rows(cursor, "forget_servers")
+        return [Left(row["id"], row["app"], row["ended"] or row["id"] in over) for row in found]
 
 
 def _rows(cursor: Cursor, name: str, *values: Any) -> list[dict[str, Any]]:

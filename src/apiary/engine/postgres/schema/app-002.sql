@@ -159,13 +159,14 @@ as $$
     delete from {log}.messages where workflow = wanted;
 $$;
 
--- Those for which a process that is gone was running actions; whoever runs the queue next does so again.
+-- Those for which a process that is gone was running actions, of any version; whoever runs the queue does so again. What
+-- a process left that had no identity is known by its version.
 create function {log}.adopt(of_version text, at bigint, others uuid[]) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     update {log}.queue set epoch = epoch + 1, due = at, acting = false, owner = null
-    where acting and version = of_version and id <> all (others)
-      and (owner is null or owner = {log}.me() or not apiary.counts(owner))
+    where acting and id <> all (others)
+      and case when owner is null or owner = {log}.me() then version = of_version else not apiary.counts(owner) end
 $$;
 
 create function {log}.steps(its_workflow uuid, at_least bigint, below bigint)

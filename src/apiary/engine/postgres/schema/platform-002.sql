@@ -13,17 +13,39 @@ create table apiary.servers (
     lost timestamptz
 ) with (fillfactor = 40);
 
--- A host that has ended, or whose server is lost, stays until another one has taken over what it left.
+-- A host that has ended, or whose server is lost, stays until another one has taken over what it left. `ended`: none
+-- of its sessions was there any more, so that nothing it began can be committed.
 create table apiary.hosts (
     id uuid primary key,
     server uuid not null,
     app text not null,
     version text not null,
     started timestamptz not null default clock_timestamp(),
-    lost timestamptz
+    lost timestamptz,
+    ended timestamptz
 );
 
-revoke all on apiary.servers, apiary.hosts from public;
+-- The servers that may do something yet: who lives, and who is lost but has hosts that can still commit.
+create view apiary.acting as
+select s.id, s.description, s.lost from apiary.servers s
+where s.lost is null or exists (select from apiary.hosts h where h.server = s.id and h.ended is null);
+
+-- How far a server has followed the deployment of another one. `problem`: why it cannot.
+create table apiary.acknowledgements (
+    deployment text not null,
+    server uuid not null references apiary.servers on delete cascade,
+    state text not null,
+    problem text,
+    primary key (deployment, server)
+);
+
+-- Which server's host runs the queue of an app; as soon as that server does not act any more, another one's may.
+create table apiary.queues (
+    app text primary key,
+    server uuid not null
+);
+
+revoke all on apiary.servers, apiary.hosts, apiary.acting, apiary.acknowledgements, apiary.queues from public;
 
 -- Whether a host still counts. It asks whenever it connects, after its connection has its name: a host that is found
 -- to count here is among the sessions that are ended when it is lost.
