@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -259,15 +259,33 @@ class Known:
         return [host["id"] for host in cls.servers(server)[other.url]["hosts"] if host["lost"] is None]
 
 
+@contextmanager
+def without_python(database: str) -> Iterator[str]:
+    """The same database, for a role that may not make functions in Python: they run beside it, and start quickly."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        name, role = connection.info.dbname, f"installer_{connection.info.dbname}"
+        connection.execute(f"create role {role} login createrole password 'secret'")
+        connection.execute(f"alter database {name} owner to {role}")
+        try:
+            yield f"postgresql://{role}:secret@/{name}?host={connection.info.host}&port={connection.info.port}"
+        finally:
+            connection.execute(f"alter database {name} owner to current_user")
+
+
 @pytest.fixture(scope="module")
 def shared(
+    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     tools: Any,
     new_postgres_database: Callable[[], AbstractContextManager[str]],
 ) -> Iterator[Servers]:
-    """Two servers that begin at the same time on an empty database; one of them is given the app."""
-    with new_postgres_database() as database:
-        servers = Servers(tmp_path_factory.mktemp("servers"), database, tools)
+    """Two servers that begin at the same time on an empty database; one of them is given the app.
+
+    Functions run inside the database where the module of the tests says `INSIDE`.
+    """
+    with new_postgres_database() as database, ExitStack() as stack:
+        url = database if request.module.INSIDE else stack.enter_context(without_python(database))
+        servers = Servers(tmp_path_factory.mktemp("servers"), url, tools)
         try:
             servers.new(environment={"LUCKY": "1"})
             servers.new()

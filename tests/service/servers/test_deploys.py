@@ -9,6 +9,8 @@ import httpx
 import psycopg
 import pytest
 
+INSIDE = False
+
 
 class Deploy:
     """A deploy that is under way on the first server, and migrates."""

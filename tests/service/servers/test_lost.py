@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+INSIDE = True
+
 
 def taken_over(server, host: str) -> bool:
     """Whether a server has said that what a lost host left is taken over."""
