@@ -6,7 +6,7 @@ be the same on two machines (clock readings) is left out of the comparison.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 from bench import front_door
@@ -26,8 +26,8 @@ class Disagreement(RuntimeError):
 
 def check(workload: Workload, peers: Sequence[Peer]) -> None:
     """Raise `CallFailed` for an answer that is not 200, `Disagreement` for different results."""
-    first, *others = [(peer.name, answers(workload, peer)) for peer in peers]
-    for name, theirs in others:
+    found = [(peer.name, answers(workload, peer)) for peer in peers]
+    for first, (name, theirs) in product(found[:1], found[1:]):
         for call, ours, their in zip(first[1], first[1].values(), theirs.values(), strict=False):
             if ours != their:
                 raise Disagreement(f"{call}: {first[0]} answers {shortened(ours)}, {name} answers {shortened(their)}")

@@ -10,15 +10,16 @@ from bench.workloads import FLOW_NAMES, WORKLOADS
 
 OURS = ("apiary", "apiary-postgres")
 SERVICES = ("fastapi", "sqlalchemy", "functions")
+FLOOR = "bare"
 ENGINES = ("dbos", "dbos-sqlite", "restate", "procrastinate")
-VARIANTS = ("apiary-unrecorded", "apiary-postgres-unrecorded", "apiary-beside")
+VARIANTS = ("apiary-unrecorded",)  # the others are on the curve of clients
 REMOTE = ("apiary-postgres-remote", "apiary-beside-remote", "fastapi-remote")
 VARIED = "checkout"
 
 # Retwis has timelines in its mix.
 CHOSEN_WORKLOADS = tuple(name for name in WORKLOADS if name != "timelines")
 
-SKEWED_WORKLOADS = frozenset({"increment", "checkout", "tpcc", "workflow1"})
+SKEWED_WORKLOADS = frozenset({"increment", "checkout", "workflow1"})
 SKEWED_PEERS = frozenset({*OURS, "fastapi", "dbos", "restate"})
 
 OPEN_RATES = {VARIED: (100.0, 200.0, 400.0, 800.0, 1_600.0, 3_200.0)}
@@ -29,7 +30,7 @@ def peers_of(workload: str) -> tuple[str, ...]:
     """The peers that a workload is measured on."""
     if workload in FLOW_NAMES:
         return (*OURS, *ENGINES)
-    return (*OURS, *SERVICES, *VARIANTS, *REMOTE) if workload == VARIED else (*OURS, *SERVICES)
+    return (*OURS, *SERVICES, FLOOR, *VARIANTS, *REMOTE) if workload == VARIED else (*OURS, *SERVICES, FLOOR)
 
 
 def measured(workload: str, peer: str, keys: str) -> bool:

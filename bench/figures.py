@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.labels import colour, label
 from bench.mix import UNIFORM, ZIPF
@@ -76,8 +77,8 @@ def _bars(axes: Axes, entries: Sequence[tuple[str, str]], rates: Sequence[Spread
     axes.set_yticks(places, [label(peer) + (", hot keys" if keys == ZIPF else "") for peer, keys in entries])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.bar_label(drawn, [f" {middle:,.0f}" for middle in middles], fontsize=8)
-    axes.margins(x=0.18)
+    axes.bar_label(drawn, [f"{middle:,.0f}" for middle in middles], fontsize=8, padding=5)
+    axes.margins(x=0.2)
 
 
 @styled
@@ -96,7 +97,9 @@ def ratios(workloads: dict[str, Measured], ours: Sequence[str], peers: Sequence[
         panel.axvline(1.0, color="#334155", linewidth=1)
         panel.set_yticks(range(len(names)), names)
         panel.set_title(f"{label(one)}: times the peer", loc="left")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+        panel.xaxis.set_minor_formatter(NullFormatter())
     axes[0].invert_yaxis()
     handles = {text: handle for panel in axes for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
@@ -115,6 +118,10 @@ def latency(workload: Measured) -> str:
             _line(axes, peer, rates, seen)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.minorticks_off()
+        offered = sorted({run["rate"] for run in workload["open"]})
+        axes.set_xticks(offered, [short(rate) for rate in offered])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_title(title, loc="left")
         axes.set_xlabel("requests offered a second")
         axes.set_ylabel("ms")
@@ -135,11 +142,20 @@ def curve(measured: Measured) -> str:
             _line(axes, peer, [one["size"] for one in mine], [spread(one["values"][name]) for one in mine])
         if len(sizes) > 1 and sizes[-1] > 10 * max(1, sizes[0]):
             axes.set_xscale("symlog", linthresh=max(1, min(size for size in sizes if size)))
+        axes.set_xticks(sizes, [short(size) for size in sizes])
         axes.set_ylim(bottom=0)
         axes.set_title(name.replace("`", ""), loc="left")
         axes.set_xlabel(measured["size"])
 
     return _panels([(name, None) for name in names], draw, 2.7, legend=True)
+
+
+def short(size: float) -> str:
+    """A number as an axis has room for it."""
+    for power, unit in ((1_000_000, "M"), (1_000, "k")):
+        if size >= power:
+            return f"{size / power:g}{unit}"
+    return f"{size:g}"
 
 
 def _line(axes: Axes, peer: str, places: Sequence[float], seen: Sequence[Spread]) -> None:
@@ -154,10 +170,10 @@ def _panels(
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(WIDTH, rows * height + 0.5 * legend), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, panel in zip(grid, panels, strict=False):
         draw(axes, *panel)
-    for axes in list(grid)[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.set_visible(False)
     if legend:
         handles, texts = figure.axes[0].get_legend_handles_labels()

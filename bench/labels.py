@@ -16,6 +16,7 @@ LABELS = {
     "dbos-sqlite": "DBOS, SQLite",
     "restate": "Restate + PostgreSQL",
     "procrastinate": "Procrastinate",
+    "bare": "floor: bare ASGI and APSW",
 }
 COLOURS = {
     "apiary": "#b45309",
@@ -33,6 +34,7 @@ COLOURS = {
     "dbos-sqlite": "#4ade80",
     "restate": "#7e22ce",
     "procrastinate": "#64748b",
+    "bare": "#cbd5e1",
 }
 OTHER_COLOUR = "#334155"
 

@@ -14,6 +14,8 @@ from bench.workloads import DATA_NAMES, FLOW_NAMES
 OURS = ("apiary", "apiary-postgres")
 SERVICES = ("fastapi", "sqlalchemy", "functions")
 ENGINES = ("dbos", "dbos-sqlite", "restate", "procrastinate")
+REMOTE = "-remote"
+MICROSERVICE = "fastapi-remote"
 NOT_MEASURED = "This version comes without numbers: `make bench` measures on your machine, `make report` writes a page."
 MORE = "[All numbers](docs/benchmarks.md), how they were measured, and where Apiary loses."
 NONE = "-"
@@ -27,6 +29,7 @@ def page(result: Measured, curves: Measured | None, figures: Sequence[str]) -> s
         head(result),
         *(["## What matters", *readme_table(result)] if result["workloads"] else []),
         *throughput_section(result, figures),
+        *network_section(result),
         *floors_section(result),
         *latency_section(result, figures),
         *rest_section(result),
@@ -122,13 +125,34 @@ def closed_cells(workload: Measured, peer: str, keys: str) -> list[str]:
 
 def ratio_tables(result: Measured) -> Lines:
     for ours in OURS:
-        rows = []
-        for name, workload in result["workloads"].items():
-            cells = [ratio_of(workload, peer, UNIFORM, ours) for peer in (*SERVICES, *ENGINES)]
-            if any(cell is not None for cell in cells):
-                rows.append([name, *(NONE if cell is None else f"{cell:.1f}x" for cell in cells)])
-        if rows:
-            yield table([label(ours), *map(label, (*SERVICES, *ENGINES))], rows)
+        for peers, names in ((SERVICES, DATA_NAMES), (ENGINES, FLOW_NAMES)):
+            rows = []
+            for name, workload in result["workloads"].items():
+                cells = [ratio_of(workload, peer, UNIFORM, ours) for peer in peers]
+                if name in names and any(cell is not None for cell in cells):
+                    rows.append([name, *(NONE if cell is None else f"{cell:.1f}x" for cell in cells)])
+            if rows:
+                yield table([label(ours), *map(label, peers)], rows)
+
+
+def network_section(result: Measured) -> Lines:
+    """Ours against the microservice where the database is another machine."""
+    seen = result.get("network")
+    if not seen:
+        return
+    yield "## A network before the database"
+    delay, added = seen["delay_each_way_us"] / 1000, milliseconds(seen["added_us"])
+    carried = seen["crowd_round_trips_per_second"]
+    yield (
+        f"A program delays what passes by {delay:g} ms each way. It added {added} ms to a round trip, and carried "
+        f"{carried:,.0f} round trips a second."
+    )
+    rows = []
+    for name, workload in result["workloads"].items():
+        for peer in (peer for peer in peers_of(workload, UNIFORM) if peer.endswith(REMOTE)):
+            ratio = ratio_of(workload, MICROSERVICE, UNIFORM, peer)
+            rows.append([name, label(peer), rate_cell(workload, peer), NONE if ratio is None else f"{ratio:.1f}x"])
+    yield table(["", "", "requests/s", f"times {label(MICROSERVICE)}"], rows)
 
 
 def floors_section(result: Measured) -> Lines:

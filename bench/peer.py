@@ -15,7 +15,10 @@ from bench.probe import Connection
 
 
 class Peer(Protocol):
-    """What the harness asks of every peer. `lacks`: what others guarantee and it does not; tables tell it."""
+    """What the harness asks of every peer.
+
+    `lacks`: what others guarantee and it does not; tables tell it. A `floor` is no product: its answers are its own.
+    """
 
     name: str
     workloads: frozenset[str]
@@ -23,6 +26,7 @@ class Peer(Protocol):
     lacks: str
     port: int
     prefix: str
+    floor: bool
 
     def set_up(self, workload: Workload) -> None:
         """Start everything, make the tables, load the data set."""

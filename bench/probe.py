@@ -3,12 +3,14 @@
 import json
 import socket
 import time
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from bench.process import Server, ServerFailed
 
 READY_SECONDS = 30.0
+NONE: Mapping[str, str] = MappingProxyType({})
 RETRY_SECONDS = 0.002
 
 
@@ -38,8 +40,8 @@ class Connection:
         """As `call`, for GET."""
         return result(f"GET {path}", *self.exchange(request("GET", path, self.address)))
 
-    def post(self, path: str, arguments: dict[str, Any]) -> tuple[int, bytes]:
-        return self.exchange(request("POST", path, self.address, json.dumps(arguments).encode()))
+    def post(self, path: str, arguments: dict[str, Any], headers: Mapping[str, str] = NONE) -> tuple[int, bytes]:
+        return self.exchange(request("POST", path, self.address, json.dumps(arguments).encode(), headers))
 
     def exchange(self, message: bytes) -> tuple[int, bytes]:
         """Send one request and read its whole answer: status and body."""
@@ -60,9 +62,10 @@ def result(asked: str, status: int, body: bytes) -> Any:
     return json.loads(body) if body else None
 
 
-def request(method: str, path: str, address: str, body: bytes = b"") -> bytes:
+def request(method: str, path: str, address: str, body: bytes = b"", headers: Mapping[str, str] = NONE) -> bytes:
     kind = "Content-Type: application/json\r\n" if body else ""
-    head = f"{method} {path} HTTP/1.1\r\nHost: {address}\r\n{kind}Content-Length: {len(body)}\r\n\r\n"
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"{method} {path} HTTP/1.1\r\nHost: {address}\r\n{kind}{more}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from bench import figures, page
-from bench.summary import Measured
+from bench.mix import UNIFORM
+from bench.summary import Measured, ratio_of
 from bench.workloads import DATA_NAMES, FLOW_NAMES
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +60,11 @@ def drawn(result: Measured, curves: Measured | None) -> dict[str, str]:
     calls = {name: one for name, one in workloads.items() if name in DATA_NAMES}
     flows = {name: one for name, one in workloads.items() if name in FLOW_NAMES}
     peers = (*page.SERVICES, *page.ENGINES)
-    compared = {name: one for name, one in workloads.items() if {run["peer"] for run in one["closed"]} & {*peers}}
+    compared = {
+        name: one
+        for name, one in workloads.items()
+        if any(ratio_of(one, peer, UNIFORM, ours) is not None for peer in peers for ours in page.OURS)
+    }
     return {
         "throughput-calls": figures.throughput(calls) if calls else "",
         "throughput-workflows": figures.throughput(flows) if flows else "",

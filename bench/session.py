@@ -42,7 +42,7 @@ def run(
         peers, left_out = ready(workload, names, folder, stack, say)
         if not peers:
             return None
-        agreement.check(workload, peers)
+        agreement.check(workload, [peer for peer in peers if not peer.floor])
         if extent.tune:
             for peer in peers:
                 peer.tune(rounds.trial(workload, peer, plan))

@@ -12,6 +12,7 @@ Measured = dict[str, Any]
 MEGABYTE = 1_000_000
 OURS = "apiary"
 INSIDE = "apiary-postgres"
+FLOOR = "bare"
 UNRECORDED = "apiary-unrecorded"
 OTHERS_LIMIT = 0.05  # a machine on which others take more than this of the processors is not quiet
 
@@ -123,6 +124,9 @@ def _rate_verdicts(name: str, workload: Measured) -> Iterator[Verdict]:
     wanted = targets.REQUESTS_PER_SECOND.get(name)
     if wanted:
         yield Verdict(f"{name} requests/s", rate_of(runs).median, wanted, at_least=True)
+    share = ratio_of(workload, FLOOR, UNIFORM)
+    if share is not None:
+        yield Verdict(f"{name}, share of the floor behind HTTP", share, targets.SHARE_OF_FLOOR, at_least=True)
     ratio = ratio_of(workload, UNRECORDED, UNIFORM)
     if ratio is not None:
         yield Verdict(f"{name}, cost of recording in %", (1 - ratio) * 100, targets.RECORDING_COST * 100)

@@ -24,6 +24,7 @@ TIMES_A_PEER = {
     ("apiary", "workflow1", "dbos-sqlite"): 30.0,
     ("apiary", "workflow5", "dbos-sqlite"): 30.0,
 }
+SHARE_OF_FLOOR = 0.5  # of the requests/s of bare APSW behind a bare ASGI answer
 RECORDING_COST = 0.15  # of the requests/s without records
 IDLE_MEDIAN_US = 1_500.0
 IDLE_MEDIAN_IN_POSTGRES_US = 2_500.0  # of a transaction of one statement, run inside PostgreSQL

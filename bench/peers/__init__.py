@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bench.peer import Peer
 from bench.peers.apiary import Apiary, ApiaryPostgres
+from bench.peers.bare import Bare
 from bench.peers.dbos import DBOS, DBOSOnSQLite
 from bench.peers.fastapi import FastAPIPostgres, FastAPISQLAlchemy
 from bench.peers.functions import FunctionsFramework
@@ -26,6 +27,7 @@ PEERS: dict[str, Callable[[Path], Peer]] = {
     "fastapi-remote": lambda folder: FastAPIPostgres(folder, remote=True),
     "sqlalchemy": FastAPISQLAlchemy,
     "functions": FunctionsFramework,
+    "bare": Bare,
     "dbos": DBOS,
     "dbos-sqlite": DBOSOnSQLite,
     "restate": Restate,

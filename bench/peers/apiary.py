@@ -8,12 +8,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.mix import Workload
 from bench.peers.database_server import DatabaseServer
-from bench.probe import Connection, wait_until_healthy
+from bench.probe import CallFailed, Connection, result, wait_until_healthy
 from bench.process import Server, ServerFailed, free_port, tree
-from bench.workloads import DATA_NAMES
+from bench.workloads import DATA_NAMES, FLOW_NAMES
 
 APPS = Path(__file__).parent.parent / "apps"
 UNRECORDED = {"APIARY_UNSAFE_NO_RECORD": "1"}
@@ -22,8 +23,9 @@ UNRECORDED = {"APIARY_UNSAFE_NO_RECORD": "1"}
 class Apiary:
     """`apiary serve` with one app. With `recorded=False`, an unsafe build-time variant that shows what records cost."""
 
-    workloads = DATA_NAMES
+    workloads = DATA_NAMES | FLOW_NAMES
     prefix = "/apps/"
+    floor = False
     guarantees = "serializable; durable commit; each call recorded with its effects; exactly once by idempotency key"
     lacks = ""
 
@@ -72,6 +74,14 @@ class Apiary:
         )
         if done.returncode != 0:
             raise ServerFailed(f"deploy of {app_folder.name} failed: {done.stderr.strip() or done.stdout.strip()}")
+
+    def enqueue(self, connection: Connection, path: str, arguments: dict[str, Any]) -> Any:
+        """Start it without waiting, under a key; then ask again with the key, which waits for the outcome."""
+        key = {"Idempotency-Key": secrets.token_hex(16)}
+        status, body = connection.post(path, arguments, {**key, "Prefer": "respond-async"})
+        if status != 202:
+            raise CallFailed(f"enqueuing {path} answered {status}: {body.decode(errors='replace')[:800]}")
+        return result(f"POST {path} with its key", *connection.post(path, arguments, key))
 
     def processes(self) -> Mapping[str, list[int]]:
         return {"platform": tree(self.server.pid) if self.server is not None else []}

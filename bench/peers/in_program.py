@@ -18,6 +18,7 @@ class InProgram(ABC):
     """A program and its folder."""
 
     prefix = "/apps/"
+    floor = False
     port = 0
 
     def __init__(self, name: str, folder: Path, environment: str) -> None:

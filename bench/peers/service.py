@@ -22,6 +22,7 @@ class Service(ABC):
     """A service and its PostgreSQL. The number of its workers is chosen by a short trial of each candidate."""
 
     prefix = "/apps/"
+    floor = False
     pool: str
 
     def __init__(self, name: str, folder: Path, remote: bool = False) -> None:

@@ -38,6 +38,7 @@ from apiary.runtime.workflow import Future, Workflow
 if TYPE_CHECKING:
     from apiary.client import Client
     from apiary.embedded import OpenApp, open
+    from apiary.handle import WorkflowHandle
 
 __version__ = "0.1.0"
 
@@ -73,11 +74,17 @@ __all__ = [
     "UnknownFunction",
     "ValueOutOfRange",
     "Workflow",
+    "WorkflowHandle",
     "WrongArguments",
     "open",
 ]
 
-_LAZY = {"Client": "apiary.client", "OpenApp": "apiary.embedded", "open": "apiary.embedded"}
+_LAZY = {
+    "Client": "apiary.client",
+    "OpenApp": "apiary.embedded",
+    "WorkflowHandle": "apiary.handle",
+    "open": "apiary.embedded",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import io
@@ -15,12 +16,13 @@ from pathlib import Path, PurePosixPath
 
 from apiary.runtime.call import user_traceback
 from apiary.runtime.declaration import App
-from apiary.runtime.errors import BundleRefused, Error, MigrationRefused, PayloadTooLarge
+from apiary.runtime.errors import BundleRefused, Error, MigrationRefused, PayloadTooLarge, Unavailable
 
 MAX_BUNDLE_BYTES = 32 * 1024 * 1024
 SKIPPED_FOLDERS = {"__pycache__", "node_modules", "venv", "tests", "dist", "build"}
 SKIPPED_FILES = (".pyc", ".pyo", ".db", ".db-wal", ".db-shm")
 REQUIREMENTS = "requirements.txt"
+DISK_FAILED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 DIALECTS = {"sqlite", "postgresql"}
 
 
@@ -89,6 +91,11 @@ def make_bundle(path: Path) -> Bundle:
     return Bundle(module, buffer.getvalue())
 
 
+def disk_failed(error: OSError) -> bool:
+    """Whether a file could not be written for a reason of the disk, which may pass."""
+    return error.errno in DISK_FAILED
+
+
 def unpack(content: bytes, folder: Path) -> None:
     """Write the files of an archive into a new folder. Nothing outside of it can be written."""
     try:
@@ -104,6 +111,8 @@ def unpack(content: bytes, folder: Path) -> None:
                 with target.open("xb") as file:
                     file.write(source.read() if source else b"")
     except (tarfile.TarError, EOFError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and disk_failed(error):
+            raise Unavailable(f"the files of the bundle cannot be written: {error.strerror}") from error
         raise BundleRefused(f"the bundle is no readable archive: {error}") from error
 
 
@@ -218,16 +227,22 @@ def migrations_to_apply(migrations: Sequence[Migration], applied: Mapping[str, s
 
 
 def _files(folder: Path, module: str) -> Iterator[tuple[str, Path]]:
-    """The files of an app, with the names that they have in the archive."""
+    """The files of an app, with the names that they have in the archive.
+
+    Requirements lie beside the module or inside the package, with their wheels.
+    """
+    needs = folder / module if (folder / module / REQUIREMENTS).is_file() else folder
     if (folder / f"{module}.py").is_file():
         yield f"{module}.py", folder / f"{module}.py"
         yield from _walk(folder, folder / "migrations", (".sql",))
         yield from _walk(folder, folder / "web", ())
     else:
-        yield from _walk(folder, folder / module, ())
-    if (folder / REQUIREMENTS).is_file():
-        yield REQUIREMENTS, folder / REQUIREMENTS
-        yield from _walk(folder, folder / "wheels", (".whl",))
+        for name, file in _walk(folder, folder / module, ()):
+            if needs == folder or needs / "wheels" not in file.parents:
+                yield name, file
+    if (needs / REQUIREMENTS).is_file():
+        yield REQUIREMENTS, needs / REQUIREMENTS
+        yield from _walk(needs, needs / "wheels", (".whl",))
 
 
 def _walk(base: Path, folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 from urllib.parse import quote, urlsplit
@@ -13,16 +15,26 @@ import httpx
 
 from apiary.codec import FunctionCodec
 from apiary.given import given_key, write_given
+from apiary.handle import WAIT_SECONDS, Ended, WorkflowHandle
 from apiary.runtime.declaration import Function
 from apiary.runtime.errors import Error, HostCrashed, Unavailable, WrongArguments, from_problem
 from apiary.runtime.ids import id_text, new_id
 from apiary.runtime.transaction import Transaction
+from apiary.runtime.workflow import Workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 DEFAULT_TIMEOUT_SECONDS = 90.0
 RETRY_SECONDS = (0.1, 0.3, 1.0, 2.0)
+PATIENT_SECONDS = (*RETRY_SECONDS, *[3.0] * 19)
+"""Who waits for a workflow waits for a server that is started again, too: a minute."""
+ACCEPTED = 202
+OPERATIONS = {"send": "messages"}
+"""Where what is done to workflows has another name than what does it."""
+
+Decode = Callable[[Ended], Any]
 
 
 class Unreachable(Unavailable):
@@ -57,6 +69,11 @@ class Http:
         """The answer to one POST."""
         with self._errors():
             return checked(self._client.post(path, content=body, headers=headers))
+
+    def get(self, path: str, params: dict[str, str]) -> httpx.Response:
+        """The answer to one GET."""
+        with self._errors():
+            return checked(self._client.get(path, params=params))
 
     @contextmanager
     def stream(self, method: str, path: str) -> Iterator[httpx.Response]:
@@ -99,12 +116,17 @@ class Client:
         root, _, named = parts.path.partition("/apps/")
         self._app = app or named.strip("/") or None
         self._http = Http(parts._replace(path=root, query="", fragment="").geturl(), key, timeout)
+        self._wait = min(WAIT_SECONDS, timeout / 2)
 
     @overload
     def call(self, function: str, /, *, idempotency_key: str | None = None, **arguments: Any) -> Any: ...
     @overload
     def call(
-        self, function: Function[Concatenate[Transaction, P], R], /, *args: P.args, **arguments: P.kwargs
+        self,
+        function: Function[Concatenate[Transaction, P], R] | Function[Concatenate[Workflow, P], R],
+        /,
+        *args: P.args,
+        **arguments: P.kwargs,
     ) -> R: ...
     @overload
     def call(self, function: Function[P, R], /, *args: P.args, **arguments: P.kwargs) -> R: ...
@@ -112,18 +134,36 @@ class Client:
         """Call a function and return its result: JSON values for a name, the declared type for a function object.
 
         Every call bears an idempotency key (a fresh one where none is given), so that one whose answer was lost is
-        sent again safely, a few times.
+        sent again safely, a few times. A workflow is waited for as long as it takes.
         """
-        idempotency_key = given_key(arguments.pop("idempotency_key", None))
-        if isinstance(function, Function):
-            codec = FunctionCodec(function)
-            body = codec.encode_arguments(args, arguments)
-            return codec.decode_result(self._post(function.app.name, function.name, body, idempotency_key).content)
-        if args:
-            raise WrongArguments("arguments are given by name: call('cart', user=7)")
-        app, _, name = function.rpartition(".")
-        body, _ = write_given(name, arguments)
-        return self._post(app or self._app, name, body, idempotency_key).json()
+        response, decode = self._post(function, args, arguments, f"wait={self._wait:.3f}")
+        if response.status_code == ACCEPTED:
+            return self._handle(response, decode).result()
+        return decode(Ended("", response.content))
+
+    @overload
+    def start(
+        self, function: str, /, *, idempotency_key: str | None = None, **arguments: Any
+    ) -> WorkflowHandle[Any]: ...
+    @overload
+    def start(
+        self, function: Function[Concatenate[Workflow, P], R], /, *args: P.args, **arguments: P.kwargs
+    ) -> WorkflowHandle[R]: ...
+    @overload
+    def start(
+        self, function: Function[..., R], /, *args: Any, idempotency_key: str, **arguments: Any
+    ) -> WorkflowHandle[R]: ...
+    def start(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
+        """Begin a workflow, and return as soon as its beginning is durable: it runs to its end from there on.
+
+        As with `call`, an answer that was lost does not begin a second one.
+        """
+        response, decode = self._post(function, args, arguments, "respond-async, handling=strict")
+        return self._handle(response, decode)
+
+    def workflow(self, workflow: str) -> WorkflowHandle[Any]:
+        """A workflow, by its id. Its result is what JSON says."""
+        return WorkflowHandle(_There(self), workflow, _plain)
 
     def close(self) -> None:
         """Close the connections."""
@@ -135,19 +175,80 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _post(self, app: str | None, function: str, body: bytes, key: str | None) -> httpx.Response:
-        if app is None:
+    def _post(
+        self, function: Any, args: tuple[Any, ...], arguments: dict[str, Any], prefer: str
+    ) -> tuple[httpx.Response, Decode]:
+        """The answer to a call, and what makes its result a value."""
+        headers = _headers(given_key(arguments.pop("idempotency_key", None)), prefer)
+        decode: Decode = _plain
+        if isinstance(function, Function):
+            codec = FunctionCodec(function)
+            app, name, body = function.app.name, function.name, codec.encode_arguments(args, arguments)
+            decode = partial(_typed, codec)
+        elif args:
+            raise WrongArguments("arguments are given by name: call('cart', user=7)")
+        else:
+            app, _, name = function.rpartition(".")
+            body, _ = write_given(name, arguments)
+        if not (app or self._app):
             raise WrongArguments("which app? Client(url, app='shop'), or call('shop.cart', …)")
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key or id_text(new_id())}
-        path = f"/apps/{quote(app, safe='')}/{quote(function, safe='')}"
-        for wait in RETRY_SECONDS:
+        path = f"/apps/{quote(app or str(self._app), safe='')}/{quote(name, safe='')}"
+        return self._again(lambda: self._http.post(path, body, headers)), decode
+
+    def _handle(self, response: httpx.Response, decode: Decode) -> WorkflowHandle[Any]:
+        return WorkflowHandle(_There(self), response.json()["id"], decode)
+
+    def _again(self, request: Callable[[], T], pauses: Iterable[float] = RETRY_SECONDS) -> T:
+        """Send a request that may be repeated, after some pauses if that must be."""
+        for wait in pauses:
             try:
-                return self._http.post(path, body, headers)
+                return request()
             except HostCrashed:
                 raise
             except Unavailable:
                 time.sleep(wait)
-        return self._http.post(path, body, headers)
+        return request()
+
+
+class _There:
+    """The workflows of a server, as their handles reach them."""
+
+    def __init__(self, client: Client) -> None:
+        self._http = client._http
+        self._again = client._again
+        self._wait = client._wait
+
+    def show(self, workflow: str, steps: int) -> dict[str, Any]:
+        found: dict[str, Any] = self._again(lambda: self._http.json("GET", _path(workflow), params={"limit": steps}))
+        return found
+
+    def end(self, workflow: str, seconds: float) -> Ended | None:
+        wait = f"{min(seconds, self._wait):.3f}"
+        ask = partial(self._http.get, _path(workflow, "/result"), {"wait": wait})
+        response = self._again(ask, PATIENT_SECONDS)
+        return None if response.status_code == ACCEPTED else Ended("", response.content)
+
+    def control(self, operation: str, workflow: str, arguments: dict[str, Any]) -> Any:
+        given, _ = write_given(operation, {name: value for name, value in arguments.items() if value is not None})
+        path, headers = _path(workflow, f"/{OPERATIONS.get(operation, operation)}"), _headers(None)
+        return self._again(lambda: self._http.post(path, given, headers)).json()
+
+
+def _headers(key: str | None, prefer: str = "") -> dict[str, str]:
+    headers = {"Content-Type": "application/json", "Idempotency-Key": key or id_text(new_id())}
+    return {**headers, "Prefer": prefer} if prefer else headers
+
+
+def _path(workflow: str, rest: str = "") -> str:
+    return f"/api/v1/workflows/{quote(workflow, safe='')}{rest}"
+
+
+def _plain(ended: Ended) -> Any:
+    return json.loads(ended.output)
+
+
+def _typed(codec: FunctionCodec, ended: Ended) -> Any:
+    return codec.decode_result(ended.output)
 
 
 def checked(response: httpx.Response) -> httpx.Response:

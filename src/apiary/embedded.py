@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from apiary.bundle import load_app, load_from, migrations_of
-from apiary.codec import FunctionCodec, compile_program, convert_rows
+from apiary.codec import compile_program, convert_rows
 from apiary.engine.dispatch import Dispatcher
-from apiary.engine.places import Log, open_here
+from apiary.engine.places import Log, open_here, replaying
 from apiary.engine.protocol import Engine
-from apiary.given import given_key
-from apiary.runtime.declaration import App, Function
-from apiary.runtime.errors import DeadlineExceeded, Error, InternalError, RuleBroken, from_problem
-from apiary.runtime.ids import new_id
+from apiary.given import given_key, write_given
+from apiary.handle import Ended, WorkflowHandle
+from apiary.log import workflows
+from apiary.runtime.advance import is_refused
+from apiary.runtime.call import Bound
+from apiary.runtime.control import PREFIX
+from apiary.runtime.declaration import App, Function, Kind
+from apiary.runtime.errors import (
+    DeadlineExceeded,
+    Error,
+    InternalError,
+    RuleBroken,
+    WrongArguments,
+    from_problem,
+)
+from apiary.runtime.ids import id_text, new_id
 from apiary.runtime.session import Call, Outcome
 from apiary.runtime.transaction import Transaction, current_transaction
+from apiary.runtime.workflow import Workflow, in_workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,21 +43,34 @@ LOCAL_VERSION = "local"
 class OpenApp:
     """An app that is open in this process. Close it, or use it in a `with` block."""
 
-    def __init__(self, app: App, engine: Engine, log: Log | None = None, *, caller: str = "local") -> None:
+    def __init__(
+        self,
+        app: App,
+        engine: Engine,
+        log: Log | None = None,
+        *,
+        caller: str = "local",
+        broken: Callable[[], None] = lambda: None,
+    ) -> None:
         self.app = app
         self.engine = engine
         self._log = log
         self._caller = caller
         self.program = compile_program(app, LOCAL_VERSION)
+        engine.rewrite()
         engine.migrate(migrations_of(app, engine.dialect), LOCAL_VERSION)
-        self._dispatcher = Dispatcher(engine, self.program)
-        self._dispatcher.backlog.activate()
+        self._dispatcher = Dispatcher(engine, self.program, broken=broken)
+        self._dispatcher.run_queue()
 
     @overload
     def call(self, function: str, /, *args: Any, idempotency_key: str | None = None, **arguments: Any) -> Any: ...
     @overload
     def call(
-        self, function: Function[Concatenate[Transaction, P], R], /, *args: P.args, **arguments: P.kwargs
+        self,
+        function: Function[Concatenate[Transaction, P], R] | Function[Concatenate[Workflow, P], R],
+        /,
+        *args: P.args,
+        **arguments: P.kwargs,
     ) -> R: ...
     def call(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
         """Call a function, as over HTTP: arguments by name or position, checked; returns what it declares.
@@ -50,23 +78,38 @@ class OpenApp:
         Raises `Rejected`, `WrongArguments` and the other errors of the platform; `InternalError` has the function's
         own exception as its cause.
         """
-        if current_transaction() is not None:
-            raise RuleBroken(
-                "call was used inside a transaction, which would wait for itself",
-                hint="call the function itself, with the transaction as its first argument, or tx.enqueue",
-            )
-        idempotency_key = given_key(arguments.pop("idempotency_key", None))
-        name = function if isinstance(function, str) else function.name
-        bound = self.program.find(name)
-        encoded = bound.codec.encode_arguments(args, arguments)
-        answer: Future[Outcome] = Future()
-        call = Call(new_id(), name, encoded, self._caller, frozenset({"admin"}), idempotency_key)
-        self._dispatcher.submit(call, lambda _, outcome: answer.set_result(outcome))
-        outcome = answer.result()
-        if outcome.error is not None:
+        call, bound = self._given(function, args, arguments)
+        return bound.codec.decode_result(self._outcome(call).output)
+
+    @overload
+    def start(
+        self, function: str, /, *args: Any, idempotency_key: str | None = None, **arguments: Any
+    ) -> WorkflowHandle[Any]: ...
+    @overload
+    def start(
+        self, function: Function[Concatenate[Workflow, P], R], /, *args: P.args, **arguments: P.kwargs
+    ) -> WorkflowHandle[R]: ...
+    @overload
+    def start(
+        self, function: Function[..., R], /, *args: Any, idempotency_key: str, **arguments: Any
+    ) -> WorkflowHandle[R]: ...
+    def start(self, function: Any, /, *args: Any, **arguments: Any) -> Any:
+        """Begin a workflow, and return as soon as its beginning is durable: it runs to its end from there on.
+
+        With an `idempotency_key` that has begun one already, the handle is that one's.
+        """
+        call, bound = self._given(function, args, arguments)
+        if bound.function.kind is not Kind.WORKFLOW:
+            raise WrongArguments(f"{bound.function!r} is no workflow", hint=f"use call({call.function!r}, …)")
+        outcome = self._asked(call, 0.0)
+        if is_refused(outcome):
             raise _raised(outcome)
-        assert isinstance(bound.codec, FunctionCodec)
-        return bound.codec.decode_result(outcome.output)
+        of = outcome.pause.of if outcome.pause is not None else outcome.replayed
+        return self.workflow(id_text(of or call.id))
+
+    def workflow(self, workflow: str) -> WorkflowHandle[Any]:
+        """A workflow of this app, by its id."""
+        return WorkflowHandle(_Here(self), workflow, self._decoded)
 
     def drain(self, timeout: float = 30.0) -> None:
         """Wait until every queued call has been run; `DeadlineExceeded` after `timeout` seconds."""
@@ -79,6 +122,34 @@ class OpenApp:
         self.engine.close()
         if self._log is not None:
             self._log.close()
+
+    def _given(self, function: Any, args: Any, arguments: dict[str, Any]) -> tuple[Call, Bound]:
+        """The call of a function with arguments as they were given here."""
+        if current_transaction() is not None or in_workflow():
+            raise RuleBroken(
+                "an app was called inside a transaction or a workflow of it, which would wait for itself",
+                hint="call the function itself, with the transaction as its first argument; or tx.enqueue, or wf.run",
+            )
+        key = given_key(arguments.pop("idempotency_key", None))
+        bound = self.program.find(function if isinstance(function, str) else function.name)
+        encoded = bound.codec.encode_arguments(args, arguments)
+        return Call(new_id(), bound.function.name, encoded, self._caller, frozenset({"admin"}), key), bound
+
+    def _asked(self, call: Call, wait: float | None = None) -> Outcome:
+        """What a call comes to."""
+        answer: Future[Outcome] = Future()
+        self._dispatcher.submit(call, lambda _, outcome: answer.set_result(outcome), wait=wait)
+        return answer.result()
+
+    def _outcome(self, call: Call, wait: float | None = None) -> Outcome:
+        """What a call comes to; raises its failure."""
+        outcome = self._asked(call, wait)
+        if outcome.error is not None:
+            raise _raised(outcome)
+        return outcome
+
+    def _decoded(self, ended: Ended) -> Any:
+        return self.program.find(ended.function).codec.decode_result(ended.output)
 
     @property
     def log(self) -> Log:
@@ -94,17 +165,45 @@ class OpenApp:
         self.close()
 
 
-def open(app: App | str | Path, database: str | None = None) -> OpenApp:
+class _Here:
+    """The workflows of an open app, as their handles reach them."""
+
+    def __init__(self, opened: OpenApp) -> None:
+        self._opened = opened
+
+    def show(self, workflow: str, steps: int) -> dict[str, Any]:
+        return {"app": self._opened.app.name, **workflows.workflow(self._opened.log, workflow=workflow, limit=steps)}
+
+    def end(self, workflow: str, seconds: float) -> Ended | None:
+        found = workflows.workflow_end(self._opened.log, workflow=workflow)
+        if found["error"] is not None:
+            raise from_problem(found["error"])
+        if found["output"] is not None:
+            return Ended(found["function"], found["output"].encode())
+        outcome = self._opened._outcome(self._call("result", workflow, {}), wait=seconds)
+        return None if outcome.pause is not None else Ended(found["function"], outcome.output)
+
+    def control(self, operation: str, workflow: str, arguments: dict[str, Any]) -> Any:
+        return json.loads(self._opened._outcome(self._call(operation, workflow, arguments)).output)
+
+    def _call(self, operation: str, workflow: str, arguments: dict[str, Any]) -> Call:
+        given, _ = write_given(operation, {"workflow": workflow, **arguments})
+        return Call(new_id(), PREFIX + operation, given, self._opened._caller, frozenset({"admin"}))
+
+
+def open(app: App | str | Path, database: str | None = None, *, always_replay: bool = False) -> OpenApp:
     """Open an app in this process.
 
     `app`: an `App`, the name of a module that makes one, or a path. `database`: `sqlite:///shop.db`, by default
     `.apiary/NAME.db` below the current folder; or `postgresql://…`, where the app gets a schema and a role. Functions
-    run in this process, whatever the database.
+    run in this process, whatever the database. `always_replay`: each step of a workflow is a run of its own, as with
+    APIARY_ALWAYS_REPLAY=1, so that a body that does not do the same when it is run again is found out at once.
     """
     if not isinstance(app, App):
         path = Path(app)
         app = load_from(path) if path.exists() else load_app(str(app))
-    return OpenApp(app, *open_here(database, app.name, convert_rows))
+    engine, log = open_here(database, app.name, convert_rows)
+    return OpenApp(app, replaying(engine) if always_replay else engine, log)
 
 
 def _raised(outcome: Outcome) -> Error:

@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """A call came to its end. `duration` in microseconds; `problem` is the problem document of a failure."""
+    """A call came to its end. `duration` in microseconds; `problem` is the problem document of a failure.
+
+    `queued`: nobody waited for it.
+    """
 
     app: str
     function: str
@@ -17,6 +20,25 @@ class CallEnded:
     duration: int
     problem: dict[str, Any] | None
     queued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowBegun:
+    """A workflow began, and its caller does not wait for its end (any more), of which `CallEnded` tells."""
+
+    app: str
+    function: str
+    call_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowBlocked:
+    """A workflow cannot go on before somebody mends it; `problem` is the problem document that says why."""
+
+    app: str
+    function: str
+    call_id: bytes
+    problem: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +91,5 @@ class Adopted:
     lost: bool
 
 
-Event = CallEnded | CallRefused | Migrating | Activated | HostDied | Adopted
+Event = CallEnded | CallRefused | WorkflowBegun | WorkflowBlocked | Migrating | Activated | HostDied | Adopted
 Watcher = Callable[[Event], None]

@@ -260,3 +260,53 @@ def test_a_disk_that_does_not_sync_makes_no_promises(world, platform, monkeypatc
         later = calls.run("move", '{"key": "3", "cents": 1}')  # a second sync says nothing of what the first one lost
         assert later.error["status"] == 503
         assert calls.run("act", '{"key": "x", "cents": 1}').error["status"] == 503
+
+
+def test_what_a_process_before_left_in_the_log_is_written_again(world):
+    """Its last sync may have failed, and then only the memory of the system has it, whatever a later sync says."""
+    process = start(world, "same", ENDLESS)
+    go(process)
+    lines = [process.stdout.readline() for _ in range(20)]
+    process.kill()
+    process.communicate()
+    assert all(lines)
+    with reopen(world):
+        copy = world / "copy.db"
+        copy.write_bytes((world / "app.db").read_bytes())
+        found = apsw.Connection(str(copy)).execute("select count(*) from apiary_calls").get
+    assert found >= 20
+
+
+def test_a_queue_that_cannot_be_read_is_read_later(make_app, sqlite_app, monkeypatch):
+    """Whoever looks into it lives on: the threads that run calls do, and so does what wakes them."""
+    app = make_app("create table done (x integer)")
+
+    @app.transaction
+    def put(tx: Transaction, x: int) -> None:
+        tx.execute("insert into done (x) values (:x)", x=x)
+
+    @app.transaction
+    def put_later(tx: Transaction, count: int) -> None:
+        for x in range(count):
+            tx.enqueue(put, x)
+
+    @app.query
+    def done(tx: Transaction) -> list[int]:
+        return tx.execute("select x from done order by x").scalars()
+
+    monkeypatch.setattr(backlog, "WINDOW", 4)
+    monkeypatch.setattr(backlog, "RELOAD_SECONDS", 0.05)
+    opened = sqlite_app(app)
+    sync = opened.engine.sync
+    faults = [OSError(5, "Input/output error"), apsw.IOError("disk I/O error"), apsw.FullError("full")]
+
+    def faulty() -> None:
+        looking = sys._getframe(1).f_code.co_name == "_queue"
+        if looking and faults:
+            raise faults.pop()
+        sync()
+
+    monkeypatch.setattr(opened.engine, "sync", faulty)
+    opened.call("put_later", 30)
+    opened.drain()
+    assert (opened.call("done"), faults) == (list(range(30)), [])

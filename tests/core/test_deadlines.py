@@ -144,10 +144,22 @@ ENDLESS = [
 ]
 
 
+@pytest.fixture
+def patient_app(engine_app):
+    """The same, where no call is refused because it waited."""
+
+    def open(app):
+        opened = engine_app(app)
+        opened._dispatcher.excuse(3600)
+        return opened
+
+    return open
+
+
 @pytest.mark.parametrize("function", ENDLESS)
 @pytest.mark.parametrize("key", [None, "k"])
-def test_a_function_that_runs_too_long_is_stopped(app, engine_app, platform, function, key):
-    opened = engine_app(app)
+def test_a_function_that_runs_too_long_is_stopped(app, patient_app, platform, function, key):
+    opened = patient_app(app)
     calls = platform(opened)
     pending = calls.submit(function, key=key)
     outcome = pending.outcome()
@@ -160,8 +172,8 @@ def test_a_function_that_runs_too_long_is_stopped(app, engine_app, platform, fun
 
 
 @pytest.mark.parametrize("function", ENDLESS)
-def test_the_others_of_its_batch_are_answered_and_kept(app, engine_app, platform, function):
-    opened = engine_app(app)
+def test_the_others_of_its_batch_are_answered_and_kept(app, patient_app, platform, function):
+    opened = patient_app(app)
     calls = platform(opened)
     gate = calls.submit("wait")  # while this runs, the rest becomes one batch
     before = [calls.submit("put", json.dumps({"x": x}), key=f"k{x}") for x in range(5)]
@@ -174,7 +186,7 @@ def test_the_others_of_its_batch_are_answered_and_kept(app, engine_app, platform
     assert opened.call("count") == 10
 
 
-def test_a_stop_never_reaches_another_call(make_app, engine_app, platform):
+def test_a_stop_never_reaches_another_call(make_app, patient_app, platform):
     """Calls that end at about their deadline, hundreds of them: each is done and kept, or stopped and not."""
     app = make_app("create table t (x integer)")
     timeout = 0.01
@@ -198,7 +210,7 @@ def test_a_stop_never_reaches_another_call(make_app, engine_app, platform):
     def content(tx: Transaction) -> list[int]:
         return tx.execute("select x from t order by x").scalars()
 
-    opened = engine_app(app)
+    opened = patient_app(app)
     calls = platform(opened)
     kept = []
     for x in range(0, 160, 2):

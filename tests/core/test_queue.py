@@ -135,6 +135,7 @@ def test_the_queue_is_not_empty_while_its_table_is_looked_into(monkeypatch):
     queue.add([Queued(bytes([n]) * 16, "f", b"{}", "", None, 0) for n in (4, 5)])
     queue.done(call, Outcome())
     queue.done(queue.take(1)[0], Outcome())
+    queue.close()
     assert waited == [False]
 
 
@@ -336,6 +337,7 @@ def test_calls_that_may_have_ended_their_process_run_one_by_one():
     queue.done(taken[3], Outcome())
     assert rung
     assert [call.id[0] for call in queue.take(10)] == [3]
+    queue.close()
 
 
 def test_nothing_is_handed_out_before_the_queue_is_active(app, tmp_path):
@@ -473,6 +475,7 @@ def test_a_queued_call_that_can_never_commit_is_told_of_now_and_then(caplog, mon
         (call,) = queue.take(10)
         assert call.attempt == attempt
         queue.done(call, Outcome(error=error))
+    queue.close()
     told = [record.getMessage() for record in caplog.records]
     assert [text.partition(" came to no end in ")[2] for text in told] == [
         "4 attempts: the disk is full",

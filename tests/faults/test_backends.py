@@ -22,9 +22,9 @@ def killed(world, times):
     with loaded(world) as load:
         for _ in range(times):
             pause(generator, 0.5)
-            victim = eventually(lambda: world.reached() and (world.backends("active") or world.backends()))[0]
+            victim = eventually(lambda: world.backends("active") or world.backends())[0]
             os.kill(victim, signal.SIGKILL)
-            eventually(lambda victim=victim: world.reached() and victim not in world.backends(), 5)
+            eventually(lambda victim=victim: victim not in world.backends())
     world.works()
     return load
 
@@ -48,7 +48,7 @@ def test_backends_are_ended_or_cancelled_while_calls_run(world, how):
             for pid in world.backends():
                 if generator.random() < 0.7:
                     world.look(f"select {how}(%s)", pid)
-    assert load.slowest < 5
+    assert load.slowest < 10
     world.works()
 
 
@@ -98,7 +98,7 @@ def down(world, private_postgres, seconds):
 def test_calls_are_refused_while_the_server_is_down(world, private_postgres, impatient):
     refused, slowest = down(world, private_postgres, 3)
     assert refused > 10
-    assert slowest < 5
+    assert slowest < 8
 
 
 @pytest.mark.soak
@@ -119,7 +119,7 @@ def test_a_queued_call_runs_once_though_its_server_ends(world, private_postgres)
         while outcome.error is not None:
             assert outcome.error["status"] == 503
             outcome = world.run("later", _key=key, key=key)
-    eventually(lambda: all(len(world.numbers(key)) == 1 for key in keys), 15)
+    eventually(lambda: all(len(world.numbers(key)) == 1 for key in keys))
 
 
 def test_what_waits_in_the_queue_runs_when_the_server_is_back(world, private_postgres):
@@ -132,5 +132,5 @@ def test_what_waits_in_the_queue_runs_when_the_server_is_back(world, private_pos
     world.opened._dispatcher.backlog.activate()
     assert world.run("act", key=key).error["status"] == 503
     private_postgres.start()
-    eventually(lambda: len(world.numbers(key)) == 1, 15)
+    eventually(lambda: len(world.numbers(key)) == 1)
     assert world.run("act", key=key).error is None

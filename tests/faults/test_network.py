@@ -7,35 +7,35 @@ import pytest
 from bench.proxy import Direction, Kind
 from tests.faults.conftest import UNKNOWN, eventually, new_key
 
-pytestmark = pytest.mark.soak  # they measure how long calls wait, and fail where the machine is busy
-
 WRITERS = 1
 """So that the next message is one of the call that a test makes."""
 MANY = 100
-FEW_SECONDS = 6.0
+TIMEOUT_SECONDS = 30.0
+"""Of the functions of the app."""
+SOON_SECONDS = TIMEOUT_SECONDS - 5.0
 
 
-def cut_everywhere(world, direction, function, keyed):
-    """Cut the connection at the 1st, 2nd, … message that travels, until a call meets none of them."""
-    for number in range(1, MANY):
-        key = new_key()
-        world.run("effect", key=new_key())
-        fault = world.proxy.fault(Kind.CUT, direction, number)
-        outcome = world.run(function, _key=key if keyed(number) else None, key=key)
-        world.proxy.heal()
-        assert outcome.error is None
-        if function == "later":
-            eventually(lambda key=key: len(world.numbers(key)) == 1)
-        else:
-            world.true(outcome, key)
-        if not fault.hit.is_set():
-            break
-    assert 3 < number < MANY - 1
+def cut(world, direction, function, number, keyed):
+    """Cut the connection at a message of a call, which happens all the same, once; returns the fault."""
+    key = new_key()
+    assert world.run("effect", key=new_key()).error is None
+    fault = world.proxy.fault(Kind.CUT, direction, number)
+    outcome = world.run(function, _key=key if keyed else None, key=key)
+    world.proxy.heal()
+    assert outcome.error is None
+    if function == "later":
+        eventually(lambda: len(world.numbers(key)) == 1)
+    else:
+        world.true(outcome, key)
+    return fault
 
 
 @pytest.mark.parametrize("direction", Direction, ids=["before", "after"])
-def test_a_connection_may_be_cut_at_any_message(world, direction):
-    cut_everywhere(world, direction, "effect", lambda number: number % 2)
+def test_a_connection_may_be_cut_at_the_first_the_middle_and_the_last_message(world, direction):
+    messages = min(MANY - cut(world, direction, "effect", MANY, keyed=True).left for _ in range(4))
+    assert messages > 2
+    for number in (1, messages // 2 + 1, messages):
+        assert cut(world, direction, "effect", number, keyed=number > 1).hit.is_set()
 
 
 @pytest.mark.soak
@@ -43,7 +43,10 @@ def test_a_connection_may_be_cut_at_any_message(world, direction):
 @pytest.mark.parametrize("direction", Direction, ids=["before", "after"])
 @pytest.mark.parametrize("function", ["effect", "later"])
 def test_a_connection_may_be_cut_at_any_message_of_any_call(world, direction, function, keyed):
-    cut_everywhere(world, direction, function, lambda number: keyed)
+    for number in range(1, MANY):
+        if not cut(world, direction, function, number, keyed).hit.is_set():
+            break
+    assert 3 < number < MANY - 1
 
 
 def silent(world, kind, seconds):
@@ -71,13 +74,13 @@ def silent(world, kind, seconds):
 
 
 def test_calls_do_not_hang_where_the_network_is_silent(world, impatient):
-    silent(world, Kind.SWALLOW, 10)
+    silent(world, Kind.SWALLOW, SOON_SECONDS)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", [Kind.SWALLOW, Kind.HOLD])
 def test_calls_do_not_hang_beyond_their_timeout(world, kind):
-    silent(world, kind, 10 + FEW_SECONDS)
+    silent(world, kind, TIMEOUT_SECONDS + 6.0)
 
 
 def test_a_call_with_a_short_timeout_is_answered_soon(world):
@@ -86,10 +89,10 @@ def test_a_call_with_a_short_timeout_is_answered_soon(world):
     started = time.monotonic()
     keys = [new_key(), new_key()]
     outcomes = [world.run("touch", key=keys[0], row=1)]
-    assert time.monotonic() - started < 1 + FEW_SECONDS
+    assert time.monotonic() - started < SOON_SECONDS
     started = time.monotonic()
     outcomes.append(world.run("touch", key=keys[1], row=1))
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 2.5  # so long it takes to find out that nobody answers
     assert (outcomes[1].error["status"], UNKNOWN in outcomes[1].error["detail"]) == (503, False)
     world.proxy.heal()
     for key, outcome in zip(keys, outcomes, strict=True):

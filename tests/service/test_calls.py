@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.service.conftest import new_client
 
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 
@@ -109,7 +110,7 @@ def test_concurrent_duplicates_run_once(zoo):
         start = threading.Barrier(8)
 
         def send(key: str = key, start: threading.Barrier = start) -> httpx.Response:
-            with httpx.Client(base_url=zoo.url, timeout=30) as http:
+            with new_client(base_url=zoo.url) as http:
                 start.wait()
                 return http.post("/apps/zoo/effect", json={"key": key}, headers={"Idempotency-Key": key})
 
@@ -271,7 +272,7 @@ def test_a_body_of_json_is_taken(zoo, kind):
 def test_roles_are_asked_for(zoo):
     assert zoo.call("for_admins") == "admin"
     assert zoo.post("for_keepers").status_code == 200
-    with httpx.Client(base_url=zoo.url) as anonymous:
+    with new_client(base_url=zoo.url) as anonymous:
         assert anonymous.post("/apps/zoo/bump", json={"name": name()}).status_code == 200
         problem(anonymous.post("/apps/zoo/for_admins"), 403, "forbidden")
         problem(anonymous.post("/apps/zoo/for_keepers"), 403, "forbidden")
@@ -281,7 +282,7 @@ def test_roles_are_asked_for(zoo):
     "value", ["Bearer", "Bearer wrong", "Basic dXNlcjpwYXNz", "", "Bearer \xff\xfe", "Bearer " + "x" * 10_000]
 )
 def test_a_wrong_key_is_refused_even_where_none_is_needed(zoo, value):
-    with httpx.Client(base_url=zoo.url) as http:
+    with new_client(base_url=zoo.url) as http:
         response = http.post("/apps/zoo/bump_default", headers={"Authorization": value.encode("latin-1")})
     problem(response, 401, "not_authenticated")
     assert response.headers["www-authenticate"] == "Bearer"

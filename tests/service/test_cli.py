@@ -15,8 +15,8 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
+from tests.service.conftest import WAIT_SECONDS, new_client
 
 from apiary.cli import main
 from apiary.cli.output import Output
@@ -30,7 +30,7 @@ def clean(environment: dict[str, str] | None = None) -> dict[str, str]:
     return {**kept, **(environment or {})}
 
 
-def apiary(*words, cwd=None, environment=None, seconds=60):
+def apiary(*words, cwd=None, environment=None, seconds=WAIT_SECONDS):
     return subprocess.run(
         [sys.executable, "-m", "apiary", *map(str, words)],
         capture_output=True,
@@ -42,7 +42,7 @@ def apiary(*words, cwd=None, environment=None, seconds=60):
     )
 
 
-def on_terminal(*words, cwd=None, environment=None, seconds=30) -> tuple[int, str]:
+def on_terminal(*words, cwd=None, environment=None, seconds=WAIT_SECONDS) -> tuple[int, str]:
     """Run a command on a pseudo-terminal; returns its status and what was to be seen."""
     main, other = pty.openpty()
     process = subprocess.Popen(
@@ -189,6 +189,16 @@ def test_calls_by_the_command_line_have_typed_values(at):
         assert json.loads(done.stdout) == -2
 
 
+def test_values_keep_their_letters_and_digits_on_the_command_line(at):
+    words = ["call", "zoo", "scalars", "integer=1", "text=ärger 🏢"]
+    assert '"text": "ärger 🏢"' in apiary(*words, environment=at).stdout
+    plain = apiary(*words, environment={**at, "PYTHONIOENCODING": "ascii"}).stdout
+    assert (plain.isascii(), json.loads(plain)["text"]) == (True, "ärger 🏢")
+    parts = ['model={"name": "a"}', 'point={"x": 1, "y": 2}', 'pair={"left": 1, "right": "a"}', "either=1"]
+    done = apiary("call", "zoo", "structures", *parts, "price=12345678901234567.89", environment=at)
+    assert json.loads(done.stdout)["price"] == "12345678901234567.89"
+
+
 def test_what_ran_is_shown(at):
     name = uuid.uuid4().hex
     apiary("call", "zoo", "bump", f"name={name}", environment=at)
@@ -228,7 +238,7 @@ def test_people_get_tables_and_programs_json(at):
 def test_output_that_nobody_reads_is_no_mistake(at):
     command = f"{sys.executable} -m apiary log calls zoo | true"
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, timeout=30, env=clean(at), check=False
+        ["bash", "-c", command], capture_output=True, text=True, timeout=WAIT_SECONDS, env=clean(at), check=False
     )
     assert "Traceback" not in done.stderr
 
@@ -269,11 +279,11 @@ def test_a_new_app_passes_its_own_test_as_told(tmp_path, where):
     _, *words = commands[install + 1].split()
     done = subprocess.run(
         [sys.executable, *words],
-        capture_output=True, text=True, timeout=60, check=False, cwd=folder, env=clean(),
+        capture_output=True, text=True, timeout=WAIT_SECONDS, check=False, cwd=folder, env=clean(),
     )  # fmt: skip
     assert (done.returncode, "2 passed" in done.stdout) == (0, True), done.stdout + done.stderr
     script = Path(sys.executable).with_name("pytest")
-    assert subprocess.run([script], capture_output=True, timeout=60, check=False, cwd=folder).returncode == 0
+    assert subprocess.run([script], capture_output=True, timeout=WAIT_SECONDS, check=False, cwd=folder).returncode == 0
 
 
 def test_backup_restore_and_doctor(zoo, at, tmp_path, new_server, tools):
@@ -365,18 +375,26 @@ class Dev:
             )  # fmt: skip
         self.url = self.shown(r"serving (http://\S+)")[1]
 
-    def shown(self, pattern, seconds=15):
+    def shown(self, pattern):
         def found():
             assert self.process.poll() is None, self.text()
             return re.search(pattern, self.text())
 
-        return self.tools.eventually(found, seconds, f"{pattern} in the output")
+        return self.tools.eventually(found, what=f"{pattern} in the output")
 
     def text(self):
         return self.output.read_text()
 
     def call(self, app, function, **arguments):
-        return httpx.post(f"{self.url}/apps/{app}/{function}", json=arguments, timeout=20)
+        return self.post(f"/apps/{app}/{function}", json=arguments)
+
+    def get(self, path, **options):
+        with new_client() as http:
+            return http.get(self.url + path, **options)
+
+    def post(self, path, **options):
+        with new_client() as http:
+            return http.post(self.url + path, **options)
 
 
 @pytest.mark.parametrize("how", ["file", "here"])
@@ -417,8 +435,8 @@ def test_dev_follows_the_files(tools, tmp_path, how):
         assert dev.text().count(f'File "{module}", line') == 2
         assert ".apiary/code" not in dev.text()
         os.killpg(dev.process.pid, signal.SIGINT)
-        assert dev.process.wait(15) == 0
-        tools.eventually(lambda: not tools.marked_processes(dev.mark), 5)
+        assert dev.process.wait(WAIT_SECONDS) == 0
+        tools.eventually(lambda: not tools.marked_processes(dev.mark))
         assert dev.text().count("Traceback") == 2
     finally:
         if dev.process.poll() is None:
@@ -430,19 +448,17 @@ def test_dev_trusts_this_machine_and_no_page_of_another_site(tools, tmp_path):
     apiary("new", "garden", cwd=tmp_path)
     dev = Dev(tools, tmp_path / "garden", tmp_path)
     try:
-        api = dev.url + "/api/v1/apps"
-        assert httpx.get(api).status_code == 200
+        api = "/api/v1/apps"
+        assert dev.get(api).status_code == 200
         for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}):
-            assert httpx.get(api, headers=headers).status_code == 403
-            assert httpx.post(f"{dev.url}/apps/garden/add_note", json={"text": "x"}, headers=headers).status_code == 403
-        assert httpx.get(api, headers={"Origin": dev.url}).status_code == 200
-        assert (
-            httpx.get(api.replace("127.0.0.1", "localhost"), headers={"Origin": "http://evil.example"}).status_code
-            == 403
-        )
+            assert dev.get(api, headers=headers).status_code == 403
+            assert dev.post("/apps/garden/add_note", json={"text": "x"}, headers=headers).status_code == 403
+        assert dev.get(api, headers={"Origin": dev.url}).status_code == 200
+        dev.url = dev.url.replace("127.0.0.1", "localhost")
+        assert dev.get(api, headers={"Origin": "http://evil.example"}).status_code == 403
     finally:
         dev.process.send_signal(signal.SIGTERM)
-        assert dev.process.wait(20) == 0
+        assert dev.process.wait(WAIT_SECONDS) == 0
 
 
 def test_dev_follows_folders_that_are_made_later(tools, tmp_path):
@@ -451,10 +467,8 @@ def test_dev_follows_folders_that_are_made_later(tools, tmp_path):
     dev = Dev(tools, module, tmp_path)
     try:
         other = {"Authorization": "Bearer a-key-of-another-server"}
-        assert httpx.get(f"{dev.url}/api/v1/apps", headers=other).status_code == 200
-        assert (
-            httpx.get(f"{dev.url}/api/v1/apps", headers={**other, "Origin": "http://evil.example"}).status_code == 403
-        )
+        assert dev.get("/api/v1/apps", headers=other).status_code == 200
+        assert dev.get("/api/v1/apps", headers={**other, "Origin": "http://evil.example"}).status_code == 403
         (tmp_path / "migrations").mkdir()
         (tmp_path / "migrations" / "001-t.sql").write_text("create table t (a);")
         dev.shown("applied 001-t.sql")
@@ -463,10 +477,10 @@ def test_dev_follows_folders_that_are_made_later(tools, tmp_path):
         for name in ("web", "web/deep"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "index.html").write_text(f"<p>{name}")
-            address = f"{dev.url}/apps/late/{name}/index.html"
-            tools.eventually(lambda at=address, text=name: httpx.get(at).text == f"<p>{text}")
+            address = f"/apps/late/{name}/index.html"
+            tools.eventually(lambda at=address, text=name: dev.get(at).text == f"<p>{text}")
         (tmp_path / "web" / "deep" / "index.html").write_text("<p>changed")
-        tools.eventually(lambda: "changed" in httpx.get(f"{dev.url}/apps/late/web/deep/index.html").text)
+        tools.eventually(lambda: "changed" in dev.get("/apps/late/web/deep/index.html").text)
     finally:
         os.killpg(dev.process.pid, signal.SIGINT)
-        assert dev.process.wait(15) == 0
+        assert dev.process.wait(WAIT_SECONDS) == 0

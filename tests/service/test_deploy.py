@@ -8,19 +8,21 @@ import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
+from tests.service.conftest import new_client
 
 APP = """
+import os
 import time
 from apiary import App, Rejected, Transaction
 
 app = App("{name}")
 
 
-@app.query(timeout=30)
-def version(tx: Transaction, seconds: float = 0) -> str:
-    time.sleep(seconds)
+@app.query(timeout=60)
+def version(tx: Transaction, until: str = "") -> str:
+    while until and not os.path.exists(until):
+        time.sleep(0.01)
     return "{version}"
 
 
@@ -80,7 +82,7 @@ def test_no_request_fails_while_versions_change(server, write, tools):
     answers: list[tuple[int, str]] = []
 
     def load() -> None:
-        with httpx.Client(base_url=server.url, timeout=30) as http:
+        with new_client(base_url=server.url) as http:
             while not stop.is_set():
                 for function in ("version", "count"):
                     response = http.post(f"/apps/small/{function}")
@@ -115,15 +117,17 @@ def test_a_key_has_its_outcome_though_its_function_is_gone(server, write):
         assert "counted" in unknown.json()["hint"]
 
 
-def test_calls_in_flight_finish_on_the_version_that_they_began_with(server, write, tools):
+def test_calls_in_flight_finish_on_the_version_that_they_began_with(server, write, tools, tmp_path):
+    end = tmp_path / "end"
     server.deployed(write(app_files("old")))
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(server.call, "version", app="small", seconds=1.5)
+        slow = pool.submit(server.call, "version", app="small", until=str(end))
         tools.eventually(lambda: server.hosts("small")[0]["in_flight"] == 1)
         server.deployed(write(app_files("new")))
         assert server.call("version", app="small") == "new"
         assert not slow.done()
         assert {host["state"] for host in server.hosts("small")} == {"serving", "draining"}
+        end.touch()
         assert slow.result() == "old"
     tools.eventually(lambda: len(server.hosts("small")) == 1)
 

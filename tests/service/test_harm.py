@@ -69,7 +69,7 @@ def test_innocent_calls_survive_those_that_end_their_process(zoo):
 @pytest.mark.parametrize("function", ["kill_host_query", "kill_host_action"])
 def test_a_queued_function_that_ends_its_process_is_given_up_after_a_few_attempts(zoo, tools, function):
     call = zoo.post("later_run", {"function": function}).json()
-    tools.eventually(lambda: f"queued call {call} of zoo is given up: its host died 3 times" in zoo.text(), 20)
+    tools.eventually(lambda: f"queued call {call} of zoo is given up: its host died 3 times" in zoo.text())
     shown = zoo.http.get(f"/api/v1/calls/{call}").json()
     assert (shown["status"], shown["code"], shown["attempt"]) == ("failed", "host_crashed", 3)
     assert [(attempt["attempt"], attempt["status"]) for attempt in shown["earlier_attempts"]] == [
@@ -79,7 +79,7 @@ def test_a_queued_function_that_ends_its_process_is_given_up_after_a_few_attempt
     assert call in [logged["id"] for logged in zoo.http.get("/api/v1/calls?app=zoo&status=failed").json()]
     key = name()
     zoo.call("later", key=key)
-    tools.eventually(lambda: zoo.call("effects", prefix=key) == {f"{key}-0": 1}, 10)
+    tools.eventually(lambda: zoo.call("effects", prefix=key) == {f"{key}-0": 1})
     host = zoo.host()
     works(zoo)
     assert zoo.host() == host
@@ -89,10 +89,10 @@ def test_deaths_of_a_queued_call_are_counted_beyond_the_end_of_the_server(new_se
     server = new_server("--anonymous-calls")
     server.deployed(tools.APPS / "zoo")
     address = "/api/v1/calls/" + server.post("later_run", {"function": "kill_host_query"}).json()
-    tools.eventually(lambda: server.http.get(address).status_code == 200, 10, "an attempt is recorded")
+    tools.eventually(lambda: server.http.get(address).status_code == 200, what="an attempt is recorded")
     server.kill()
     server.start()
-    shown = tools.eventually(lambda: (found := server.http.get(address).json())["status"] == "failed" and found, 20)
+    shown = tools.eventually(lambda: (found := server.http.get(address).json())["status"] == "failed" and found)
     assert len(shown["earlier_attempts"]) == 2
     assert server.http.get("/metrics").text.count('apiary_host_deaths_total{app="zoo"} 3') == 0
 
@@ -118,7 +118,7 @@ def test_a_function_that_does_not_end_is_stopped(zoo, function):
         others = [pool.submit(zoo.post, "effect", {"key": f"{counter}-{number}"}, name()) for number in range(8)]
         started = time.monotonic()
         stopped(late.result())
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 25
         for other in others:
             assert other.result().status_code == 200, other.result().text
     assert zoo.call("count", name=counter) == 0
@@ -130,7 +130,7 @@ def test_an_action_that_holds_the_interpreter_is_stopped_at_its_timeout(zoo):
     host = zoo.host()
     started = time.monotonic()
     stopped(zoo.post("regex_action"))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25
     works(zoo)
     assert zoo.host() != host
 
@@ -165,7 +165,7 @@ def test_the_death_of_a_host_is_noticed_though_a_child_has_its_descriptors(zoo, 
     zoo.call("fork", what="by a library in C")
     host = zoo.host()
     os.kill(host, signal.SIGKILL)
-    tools.eventually(lambda: zoo.host() != host, 3)
+    tools.eventually(lambda: zoo.host() != host, 9)  # and not because it is silent, which takes longer
     works(zoo)
     for process in tools.marked_processes(zoo.mark):
         if process not in (zoo.process.pid, zoo.host()):

@@ -7,6 +7,7 @@ import uuid
 
 import httpx
 import pytest
+from tests.service.conftest import WAIT_SECONDS
 
 
 def status(answer: bytes) -> int:
@@ -36,7 +37,7 @@ def test_a_chunked_body_is_taken(zoo):
 def test_a_dribbled_body_is_taken_and_holds_nobody_up(zoo):
     counter = uuid.uuid4().hex
     data = request(b"/apps/zoo/bump", json.dumps({"name": counter}).encode())
-    with socket.create_connection(("127.0.0.1", zoo.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", zoo.port), timeout=WAIT_SECONDS) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number in range(len(data)):
             connection.sendall(data[number : number + 1])
@@ -49,11 +50,11 @@ def test_a_dribbled_body_is_taken_and_holds_nobody_up(zoo):
 @pytest.mark.parametrize("body", [b"", b"{}", b"{}   "])
 def test_a_body_that_is_cut_off_is_not_run(zoo, body):
     before = zoo.call("count", name="default")
-    with socket.create_connection(("127.0.0.1", zoo.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", zoo.port), timeout=WAIT_SECONDS) as connection:
         connection.sendall(request(b"/apps/zoo/bump_default", body, length=len(body) + 5))
         connection.shutdown(socket.SHUT_WR)
         connection.recv(65536)
-    with socket.create_connection(("127.0.0.1", zoo.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", zoo.port), timeout=WAIT_SECONDS) as connection:
         connection.sendall(
             b"POST /apps/zoo/bump_default HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
         )
@@ -65,7 +66,7 @@ def test_pipelined_requests_are_answered_in_order(zoo):
     counter = uuid.uuid4().hex
     one = request(b"/apps/zoo/bump", json.dumps({"name": counter}).encode())
     last = request(b"/apps/zoo/bump", json.dumps({"name": counter}).encode(), b"Connection: close")
-    with socket.create_connection(("127.0.0.1", zoo.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", zoo.port), timeout=WAIT_SECONDS) as connection:
         connection.sendall(one * 9 + last)
         data = b""
         while part := connection.recv(65536):
@@ -103,7 +104,7 @@ def test_pipelined_requests_are_answered_in_order(zoo):
     ids=lambda data: repr(data[:40]),
 )
 def test_bytes_of_any_kind_are_no_fault_of_the_server(zoo, data):
-    with socket.create_connection(("127.0.0.1", zoo.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", zoo.port), timeout=WAIT_SECONDS) as connection:
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)

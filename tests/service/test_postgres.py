@@ -23,7 +23,7 @@ def version(tx: Transaction) -> str:
     return "VERSION"
 
 
-@app.transaction(timeout=20)
+@app.transaction(timeout=30)
 def put(tx: Transaction, key: str) -> int:
     return tx.execute("insert into effects (key) values (:key) returning id", key=key).scalar()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.service.conftest import WAIT_SECONDS
 
 from apiary.bundle import make_bundle, unpack
 from apiary.events import Event, Migrating
@@ -83,7 +84,7 @@ def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
         host = HostProcess("v")
         with pytest.raises(BundleRefused, match="load"):
             await host.start(start, make)
-        await asyncio.wait_for(host.wait_for_end(), 5)
+        await asyncio.wait_for(host.wait_for_end(), WAIT_SECONDS)
         return host.pid
 
     assert not os.path.exists(f"/proc/{asyncio.run(begin())}")
@@ -112,18 +113,18 @@ def test_a_server_that_stops_waits_for_no_migration(start, how):
         Path(start.code, "migrations/002-endless.sql").write_text(ENDLESS)
         new = await hosts.load("v")
         taking = asyncio.ensure_future(hosts.take_over(new, lambda host: asyncio.sleep(0)))
-        await asyncio.wait_for(migrating.wait(), 20)
+        await asyncio.wait_for(migrating.wait(), WAIT_SECONDS)
         quick = hosts.call(invoke("quick"))
         if how == "cancel":
             taking.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await asyncio.wait_for(taking, 20)
-            assert (await asyncio.wait_for(quick, 20)).output == b"2"
-        await asyncio.wait_for(hosts.close(), 20)
+                await asyncio.wait_for(taking, WAIT_SECONDS)
+            assert (await asyncio.wait_for(quick, WAIT_SECONDS)).output == b"2"
+        await asyncio.wait_for(hosts.close(), WAIT_SECONDS)
         if how == "close":
             with pytest.raises(MigrationUnknown, match="the server is stopping"):
-                await asyncio.wait_for(taking, 20)
-            assert (await asyncio.wait_for(quick, 20)).output == b"2" or b"stopping" in quick.result().error
+                await asyncio.wait_for(taking, WAIT_SECONDS)
+            assert (await asyncio.wait_for(quick, WAIT_SECONDS)).output == b"2" or b"stopping" in quick.result().error
         assert new.ended
 
     asyncio.run(migrate())
@@ -157,8 +158,8 @@ def test_a_host_is_not_silent_as_long_as_it_runs_what_it_may(monkeypatch, start)
         host = hosts.active
         slow = hosts.call(invoke("slow", b'{"seconds": 2}'))
         quick = hosts.call(invoke("quick"))
-        assert (await asyncio.wait_for(slow, 20)).output == b"1"
-        await asyncio.wait_for(quick, 20)
+        assert (await asyncio.wait_for(slow, WAIT_SECONDS)).output == b"1"
+        await asyncio.wait_for(quick, WAIT_SECONDS)
         assert hosts.active is host
         assert not host.ended
         await hosts.close()
@@ -175,7 +176,7 @@ def test_a_host_that_is_silent_is_replaced(monkeypatch, start):
         stopped = hosts.active
         os.kill(stopped.pid, signal.SIGSTOP)
         quick = hosts.call(invoke("quick"))
-        assert (await asyncio.wait_for(quick, 20)).output == b"2"
+        assert (await asyncio.wait_for(quick, WAIT_SECONDS)).output == b"2"
         assert stopped.ended
         await hosts.close()
 
@@ -203,10 +204,10 @@ def test_a_host_that_is_silent_holds_no_deploy_up(monkeypatch, start, tools, mom
             os.kill(old.pid, signal.SIGSTOP)
         taking = asyncio.ensure_future(hosts.take_over(new, activate))
         quick = hosts.call(invoke("quick"))
-        assert await asyncio.wait_for(taking, 20) == ("002-more.sql",)
-        assert (await asyncio.wait_for(quick, 20)).output == b"2"
+        assert await asyncio.wait_for(taking, WAIT_SECONDS) == ("002-more.sql",)
+        assert (await asyncio.wait_for(quick, WAIT_SECONDS)).output == b"2"
         assert hosts.active is new
-        await asyncio.wait_for(asyncio.gather(old.wait_for_end(), *hosts._tasks), 20)
+        await asyncio.wait_for(asyncio.gather(old.wait_for_end(), *hosts._tasks), WAIT_SECONDS)
         await hosts.close()
 
     asyncio.run(call())
@@ -230,7 +231,7 @@ def test_a_host_that_dies_as_soon_as_it_serves_is_replaced_by_one_other(start, t
         hosts._load, hosts._serve = counted, serve_and_die
         hosts.version = "v"
         hosts.keep_trying("v")
-        await asyncio.to_thread(tools.eventually, lambda: len(started) >= 4 and hosts.active, 20)
+        await asyncio.to_thread(tools.eventually, lambda: len(started) >= 4 and hosts.active, WAIT_SECONDS)
         assert (await hosts.call(invoke("quick"))).output == b"2"
         await hosts.close()
         return len(started)

@@ -5,15 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.service.conftest import WAIT_SECONDS, new_client
 
 
-def serve(folder, *options, environment=None, seconds=20):
+def serve(folder, *options, environment=None, seconds=WAIT_SECONDS):
     """`apiary serve` that is to end by itself."""
     return subprocess.run(
         [sys.executable, "-m", "apiary", "serve", *options],
@@ -33,16 +33,14 @@ def test_a_signal_ends_the_server_when_its_calls_are_answered(new_server, tools,
     idle = socket.create_connection(("127.0.0.1", server.port))
     with ThreadPoolExecutor(4) as pool:
         calls = [
-            pool.submit(server.post, "slow", {"seconds": 0.7, "key": "drain"}),
-            pool.submit(server.post, "slow_query", {"seconds": 1}),
-            pool.submit(server.post, "slow_action", {"seconds": 1}),
+            pool.submit(server.post, "slow", {"seconds": 3, "key": "drain"}),
+            pool.submit(server.post, "slow_query", {"seconds": 3}),
+            pool.submit(server.post, "slow_action", {"seconds": 3}),
         ]
         tools.eventually(lambda: server.hosts()[0]["in_flight"] == 3)
         server.process.send_signal(signal.Signals[name])
         assert [call.result().status_code for call in calls] == [200, 200, 200]
-        answered = time.monotonic()
-        assert server.process.wait(10) == 0
-        assert time.monotonic() - answered < 5
+        assert server.process.wait(30) == 0  # and not after the minute that calls may take
     idle.close()
     assert "Traceback" not in server.text()
     server.start()
@@ -61,10 +59,10 @@ def test_a_second_signal_ends_the_server_at_once(new_server, tools, name):
         tools.eventually(lambda: "another signal ends it" in server.text())
         assert server.process.poll() is None
         server.process.send_signal(signal.Signals[name])
-        assert server.process.wait(3) == 128 + signal.Signals[name]
+        assert server.process.wait(20) == 128 + signal.Signals[name]
         with pytest.raises(httpx.TransportError):
             lost.result()
-    tools.eventually(lambda: not tools.marked_processes(server.mark), 3)
+    tools.eventually(lambda: not tools.marked_processes(server.mark))
     assert "ended at once" in server.text()
     assert "Traceback" not in server.text()
     server.start()
@@ -75,12 +73,12 @@ def test_a_signal_that_arrives_twice_at_once_is_one(new_server, tools):
     server = new_server("--anonymous-calls")
     server.deployed(tools.APPS / "zoo")
     with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(server.post, "slow", {"seconds": 1})
+        call = pool.submit(server.post, "slow", {"seconds": 3})
         tools.eventually(lambda: server.hosts()[0]["in_flight"] == 1)
-        server.process.send_signal(signal.SIGINT)
-        server.process.send_signal(signal.SIGTERM)
+        for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+            server.process.send_signal(number)
         assert call.result().status_code == 200
-        assert server.process.wait(10) == 0
+        assert server.process.wait(WAIT_SECONDS) == 0
 
 
 def test_a_server_ends_though_a_call_does_not(new_server, tools):
@@ -89,7 +87,7 @@ def test_a_server_ends_though_a_call_does_not(new_server, tools):
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(server.post, "block", {"name": "x"})
         tools.eventually(lambda: server.hosts()[0]["in_flight"] == 1)
-        assert server.stop(15) == 0
+        assert server.stop() == 0
         assert call.result().status_code == 504
 
 
@@ -139,7 +137,7 @@ def test_a_server_listens_on_ipv6(new_server, tools):
             pytest.skip("this machine has no IPv6")
     server = new_server("--host", "::1")
     assert server.url.startswith("http://[::1]:")
-    assert httpx.get(server.url + "/healthz").json()["status"] == "ok"
+    assert server.http.get("/healthz").json()["status"] == "ok"
 
 
 def test_the_first_key_is_made_and_shown_once(new_server):
@@ -147,11 +145,11 @@ def test_the_first_key_is_made_and_shown_once(new_server):
     words = server.text().split()
     key = next(word for word in words if word.startswith("apiary_"))
     headers = {"Authorization": f"Bearer {key}"}
-    assert httpx.get(server.url + "/api/v1/apps", headers=headers).json() == []
+    assert server.http.get("/api/v1/apps", headers=headers).json() == []
     assert server.stop() == 0
     server.start()
     assert "apiary_" not in server.text()
-    assert httpx.get(server.url + "/api/v1/apps", headers=headers).json() == []
+    assert server.http.get("/api/v1/apps", headers=headers).json() == []
     assert key.encode() not in b"".join(file.read_bytes() for file in server.data.iterdir() if file.is_file())
 
 
@@ -159,7 +157,7 @@ def test_the_first_key_can_be_given_and_is_never_shown(new_server, tools):
     server = new_server()
     server.deployed(tools.APPS / "zoo")
     server.post("fail")
-    assert httpx.get(server.url + "/api/v1/apps", headers={"Authorization": f"Bearer {tools.KEY}"}).status_code == 200
+    assert server.http.get("/api/v1/apps", headers={"Authorization": f"Bearer {tools.KEY}"}).status_code == 200
     assert tools.KEY not in server.text()
     assert tools.KEY.encode() not in b"".join(file.read_bytes() for file in server.data.iterdir() if file.is_file())
     for process in tools.marked_processes(server.mark):
@@ -170,17 +168,18 @@ def test_the_first_key_can_be_given_and_is_never_shown(new_server, tools):
     server.environment["APIARY_ADMIN_KEY"] = "another"
     server.start()
     assert server.http.get("/api/v1/apps").status_code == 200
-    assert httpx.get(server.url + "/api/v1/apps", headers={"Authorization": "Bearer another"}).status_code == 401
+    assert server.http.get("/api/v1/apps", headers={"Authorization": "Bearer another"}).status_code == 401
 
 
 def test_calls_want_a_key_unless_told_otherwise(new_server, tools):
     server = new_server()
     server.deployed(tools.APPS / "zoo")
-    response = httpx.post(server.url + "/apps/zoo/bump", json={"name": "a"})
+    with new_client(base_url=server.url) as anonymous:
+        response = anonymous.post("/apps/zoo/bump", json={"name": "a"})
+        assert anonymous.post("/apps/nothing/bump").status_code == 401
     assert (response.status_code, response.json()["code"]) == (401, "not_authenticated")
     assert response.headers["www-authenticate"] == "Bearer"
     assert "Authorization" in response.json()["hint"]
-    assert httpx.post(server.url + "/apps/nothing/bump").status_code == 401
     assert server.call("count", name="a") == 0
 
 
@@ -216,7 +215,7 @@ def test_requests_have_a_greatest_size(new_server, tools):
 
 
 def metric(server, name: str, **labels: str) -> float:
-    for family in text_string_to_metric_families(httpx.get(server.url + "/metrics").text):
+    for family in text_string_to_metric_families(server.http.get("/metrics").text):
         for sample in family.samples:
             if sample.name == name and labels.items() <= sample.labels.items():
                 return sample.value
@@ -249,8 +248,9 @@ def test_metrics_count_what_is_refused_and_no_text_of_a_client_is_a_label(new_se
     code = "import os\nfrom apiary import App\nassert not os.path.exists('bad')\napp = App('flaky')\n"
     server.deployed(tools.write_app(tmp_path / "flaky", {"flaky.py": code}))
     server.deployed(tools.APPS / "zoo")
-    httpx.post(server.url + "/apps/zoo/bump", json={"name": "a"})
-    httpx.post(server.url + "/apps/strange-1/bump", json={"name": "a"})
+    with new_client(base_url=server.url) as anonymous:
+        anonymous.post("/apps/zoo/bump", json={"name": "a"})
+        anonymous.post("/apps/strange-1/bump", json={"name": "a"})
     server.post("bump", app="strange-2")
     server.post("strange_3")
     server.post("strange_4", key="k")
@@ -258,7 +258,7 @@ def test_metrics_count_what_is_refused_and_no_text_of_a_client_is_a_label(new_se
     server.post("bump", {"name": 7})
     server.http.put("/apps/zoo/bump")
     with ThreadPoolExecutor(2) as pool:
-        slow = [pool.submit(server.post, "slow", {"seconds": 0.3}) for _ in range(2)]
+        slow = [pool.submit(server.post, "slow", {"seconds": 2}) for _ in range(2)]
         assert sorted(done.result().status_code for done in slow) == [200, 503]
     for function, code in [
         ("bump", "not_authenticated"),
@@ -275,7 +275,7 @@ def test_metrics_count_what_is_refused_and_no_text_of_a_client_is_a_label(new_se
     os.kill(server.host("flaky"), signal.SIGKILL)
     tools.eventually(lambda: server.post("strange_5", app="flaky").status_code == 503)
     assert metric(server, "apiary_calls_total", app="flaky", function="", code="unavailable") >= 1
-    assert "strange" not in httpx.get(server.url + "/metrics").text
+    assert "strange" not in server.http.get("/metrics").text
 
 
 def test_codes_of_an_app_do_not_fill_the_metrics(tmp_path, new_server, tools):
@@ -309,7 +309,7 @@ def test_health_tells_which_apps_are_down(new_server, tools, tmp_path):
     response = server.post("anything", app="flaky")
     assert (response.status_code, response.headers.get("retry-after") is not None) == (503, True)
     (tmp_path / "bad").unlink()
-    tools.eventually(lambda: server.http.get("/healthz").json()["status"] == "ok", 10)
+    tools.eventually(lambda: server.http.get("/healthz").json()["status"] == "ok")
 
 
 @pytest.mark.soak
@@ -318,7 +318,7 @@ def test_memory_and_descriptors_stay_where_they_are(new_server, tools):
     server.deployed(tools.APPS / "zoo")
 
     def load(calls: int) -> None:
-        with httpx.Client(base_url=server.url, timeout=30) as http:
+        with new_client(base_url=server.url) as http:
             for _ in range(calls):
                 assert http.post("/apps/zoo/bump", json={"name": "soak"}).status_code == 200
 
@@ -342,5 +342,5 @@ def test_memory_and_descriptors_stay_where_they_are(new_server, tools):
     before = descriptors()
     for _ in range(50):
         server.deployed(tools.APPS / "zoo")
-    tools.eventually(lambda: len(server.hosts()) == 1, 30)
-    tools.eventually(lambda: descriptors() <= before + 2, 10)
+    tools.eventually(lambda: len(server.hosts()) == 1)
+    tools.eventually(lambda: descriptors() <= before + 2)

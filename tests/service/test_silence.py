@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from tests.service.conftest import WAIT_SECONDS
 
 from apiary.bundle import make_bundle
 from apiary.config import Settings
@@ -49,7 +50,7 @@ def test_a_host_that_stands_still_is_replaced_though_nobody_calls_it(on_a_platfo
     async def scenario(hosts, died):
         host = hosts.active
         os.kill(host.pid, signal.SIGSTOP)
-        await asyncio.wait_for(died.wait(), LIMIT_SECONDS + 10)
+        await asyncio.wait_for(died.wait(), WAIT_SECONDS)
         assert host.reason == "it stood still"
         answer = await hosts.call(Invoke(new_id(), "bump", b'{"name": "after"}', "tester", ("admin",)))
         assert answer.output == b"1"

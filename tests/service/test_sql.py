@@ -86,7 +86,7 @@ def test_the_server_runs_what_sql_put_into_the_queue(served, database, tools, tm
     with database.transaction():
         database.execute("select grow.put_later('a', 3), grow.put_later('b')")
         assert one(database, "select count(*) from apiary_grow.queue") == 4
-    tools.eventually(lambda: one(database, "select count(*) from grow.effects") == 4, 5)
+    tools.eventually(lambda: one(database, "select count(*) from grow.effects") == 4)
     tools.eventually(lambda: one(database, "select count(*) from apiary_grow.queue") == 0)
     ran = database.execute("select distinct caller, parent is not null from apiary_grow.calls where function = 'put'")
     assert ran.fetchall() == [(f"postgresql:{database.info.user}", True)]
@@ -118,7 +118,7 @@ def test_functions_that_cannot_be_made_at_once_are_made_later(served, database, 
         served.deployed(write(tools, tmp_path / "two", "two"))
         assert served.call("put", app="grow", key="a") == "two"
         assert "it is tried again" in served.text()
-    tools.eventually(lambda: one(database, "select grow.put('a')") == "two", 20)
+    tools.eventually(lambda: one(database, "select grow.put('a')") == "two")
 
 
 def test_records_can_be_left_out(new_server, postgres_database, database, tools, tmp_path):

@@ -1,10 +1,15 @@
 """Flow: a step that reads a row, updates another and inserts a third, and workflows of such steps."""
 
-from apiary import App, Rejected, Transaction
+from apiary import App, Rejected, Transaction, Workflow
 
 from . import statements
 
 app = App("flow")
+
+# As bench/workloads/flow.py has them.
+KEYS = 100_000
+STEPS = 5
+STRIDE = 613
 
 
 @app.transaction
@@ -17,6 +22,23 @@ def step(tx: Transaction, item: int, account: int, number: int, steps: int) -> i
     return cost
 
 
+@app.workflow
+def one(wf: Workflow, item: int, account: int) -> int:
+    """One step; its cost."""
+    return wf.run(step, item, account, 1, 1)
+
+
+@app.workflow
+def five(wf: Workflow, item: int, account: int) -> int:
+    """Five steps, from these keys on; their cost."""
+    return sum(wf.run(step, nth(item, number), nth(account, number), number, STEPS) for number in range(1, STEPS + 1))
+
+
+def nth(key: int, number: int) -> int:
+    """The key of a step, of which the first is number 1."""
+    return (key - 1 + (number - 1) * STRIDE) % KEYS + 1
+
+
 @app.query
 def effects(tx: Transaction) -> int:
     """How many workflows have taken their last step."""
@@ -26,7 +48,7 @@ def effects(tx: Transaction) -> int:
 @app.query
 def violations(tx: Transaction) -> int:
     """What is charged and not entered, and steps that were taken too often or never."""
-    return tx.execute(statements.VIOLATIONS).scalar()
+    return int(tx.execute(statements.VIOLATIONS).scalar())
 
 
 @app.transaction

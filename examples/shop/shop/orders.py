@@ -1,7 +1,7 @@
 """From the cart to an order.
 
-`place_order` does it in one transaction, for customers who pay on delivery. Whoever pays by card goes
-through `reserve`, `charge` and then `confirm`, or `release` where the payment was declined.
+`place_order` does it in one transaction, for customers who pay on delivery. Whoever pays by card takes
+`checkout`, a workflow: `reserve`, `charge` and then `confirm`, or `release` where the payment was declined.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from apiary import Rejected, Transaction
+from apiary import Rejected, Transaction, Workflow
 
 from .declared import app
 from .models import Line, Order, OrderSummary, Sales, Status
@@ -57,6 +57,18 @@ def release(tx: Transaction, order: int) -> OrderSummary:
         order=order,
     )
     return summary
+
+
+@app.workflow
+def checkout(wf: Workflow, user: int, card: str) -> OrderSummary:
+    """Order everything in the cart and have the card charged; whatever crashes on the way, both or neither."""
+    order = wf.run(reserve, user)
+    try:
+        receipt = wf.run(charge, card, order.cost)
+    except Rejected:
+        wf.run(release, order.order_id)
+        raise
+    return wf.run(confirm, order.order_id, receipt)
 
 
 @app.query

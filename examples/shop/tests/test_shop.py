@@ -171,3 +171,13 @@ def test_a_quantity_is_a_positive_number(shop: Any, quantity: object) -> None:
     with pytest.raises(apiary.WrongArguments):
         shop.call("add_to_cart", user=BEE, item=MUG, quantity=quantity)
     assert shop.call("cart", user=BEE) == []
+
+
+def test_checking_out_is_one_workflow(shop: Any) -> None:
+    shop.call("add_to_cart", user=BEE, item=MUG, quantity=2)
+    assert shop.call("checkout", user=BEE, card="visa").status == "paid"
+    assert stock(shop, MUG) == 98
+    shop.call("add_to_cart", user=BEE, item=MUG, quantity=3)
+    assert refusal(shop, "checkout", user=BEE, card="declined") == "payment_declined"
+    assert stock(shop, MUG) == 98
+    assert sorted(order.status for order in shop.call("orders", user=BEE)) == ["paid", "released"]

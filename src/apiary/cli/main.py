@@ -16,8 +16,9 @@ from apiary.bundle import make_bundle
 from apiary.cli import dev as dev_command
 from apiary.cli import log as log_commands
 from apiary.cli import offline
+from apiary.cli import workflow as workflow_commands
 from apiary.cli.options import LOCAL, Key, Url
-from apiary.cli.output import Output, fail, say, show, table
+from apiary.cli.output import Output, fail, say, show, table, value_of
 from apiary.cli.progress import migrations_told, tell
 from apiary.client import Http
 from apiary.config import Settings, database_folder
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(workflow_commands.app, name="workflow")
 app.add_typer(log_commands.app, name="log")
 
 
@@ -142,15 +144,21 @@ def call(
     function: Annotated[str, typer.Argument(metavar="FUNCTION")],
     arguments: Annotated[Optional[list[str]], typer.Argument(metavar="[NAME=VALUE]...")] = None,  # noqa: UP045
     idempotency_key: Annotated[Optional[str], typer.Option(help="Repeat a call safely.")] = None,  # noqa: UP045
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Start a workflow, and print its id.")] = False,
     url: Url = LOCAL,
     key: Key = None,
 ) -> None:
     """Call a function. A value is JSON where it can be read as such, else text: `user=7 name=bee tags='["a"]'`."""
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", "Prefer": f"respond-async{', handling=strict' if no_wait else ''}"}
     if idempotency_key:
         headers["Idempotency-Key"] = idempotency_key
     body = json.dumps(_arguments(arguments or [])).encode()
-    show(Http(url, key).post(f"/apps/{app_name}/{function}", body, headers).json())
+    http = Http(url, key)
+    response = http.post(f"/apps/{app_name}/{function}", body, headers)
+    if response.status_code == workflow_commands.ACCEPTED and not no_wait:
+        workflow_commands.print_result(http, response.json()["id"])
+    else:
+        show(response.json())
 
 
 @app.command()
@@ -236,10 +244,7 @@ def _arguments(given: list[str]) -> dict[str, Any]:
         name, separator, text = item.partition("=")
         if not separator or not name:
             raise WrongArguments(f"{item!r} is no argument", hint="write NAME=VALUE, for example user=7")
-        try:
-            arguments[name] = json.loads(text)
-        except ValueError:
-            arguments[name] = text
+        arguments[name] = value_of(text)
     return arguments
 
 

@@ -11,9 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from zlib import crc32
 
 from apiary.engine.actions import ActionRunner
@@ -23,11 +22,13 @@ from apiary.engine.digesting import Digesting
 from apiary.engine.durability import Durability, uncertain
 from apiary.engine.flows import Flows
 from apiary.engine.hold import Hold, May
-from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of, soon
+from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of, refuse_rest, soon
 from apiary.engine.protocol import HORIZON_SECONDS, Committed, Engine, Lane
+from apiary.engine.schedules import Schedules
 from apiary.engine.uncommitted import Uncommitted
 from apiary.engine.watchdog import ThreadGuard, Watchdog
 from apiary.runtime.call import Bound, Program, problem_of
+from apiary.runtime.control import RESULT
 from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import Overloaded, Unavailable
 from apiary.runtime.session import Call, Outcome, Queued, Record
@@ -82,9 +83,10 @@ class Dispatcher:
         timeouts = (bound.function.options.timeout for bound in program.functions.values())
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
-        telling = soon(TELL_SECONDS, self._tell)
+        telling = soon(TELL_SECONDS, engine.tell)
         self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, telling)
         self.backlog = Backlog(self._queued, self._nudge_writers, self.flows, telling)
+        self._schedules = Schedules(engine, program, partial(self.submit, wait=0.0))
         self._deaths = Deaths(engine, program, self._record, self._observe)
         self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
         self._digesting = Digesting(self._sort)
@@ -95,12 +97,9 @@ class Dispatcher:
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
         engine.listen(self.backlog.reload)
 
-    def submit(self, call: Call, reply: Reply, *, detached: bool = False) -> None:
-        """Run a call. `reply` gets its outcome, from another thread, once that is durable.
-
-        `detached`: that a workflow has begun is enough; its outcome is a pause, unless it has ended already.
-        """
-        self._digesting.submit(Job(call, self.program.functions.get(call.function), reply, detached))
+    def submit(self, call: Call, reply: Reply, *, wait: float | None = None) -> None:
+        """Run a call. `reply` gets its outcome, from another thread, once that is durable; `Job` has `wait`."""
+        self._digesting.submit(Job(call, self.program.functions.get(call.function), reply, wait))
 
     def _sort(self, job: Job) -> None:
         """Give a call to a thread that may run it."""
@@ -111,7 +110,9 @@ class Dispatcher:
         elif bound is not None and kind is Kind.ACTION:
             self._actions.submit(call, bound, self._flushed(reply))
         elif kind is Kind.WORKFLOW:
-            self.flows.begin(call, self._flushed(reply), detached=job.detached)
+            self.flows.begin(call, self._flushed(reply), job.wait)
+        elif call.function == RESULT:
+            self.flows.wait(call, self._flushed(reply), job.wait)
         elif kind is Kind.QUERY and call.key is None:
             self._to_read.put(job)
         else:
@@ -134,6 +135,13 @@ class Dispatcher:
         self._plain = plain
         self.backlog.activate(except_for)
         self.backlog.reload_after(self._late_seconds)
+        if plain:
+            self._schedules.activate()
+
+    def leave_queue(self) -> list[bytes]:
+        """Run nothing more of the queue; returns what of it still runs."""
+        self._schedules.deactivate()
+        return self.backlog.deactivate()
 
     def hold(self, give_back: Callable[[Call], None]) -> None:
         """Let the batches that run end, and run nothing more but queries; returns when nothing is written any more.
@@ -141,7 +149,7 @@ class Dispatcher:
         The calls that wait, and those that come, are handed to `give_back`, from another thread: they have not run.
         The queue is left. Records of what has run elsewhere (actions, queries) wait.
         """
-        self.backlog.deactivate()
+        self.leave_queue()
         self._give_back = give_back
         self._hold.change(May.NOTHING)
 
@@ -164,6 +172,7 @@ class Dispatcher:
         if self._hold.may is May.NOTHING:
             self.retire()
         self._digesting.close()
+        self._schedules.deactivate()
         self.backlog.close()
         self._actions.close()
         self._closing = True
@@ -195,14 +204,8 @@ class Dispatcher:
             queue.put(None)
 
     def _refuse_rest(self) -> None:
-        queues: list[Jobs | SimpleQueue[Job | None]] = [self._to_read, *self._to_write]
-        for queue in queues:
-            with suppress(Empty):
-                while True:
-                    item = queue.get_nowait()
-                    if isinstance(item, Job):
-                        error = Unavailable("the app was closed; the call was not run")
-                        item.reply(item.call, Outcome(error=problem_of(item.call, error), cause=error))
+        for queue in (self._to_read, *self._to_write):
+            refuse_rest(queue)
         self._flush()
 
     def _start(
@@ -342,7 +345,7 @@ class Dispatcher:
         """Have the record of an action written; `written` is told whether it was."""
         if record.step is not None and self._hold.may is May.ALL and self.flows.acted(record, written):
             return
-        self._recordings.append(Recording(record, written))
+        self._recordings.append(Recording(record, self.flows.recorded(record, written)))
         self._nudge_once()
 
     def _nudge_once(self) -> None:
@@ -369,10 +372,6 @@ class Dispatcher:
             if others:
                 self._wanted(others)
         return self.engine.queued(limit, until, self.program.version, plain=self._plain)
-
-    def _tell(self) -> None:
-        with suppress(Unavailable):  # who runs the queue looks from time to time
-            self.engine.tell()
 
     def _from_backlog(self, limit: int) -> list[Job]:
         jobs = []

@@ -1,4 +1,4 @@
-"""The workflows of a process: when each goes on, the actions that run for it, and who waits for its end.
+"""The workflows of a process: when each goes on, and the actions that run for it.
 
 A workflow goes on when it is due, when an action that it started has an outcome, or when something that was committed
 here woke it. What is due only later stays in the table.
@@ -7,6 +7,7 @@ here woke it. What is due only later stays in the table.
 from __future__ import annotations
 
 import heapq
+import json
 import logging
 import random
 import threading
@@ -17,8 +18,11 @@ from dataclasses import replace
 
 from apiary.engine.jobs import Job, Reply
 from apiary.engine.protocol import HORIZON_SECONDS, Engine
-from apiary.runtime.call import Bound, Program, problem_of, recorded_outcome
-from apiary.runtime.errors import Error, Unavailable
+from apiary.engine.waiters import Waiters
+from apiary.runtime.advance import blocked
+from apiary.runtime.call import Bound, Program, problem_of
+from apiary.runtime.errors import Unavailable
+from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome, Pause, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
@@ -26,8 +30,6 @@ log = logging.getLogger("apiary")
 
 AGAIN_SECONDS = (0.05, 5.0)
 """Until something is tried again that the database did not let be: at first, and at most."""
-LOOK_SECONDS = (0.02, 1.0)
-"""Between two looks for the end of a workflow that may end in another process: at first, and at most."""
 
 Act = Callable[[Call, Bound, Reply], None]
 
@@ -35,8 +37,8 @@ Act = Callable[[Call, Bound, Reply], None]
 class Flows:
     """Lets workflows go on, by `submit`, which takes a job to its lane, and `act`, which has an action run.
 
-    `ended` is told of those that nobody waited for, `tell` is called when another process should look into the queue,
-    and `freed`, which is set later, when there is room for more.
+    `ended` is told of those that end when their caller does not wait (any more), and of those that are blocked; `tell`
+    is called when another process should look into the queue, `freed`, which is set later, when there is room for more.
     Inactive until `activate`: of two processes that serve one version of an app, one looks after what is due.
     """
 
@@ -67,20 +69,17 @@ class Flows:
         self._timers: set[threading.Timer] = set()
         self._rings_at: int | None = None
         self._acting: dict[bytes, Call] = {}
-        self._waiters: dict[bytes, list[tuple[Call, Reply]]] = {}
+        self._waiters = Waiters(engine.find_all)
         self._release: Callable[[Call], None] | None = None
 
-    def begin(self, call: Call, reply: Reply, *, detached: bool) -> None:
-        """Begin a workflow; `reply` gets its outcome when it ends or, `detached`, a pause as soon as it has begun."""
+    def begin(self, call: Call, reply: Reply, seconds: float | None) -> None:
+        """Begin a workflow; `reply` gets its outcome or, once it has begun, after so many seconds, a pause."""
+        self._waiters.add(call.id, call, reply, seconds)
+        self._run(replace(call, detached=True) if seconds == 0 else call, self._came)
 
-        def begun(_: Call, outcome: Outcome) -> None:
-            reply(call, outcome)
-            self._came(call, outcome)
-
-        if not detached:
-            with self._lock:
-                self._waiters.setdefault(call.id, []).append((call, reply))
-        self._run(call, begun if detached else self._came)
+    def wait(self, call: Call, reply: Reply, seconds: float | None) -> None:
+        """`reply` gets the outcome of a workflow that `call` names or, after so many seconds, a pause."""
+        self._waiters.add(id_bytes(json.loads(call.input)["workflow"]), call, reply, seconds, begun=True)
 
     def activate(self, except_for: Iterable[bytes]) -> None:
         """Look after what is due from now on, and after what a process left that is gone, but for `except_for`."""
@@ -123,9 +122,9 @@ class Flows:
         """Give back, now or as soon as that can be, the calls that wait for the end of a workflow."""
         with self._lock:
             self._release = give_back
-            free = [workflow for workflow in self._waiters if workflow not in self._running]
+            free = [workflow for workflow in self._waiters.workflows() if workflow not in self._running]
         for workflow in free:
-            self._give_back(workflow)
+            self._waiters.give_back(workflow, give_back)
 
     def idle(self, timeout: float) -> bool:
         """Wait until no workflow runs, is due, or has an action running; false where that takes longer."""
@@ -137,17 +136,16 @@ class Flows:
         self.deactivate()
         with self._lock:
             self._closed = True
-            waiters, self._waiters = self._waiters, {}
             for timer in self._timers:
                 timer.cancel()
-        for call, reply in (waiter for found in waiters.values() for waiter in found):
-            error = Unavailable("the app is closing; the workflow goes on later", hint="ask again with the same key")
-            reply(call, Outcome(error=problem_of(call, error), cause=error))
+        self._waiters.close(
+            Unavailable("the app is closing; the workflow goes on later", hint="ask again with the same key")
+        )
 
     def returned(self, call: Call) -> None:
         """A call that was to begin a workflow is run by another process."""
+        self._waiters.forget(call.id)
         with self._lock:
-            self._waiters.pop(call.id, None)
             self._ran(call)
 
     def acted(self, record: Record, written: Callable[[bool], None]) -> bool:
@@ -167,6 +165,18 @@ class Flows:
         if workflow is not None:
             self._run(replace(workflow, arrived=(record,)), came)
         return workflow is not None
+
+    def recorded(self, record: Record, written: Callable[[bool], None]) -> Callable[[bool], None]:
+        """What to tell when the record of an action was written without its workflow, which was woken then."""
+
+        def told(kept: bool) -> None:
+            with self._lock:
+                self._acting.pop(record.id, None)
+            written(kept)
+            with self._lock:
+                self._lock.notify_all()
+
+        return told
 
     def _run(self, call: Call, reply: Reply) -> None:
         """Have a lane run a workflow; `reply` hears what became of it."""
@@ -196,15 +206,18 @@ class Flows:
             self._later(call.attempt, lambda: self._run(again, self._came) if self._active else None)
         elif pause is None:
             self._again.discard(call.id)
-            if not self._tell(call.id, outcome) and call.queued and outcome.replayed is None:
+            if not self._waiters.tell(call.id, outcome) and outcome.replayed is None:
                 self._tell_ended(call, outcome)
         elif pause.of is not None:
-            self._join(call, pause.of)
+            self._waiters.join(call.id, pause.of)
         else:
             if outcome.error is not None:
-                log.error("a workflow is blocked: %s: %s", call.function, outcome.error["detail"])
-                self._tell(call.id, outcome)
-            self._pause(_go_on(call.id, call.function, pause.epoch), pause)
+                log.error("%s %s is blocked: %s", call.function, id_text(call.id), outcome.error["detail"])
+                error = blocked(call.function, call.id)
+                self._waiters.tell(call.id, Outcome(error=problem_of(call, error), cause=error))
+                self._tell_ended(call, outcome)
+            self._waiters.begun(call.id)
+            self._pause(replace(_go_on(call.id, call.function, pause.epoch), careful=pause.careful), pause)
 
     def _pause(self, workflow: Call, pause: Pause) -> None:
         with self._lock:
@@ -216,10 +229,10 @@ class Flows:
         for action in fresh:
             self._act(action, self._program.find(action.function), self._action_ended)
         if self._release is not None:
-            self._give_back(workflow.id)
+            self._waiters.give_back(workflow.id, self._release)
         elif not self._active:
             self._tell_others()
-            self._look(workflow.id, 0)
+            self._waiters.look(workflow.id)
 
     def _action_ended(self, action: Call, outcome: Outcome) -> None:
         """The answer to an action, whose record was written. One that could not be run is begun again later."""
@@ -260,50 +273,6 @@ class Flows:
                     self._schedule(workflow, now)
             if self._heap:
                 self._set_timer(now)
-
-    def _give_back(self, workflow: bytes) -> None:
-        release = self._release
-        assert release is not None
-        with self._lock:
-            waiters = self._waiters.pop(workflow, [])
-        for call, _ in waiters:
-            release(call)
-
-    def _join(self, call: Call, workflow: bytes) -> None:
-        """The caller waits for a workflow that was begun before, perhaps by another process."""
-        with self._lock:
-            waiters = self._waiters.pop(call.id, [])
-            self._waiters.setdefault(workflow, []).extend(waiters)
-        self._look(workflow, 0)
-
-    def _look(self, workflow: bytes, looked: int) -> None:
-        """Has it ended elsewhere?"""
-        try:
-            record = self._engine.find(workflow, None)
-        except Error:
-            record = None
-        if record is None:
-            least, most = LOOK_SECONDS
-            if workflow in self._waiters:
-                self._after(min(most, least * 2**looked), lambda: self._look(workflow, looked + 1))
-            return
-        bound = self._program.functions.get(record.function)
-        with self._lock:
-            waiters = self._waiters.pop(workflow, [])
-        for call, reply in waiters:
-            try:
-                reply(call, recorded_outcome(record, call, bound))
-            except Error as error:
-                reply(call, Outcome(error=problem_of(call, error), cause=error))
-
-    def _tell(self, workflow: bytes, outcome: Outcome) -> bool:
-        """Answer those who wait; whether there are any."""
-        with self._lock:
-            waiters = self._waiters.pop(workflow, [])
-        for call, reply in waiters:
-            own = call.id == workflow
-            reply(call, outcome if own else replace(outcome, replayed=outcome.replayed or workflow))
-        return bool(waiters)
 
     def _is_idle(self) -> bool:
         due = self._heap and self._heap[0][0] <= now_microseconds()

@@ -6,11 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from apiary.runtime.call import Bound
+from apiary.runtime.call import Bound, problem_of
 from apiary.runtime.declaration import Kind
+from apiary.runtime.errors import Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 
 SLOW_MICROSECONDS = 5_000
@@ -22,13 +24,13 @@ Reply = Callable[[Call, Outcome], None]
 class Job:
     """A call, and what to do with its outcome. It may name a function that is gone (no `bound`).
 
-    `detached`: a workflow that has begun is an outcome.
+    `wait`: after so many seconds, the outcome of a workflow that has begun is a pause.
     """
 
     call: Call
     bound: Bound | None
     reply: Reply
-    detached: bool = False
+    wait: float | None = None
     arrived: float = field(default_factory=time.monotonic)
 
     def is_late(self, now: float, excused_until: float) -> bool:
@@ -100,6 +102,16 @@ def partition_of(call: Call, bound: Bound | None) -> str | None:
         return json.dumps(json.loads(call.input)[name])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def refuse_rest(queue: Jobs) -> None:
+    """Answer what waits in a queue of an app that is closed."""
+    with suppress(Empty):
+        while True:
+            item = queue.get_nowait()
+            if item is not None:
+                error = Unavailable("the app was closed; the call was not run")
+                item.reply(item.call, Outcome(error=problem_of(item.call, error), cause=error))
 
 
 def soon(seconds: float, work: Callable[[], None]) -> Callable[[], None]:

@@ -94,8 +94,14 @@ class Engine(Protocol):
     def sync(self) -> None:
         """Wait until all that was committed before is durable; `OSError` where the disk fails."""
 
+    def rewrite(self) -> None:
+        """Make durable what a process before this one has left, wherever its disk had failed."""
+
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         """The record of a call that is durable, by its id or by its idempotency key."""
+
+    def find_all(self, identifiers: Sequence[bytes]) -> list[Record]:
+        """The records of those of these calls that have one that is durable."""
 
     def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
         """What waits in the queue, the earliest first.
@@ -115,6 +121,9 @@ class Engine(Protocol):
 
     def queued_call(self, identifier: bytes) -> Queued | None:
         """The call of this id, where it waits in the queue."""
+
+    def scheduled(self, function: str, done: float | None, now: float) -> float:
+        """Until when (seconds since 1970) all times of a schedule are `done`; `now`, where it is seen first."""
 
     def tell(self) -> None:
         """Let the process that runs the queue know that there may be something new in it."""

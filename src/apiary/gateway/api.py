@@ -18,16 +18,25 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from apiary.bundle import MAX_BUNDLE_BYTES, Bundle
+from apiary.bundle import MAX_BUNDLE_BYTES, Bundle, disk_failed
 from apiary.gateway.calls import Calls
 from apiary.gateway.metrics import Metrics
 from apiary.gateway.openapi import document
 from apiary.gateway.wire import Disconnected, problem_body, problem_headers, read_body
+from apiary.gateway.workflows import Workflows
 from apiary.platform.hosts import AppHosts
 from apiary.platform.memory import resident_bytes
 from apiary.platform.platform import Caller, Platform
 from apiary.platform.process import HostProcess
-from apiary.runtime.errors import Error, Forbidden, InternalError, MethodNotAllowed, NotFound, WrongArguments
+from apiary.runtime.errors import (
+    Error,
+    Forbidden,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    Unavailable,
+    WrongArguments,
+)
 
 Handler = Callable[[Request], Awaitable[Response]]
 MAX_REQUIREMENTS_BYTES = 64 * 1024
@@ -62,6 +71,7 @@ class Api:
                 Route("/api/v1/apps/{app}/rollback", self.rollback, methods=["POST"]),
                 Route("/api/v1/calls", self.logged_calls),
                 Route("/api/v1/calls/{call}", self.logged_call),
+                *Workflows(self._platform, self._calls).routes(),
                 Route("/api/v1/servers", self.servers),
                 Route("/api/v1/backup", self.backup),
             ],
@@ -69,6 +79,7 @@ class Api:
                 Error: _problem,
                 HTTPException: _http_problem,
                 Disconnected: _nobody,
+                OSError: _system_failure,
                 Exception: _failure,
             },
         )
@@ -208,7 +219,7 @@ class Api:
     def _running(self, request: Request) -> AppHosts:
         hosts = self._hosts(request)
         if hosts.active is None:
-            raise NotFound(f"the app {hosts.app} is not running at the moment")
+            raise Unavailable(f"the app {hosts.app} is not running at the moment")
         return hosts
 
 
@@ -275,6 +286,13 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 async def _nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody is there to read it
+
+
+async def _system_failure(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    if not disk_failed(error):
+        return await _failure(request, error)
+    return await _problem(request, Unavailable(f"a file of the server cannot be written: {error.strerror}"))
 
 
 async def _failure(request: Request, error: Exception) -> Response:

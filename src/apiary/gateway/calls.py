@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import parse_qs
 
-from apiary.events import CallEnded, CallRefused
+from apiary.events import CallEnded, CallRefused, WorkflowBegun
 from apiary.gateway.wire import (
     JSON,
     PROBLEM,
@@ -17,6 +18,7 @@ from apiary.gateway.wire import (
     Send,
     bearer_key,
     checked_key,
+    patience,
     preferences,
     problem_body,
     problem_headers,
@@ -24,9 +26,10 @@ from apiary.gateway.wire import (
     respond,
 )
 from apiary.platform.hosts import AppHosts
-from apiary.platform.messages import Invoke
+from apiary.platform.messages import Answer, Invoke
 from apiary.platform.platform import Caller, Platform
 from apiary.runtime.call import unknown_function
+from apiary.runtime.control import PREFIX
 from apiary.runtime.errors import (
     Error,
     Forbidden,
@@ -40,6 +43,7 @@ from apiary.runtime.ids import id_text, new_id
 ANONYMOUS = Caller("anonymous", ())
 LOOPBACK = {b"localhost", b"127.0.0.1", b"[::1]"}
 MAX_KNOWN_CALLERS = 10_000
+WORKFLOWS = b"/api/v1/workflows/"
 
 
 class Calls:
@@ -65,25 +69,8 @@ class Calls:
             self._platform.emit(CallRefused(app, function, error.code))
             await respond(send, error.status, [identified, *problem_headers(error)], problem_body(error, text))
             return
-        problem = None
-        headers: Headers = [identified]
-        if answer.error is None and message.detached:
-            status, body = 202, json.dumps({"id": id_text(answer.replayed or call_id)}).encode()
-            location = f"/api/v1/workflows/{id_text(answer.replayed or call_id)}"
-            headers += [JSON, (b"location", location.encode()), (b"preference-applied", b"respond-async")]
-        elif answer.error is None:
-            status, body = 200, answer.output
-            headers.append(JSON)
-        else:
-            problem, body = json.loads(answer.error), answer.error
-            status = problem["status"]
-            headers.append(PROBLEM)
-            if status == 503:
-                headers.append((b"retry-after", b"1"))
-        if answer.replayed is not None:
-            headers[0] = (b"apiary-call-id", id_text(answer.replayed).encode())
-            headers.append((b"idempotency-replayed", b"true"))
-        self._platform.emit(CallEnded(app, function, call_id, answer.duration, problem))
+        status, headers, body, event = _answered(app, message, answer)
+        self._platform.emit(event)
         await respond(send, status, headers, body)
 
     def caller(self, headers: Headers) -> Caller:
@@ -126,15 +113,48 @@ class Calls:
         else:
             allowed = "GET, POST" if declared.get("kind") == "query" else "POST"
             raise MethodNotAllowed(f"{function} is called with {allowed}, not {method}", allow=allowed)
-        key, detached = None, False
+        key, wait = None, None
         for name, value in headers:
             if name == b"prefer":
-                detached = declared.get("kind") == "workflow" and b"respond-async" in preferences(value)
+                wait = _wait(function, declared.get("kind", "workflow"), headers)
             elif name == b"idempotency-key":
                 key = checked_key(value)
-            elif name == b"content-type" and body and not lax:
-                _check_type(value)
-        return hosts, Invoke(call_id, function, body, caller.name, caller.roles, key, lax, detached=detached)
+            elif name == b"content-type" and not lax:
+                check_type(body, value.decode("latin-1"))
+        return hosts, Invoke(call_id, function, body, caller.name, caller.roles, key, lax, wait=wait)
+
+
+def _wait(function: str, kind: str, headers: Headers) -> float | None:
+    """How many seconds the client waits for the end of a workflow, if it said so."""
+    preferred = preferences(headers)
+    if kind == "workflow":
+        return patience(preferred)
+    if b"respond-async" in preferred and preferred.get(b"handling") == b"strict":
+        raise WrongArguments(
+            f"{function} is no workflow, and is not started without waiting for its end",
+            hint=f"call it; or have a transaction call tx.enqueue({function}, …)",
+        )
+    return None
+
+
+def _answered(app: str, message: Invoke, answer: Answer) -> tuple[int, Headers, bytes, CallEnded | WorkflowBegun]:
+    """The status, the headers and the body that an answer makes, and what there is to tell of it."""
+    meant = id_text(answer.replayed or message.id).encode()
+    headers: Headers = [(b"apiary-call-id", meant)]
+    if answer.replayed is not None:
+        headers.append((b"idempotency-replayed", b"true"))
+    if answer.begun:
+        applied = b"respond-async" if message.wait == 0 else b"wait"
+        headers += [JSON, (b"location", WORKFLOWS + meant), (b"preference-applied", applied)]
+        return 202, headers, b'{"id": "%s"}' % meant, WorkflowBegun(app, message.function, message.id)
+    problem = None if answer.error is None else json.loads(answer.error)
+    event = CallEnded(app, message.function, message.id, answer.duration, problem)
+    if problem is None:
+        return 200, [*headers, JSON], answer.output, event
+    headers.append(PROBLEM)
+    if problem["status"] == 503:
+        headers.append((b"retry-after", b"1"))
+    return problem["status"], headers, answer.error or b"", event
 
 
 def _declared(hosts: AppHosts, app: str, function: str, method: str, headers: Headers) -> dict[str, Any]:
@@ -147,7 +167,8 @@ def _declared(hosts: AppHosts, app: str, function: str, method: str, headers: He
         return {}
     declared: dict[str, Any] | None = functions.get(function)
     if declared is None:
-        if method == "POST" and any(name == b"idempotency-key" for name, _ in headers):
+        recorded = method == "POST" and any(name == b"idempotency-key" for name, _ in headers)
+        if recorded and not function.startswith(PREFIX):
             return {}
         raise unknown_function(app, function, functions)
     return declared
@@ -172,10 +193,11 @@ def _check_origin(headers: Headers) -> None:
         raise Forbidden("a page of another site cannot call this server without a key")
 
 
-def _check_type(value: bytes) -> None:
-    kind = value.split(b";", 1)[0].strip().lower()
-    if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+def check_type(body: bytes, declared: str) -> None:
+    """`UnsupportedMediaType` where a body is declared to be something else than JSON."""
+    kind = declared.partition(";")[0].strip().lower()
+    if body and kind not in ("", "application/json") and not re.fullmatch(r"application/.*\+json", kind):
         raise UnsupportedMediaType(
-            f"arguments are JSON, not {kind.decode('latin-1')}",
+            f"arguments are JSON, not {kind}",
             hint="send the header Content-Type: application/json (curl: --json)",
         )

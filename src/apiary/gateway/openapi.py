@@ -23,7 +23,7 @@ PROBLEMS = {
     "401": "no key, or an unknown one",
     "403": "not allowed",
     "404": "not found",
-    "409": "a conflict, such as a broken constraint",
+    "409": "a conflict, such as a broken constraint; or the workflow was cancelled",
     "413": "too large",
     "415": "not JSON",
     "422": "refused by the application, or an idempotency key used for another call",
@@ -38,6 +38,31 @@ IDEMPOTENCY_KEY = {
     "required": False,
     "description": "A call that is repeated with the same key has the outcome of the first, and no effect.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "`respond-async`: answer 202 as soon as the workflow has begun; `wait=N`: after N seconds.",
+    "schema": {"type": "string", "examples": ["respond-async", "wait=10"]},
+}
+BEGUN = {
+    "description": "The workflow has begun, and goes on.",
+    "headers": {
+        "Apiary-Call-Id": {"schema": {"type": "string", "format": "uuid"}},
+        "Location": {"description": "Where the workflow is found.", "schema": {"type": "string"}},
+        "Preference-Applied": {"schema": {"type": "string", "enum": ["respond-async", "wait"]}},
+    },
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["id"],
+                "properties": {"id": {"type": "string", "format": "uuid"}},
+            }
+        }
+    },
 }
 
 
@@ -72,6 +97,9 @@ def document(manifest: dict[str, Any], server: str) -> dict[str, Any]:
 def _post(name: str, function: dict[str, Any], arguments: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     operation = _operation(name, function, result)
     operation["parameters"] = [IDEMPOTENCY_KEY]
+    if function["kind"] == "workflow":
+        operation["parameters"].append(PREFER)
+        operation["responses"]["202"] = BEGUN
     operation["requestBody"] = {
         "required": bool(arguments.get("required")),
         "content": {"application/json": {"schema": arguments}},

@@ -57,7 +57,9 @@ class Gateway:
 
         async def identified(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"apiary-call-id", call_id.encode())]
+                own = (b"apiary-call-id", call_id.encode())
+                headers = message["headers"]
+                message["headers"] = headers if own[0] in dict(headers) else [*headers, own]
             await send(message)
 
         await self._rest(scope, receive, identified)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from apiary.runtime.errors import Error, Overloaded, PayloadTooLarge, Unavailable, WrongArguments
@@ -16,6 +17,8 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 PROBLEM = (b"content-type", b"application/problem+json")
+SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
+MAX_WAIT_SECONDS = 3600.0
 
 
 class Disconnected(Exception):
@@ -87,6 +90,20 @@ def checked_key(value: bytes) -> str:
     return key
 
 
-def preferences(value: bytes) -> set[bytes]:
-    """The names in a `Prefer` header (RFC 7240)."""
-    return {part.partition(b"=")[0].partition(b";")[0].strip().lower() for part in value.split(b",")}
+def preferences(headers: Headers) -> dict[bytes, bytes]:
+    """What the `Prefer` headers of a request say, by name (RFC 7240); the first word on a matter counts."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name == b"prefer":
+            for part in value.split(b","):
+                preference, _, wanted = part.partition(b";")[0].partition(b"=")
+                found.setdefault(preference.strip().lower(), wanted.strip().strip(b'"'))
+    return found
+
+
+def patience(preferred: Mapping[bytes, bytes]) -> float | None:
+    """How many seconds a client wants to wait for the end of a workflow; `None`: as long as it takes."""
+    wait = preferred.get(b"wait", b"")
+    if SECONDS.fullmatch(wait):
+        return min(float(wait), MAX_WAIT_SECONDS)
+    return 0.0 if b"respond-async" in preferred else None

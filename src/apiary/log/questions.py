@@ -7,6 +7,7 @@ from typing import Any
 
 from apiary.engine.places import Log
 from apiary.finite import read_json
+from apiary.log.workflows import workflow, workflow_end, workflows
 from apiary.runtime.errors import NotFound
 from apiary.runtime.ids import id_bytes, id_text
 
@@ -58,7 +59,7 @@ def show(log: Log, *, call: str) -> dict[str, Any]:
         "lines": _json(row["lines"]) or [],
         "nested": _json(row["nested"]) or [],
         "earlier_attempts": [_summary(attempt) for attempt in attempts[:-1]],
-        "queued_calls": [_summary(child) for child in log.ask("log_children", {"id": identifier})],
+        "queued_calls": [_summary(child) for child in log.ask("log_queued", {"id": identifier})],
         "waiting_calls": [
             {"id": id_text(child["id"]), "function": child["function"]}
             for child in log.ask("log_waiting", {"id": identifier})
@@ -89,4 +90,10 @@ def _json(text: str | None) -> Any:
     return None if text is None else read_json(text)
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {"calls": calls, "show": show}
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "calls": calls,
+    "show": show,
+    "workflows": workflows,
+    "workflow": workflow,
+    "workflow_end": workflow_end,
+}

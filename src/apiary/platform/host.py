@@ -52,19 +52,14 @@ from apiary.platform.messages import (
     frame,
     to_host,
 )
+from apiary.runtime.advance import is_refused
 from apiary.runtime.call import Program
-from apiary.runtime.declaration import App
+from apiary.runtime.declaration import App, Kind
 from apiary.runtime.errors import (
     BundleRefused,
     Error,
-    Forbidden,
     InternalError,
-    KeyReused,
     RuleBroken,
-    Unavailable,
-    UnknownFunction,
-    WrongArguments,
-    from_problem,
 )
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.session import Call, Outcome
@@ -77,8 +72,6 @@ FORKS = {"os.fork", "os.forkpty"}
 PR_SET_PDEATHSIG = 1
 GC_ALLOCATIONS = 20_000
 IDLE_SECONDS = 5.0
-REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
-"""With these, a workflow has not begun."""
 STACK_BYTES = 1 << 20
 """Of each thread. Stacks count as memory of the host, and the usual 8 MiB each would leave none for functions."""
 
@@ -184,20 +177,26 @@ class Host:
             lax=message.lax,
             attempt=message.attempt,
         )
-        self._dispatcher.submit(call, self._begun if message.detached else self._reply, detached=message.detached)
+        bound = self._program.functions.get(call.function)
+        starts = message.wait == 0 and bound is not None and bound.function.kind is Kind.WORKFLOW
+        self._dispatcher.submit(call, self._begun if starts else self._reply, wait=message.wait)
 
     def _reply(self, call: Call, outcome: Outcome) -> None:
+        if outcome.pause is not None and outcome.error is None:
+            self._out.append(frame(Answer(call.id, b"null", replayed=outcome.pause.of, begun=True)))
+            return
         self._look_at(outcome)
-        error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
+        error = _as_json(outcome.error)
         self._out.append(frame(Answer(call.id, outcome.output, error, outcome.replayed, outcome.duration)))
 
     def _begun(self, call: Call, outcome: Outcome) -> None:
-        """The answer for who does not wait: which workflow it is. How it ends, if it has, is in the log."""
-        if outcome.error is not None and isinstance(from_problem(outcome.error), REFUSALS):
+        """The answer for who does not wait: which workflow it is. How it has ended, if it has, is in the log."""
+        if outcome.pause is not None or is_refused(outcome):
             self._reply(call, outcome)
             return
-        of = outcome.pause.of if outcome.pause is not None else outcome.replayed
-        self._out.append(frame(Answer(call.id, b"null", replayed=of if of != call.id else None)))
+        self._out.append(frame(Answer(call.id, b"null", replayed=outcome.replayed, begun=True)))
+        if outcome.replayed is None:
+            self._ran(call, outcome)
 
     def _give_back(self, call: Call) -> None:
         self._out.append(frame(Returned(call.id)))
@@ -208,8 +207,8 @@ class Host:
 
     def _ran(self, call: Call, outcome: Outcome) -> None:
         self._look_at(outcome)
-        error = None if outcome.error is None else json.dumps(outcome.error, default=str).encode()
-        self._send(Ran(call.id, call.function, error, outcome.duration))
+        blocked = outcome.pause is not None
+        self._send(Ran(call.id, call.function, _as_json(outcome.error), outcome.duration, blocked))
 
     def _answer(self, message: Ask) -> None:
         try:
@@ -227,6 +226,7 @@ class Host:
             return self._open(**arguments)
         dispatcher = self._dispatcher
         own: dict[str, Callable[..., Any]] = {
+            "rewrite": self._engine.rewrite,
             "migrate": self._migrate,
             "hold": lambda: dispatcher.hold(self._give_back),
             "resume": dispatcher.resume,
@@ -247,7 +247,7 @@ class Host:
 
     def _leave_queue(self) -> list[str]:
         """Run no more of the queue. Who waits for the end of a workflow waits for it elsewhere from now on."""
-        busy = self._dispatcher.backlog.deactivate()
+        busy = self._dispatcher.leave_queue()
         self._dispatcher.flows.release(self._give_back_begun)
         return [id_text(identifier) for identifier in busy]
 
@@ -307,6 +307,10 @@ def name_of(error: BaseException) -> str:
         return repr(error)
     except Exception:  # noqa: BLE001 - a class of the user
         return type(error).__name__
+
+
+def _as_json(problem: dict[str, Any] | None) -> bytes | None:
+    return None if problem is None else json.dumps(problem, default=str).encode()
 
 
 def _forbid_forks() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -11,13 +10,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
+from apiary.events import Activated, Event, HostDied, Migrating
 from apiary.platform.caretakers import Caretakers
 from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
+from apiary.platform.news import event_of
 from apiary.platform.process import HostProcess, InFlight, gone
 from apiary.platform.survivors import Survivors
 from apiary.platform.turns import Turn
-from apiary.runtime.errors import BundleRefused, Error, HostCrashed, Overloaded, Unavailable, from_problem
+from apiary.runtime.errors import BundleRefused, Error, Overloaded, Unavailable
 from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
@@ -83,12 +83,15 @@ class AppHosts:
         """How many calls no host has at the moment."""
         return len(self._waiting) + len(self._held or ())
 
-    def call(self, message: Invoke) -> asyncio.Future[Answer]:
-        """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait."""
+    def call(self, message: Invoke, within: float | None = None) -> asyncio.Future[Answer]:
+        """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait.
+
+        `within`: as `InFlight` has it.
+        """
         active = self.active
         if self.waiting + (len(active.in_flight) if active else 0) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} calls of {self.app} are waiting already; send it again later")
-        flight = InFlight(message, asyncio.get_running_loop().create_future())
+        flight = InFlight(message, asyncio.get_running_loop().create_future(), within=within)
         self._send(flight)
         return flight.answer
 
@@ -99,12 +102,13 @@ class AppHosts:
     async def start(self, version: str) -> HostProcess:
         """Start a host for the version that serves, where there is none; raises what it refuses with."""
         host = await self.load(version)
-        if host.pending:
-            try:
+        try:
+            await host.ask("rewrite")
+            if host.pending:
                 await host.migrate()
-            except Error:
-                await host.stop()
-                raise
+        except Error:
+            await host.stop()
+            raise
         return host
 
     async def take_over(self, host: HostProcess, activate: Callable[[HostProcess], Awaitable[None]]) -> tuple[str, ...]:
@@ -197,10 +201,8 @@ class AppHosts:
                 host.expel()
 
     def _send(self, flight: InFlight) -> None:
-        if self.active is None:
-            self._waiting.append(flight)
-        else:
-            self.active.send(flight)
+        deliver = self._waiting.append if self.active is None else self.active.send
+        deliver(flight)
 
     def _serve(self, host: HostProcess) -> HostProcess | None:
         """Send calls to this host from now on; returns the one before it."""
@@ -209,7 +211,7 @@ class AppHosts:
         old, self.active, self.version = self.active, host, host.version
         self._last_start = time.monotonic()
         host.watch_end(self._ended)
-        waiting, self._waiting = self._waiting, []
+        self._waiting, waiting = [], self._waiting
         self._send_all(waiting)
         return old
 
@@ -324,10 +326,7 @@ class AppHosts:
                 await self._turn.run(self.active)
 
     def _ran(self, message: Ran) -> None:
-        problem = json.loads(message.error) if message.error else None
-        if problem is not None and isinstance(from_problem(problem), HostCrashed):
-            log.error("the queued call %s of %s is given up: %s", id_text(message.id), self.app, problem["detail"])
-        self._emit(CallEnded(self.app, message.function, message.id, message.duration, problem, queued=True))
+        self._emit(event_of(self.app, message))
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
@@ -380,14 +379,13 @@ class AppHosts:
     async def _take_place(self, host: HostProcess) -> None:
         """Serve with a host that was started again, unless a deploy was faster; held, as the one before it was."""
         async with self._changing:
-            free = self.active is None and not self._closed and host.version == self.version
-            if free and self._held is not None:
-                await host.hold()
-            if free:
+            if free := self.active is None and not self._closed and host.version == self.version:
+                if self._held is not None:
+                    await host.hold()
                 self._serve(host)
                 await self._publish(host)
-            if free and self._held is None:
-                await self._turn.run(host)
+                if self._held is None:
+                    await self._turn.run(host)
         if free:
             self._emit(Activated(self.app, host.version, host.migrated))
         else:

@@ -30,7 +30,7 @@ class Start(msgspec.Struct, tag="start", array_like=True):
 
 
 class Invoke(msgspec.Struct, tag="call", array_like=True):
-    """Run a call. `detached`: it is a workflow, and the answer is wanted as soon as that has begun."""
+    """Run a call. `wait`: it is a workflow of which it is enough, after so many seconds, that it has begun."""
 
     id: bytes
     function: str
@@ -40,7 +40,7 @@ class Invoke(msgspec.Struct, tag="call", array_like=True):
     key: str | None = None
     lax: bool = False
     attempt: int = 1
-    detached: bool = False
+    wait: float | None = None
 
 
 class Ask(msgspec.Struct, tag="ask", array_like=True):
@@ -69,13 +69,17 @@ class Refused(msgspec.Struct, tag="refused", array_like=True):
 
 
 class Answer(msgspec.Struct, tag="answer", array_like=True):
-    """The outcome of a call or a question: a JSON result, or a problem document (JSON). `duration` in microseconds."""
+    """The outcome of a call or a question: a JSON result, or a problem document (JSON). `duration` in microseconds.
+
+    `begun`: it is none yet, but a workflow has begun: `replayed`, or the one of the call.
+    """
 
     id: bytes
     output: bytes
     error: bytes | None = None
     replayed: bytes | None = None
     duration: int = 0
+    begun: bool = False
 
 
 class Returned(msgspec.Struct, tag="returned", array_like=True):
@@ -89,12 +93,13 @@ class Returned(msgspec.Struct, tag="returned", array_like=True):
 
 
 class Ran(msgspec.Struct, tag="ran", array_like=True):
-    """A call of the queue came to its end."""
+    """A call of the queue came to its end, or a workflow whose caller did not wait; or a workflow is `blocked`."""
 
     id: bytes
     function: str
     error: bytes | None
     duration: int
+    blocked: bool = False
 
 
 class Spent(msgspec.Struct, tag="spent", array_like=True):

@@ -10,6 +10,7 @@ import shutil
 import socket
 import tarfile
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -55,7 +56,9 @@ class Platform:
         self.new_admin_key: str | None = None
         self._watchers: list[Watcher] = []
         self._places: Places
-        self._registry: OpenApp
+        self._registry: OpenApp | None = None
+        self._registry_broken = False
+        self._opening = threading.Lock()
         self._lock: IO[str]
         self._turns: Turns
         self._peers: Peers
@@ -103,7 +106,26 @@ class Platform:
 
     def _open(self) -> None:
         self._places = open_places(self.settings.database, self.settings.folder)
-        self._registry = OpenApp(registry, self._places.registry(convert_rows), caller="platform")
+        self._opened()
+
+    def _opened(self) -> OpenApp:
+        """The registry, open; again where its disk has failed, after which what was open knows nothing for certain."""
+        with self._opening:
+            if self._registry is not None and self._registry_broken:
+                self._registry.close()
+                self._registry = None
+            if self._registry is None:
+                engine = self._places.registry(convert_rows)
+                self._registry_broken = False
+                try:
+                    self._registry = OpenApp(registry, engine, caller="platform", broken=self._broke)
+                except BaseException:
+                    engine.close()
+                    raise
+            return self._registry
+
+    def _broke(self) -> None:
+        self._registry_broken = True
 
     @property
     def description(self) -> str:
@@ -117,7 +139,8 @@ class Platform:
         await self._followers.close()
         await asyncio.gather(*(hosts.close() for hosts in self.apps.values()))
         await self._peers.leave()
-        await asyncio.to_thread(self._registry.close)
+        if self._registry is not None:
+            await asyncio.to_thread(self._registry.close)
         await asyncio.to_thread(self._places.close)
         self._lock.close()
 
@@ -188,7 +211,7 @@ class Platform:
         return await self._peers.listed()
 
     async def _ask(self, function: str, **arguments: Any) -> Any:
-        return await asyncio.to_thread(lambda: self._registry.call(function, **arguments))
+        return await asyncio.to_thread(lambda: self._opened().call(function, **arguments))
 
     async def _first_key(self) -> None:
         """Make the first key, unless another server that starts at the same time is faster."""

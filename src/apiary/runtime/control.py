@@ -1,22 +1,27 @@
 """What people and programs do to workflows from outside: send, cancel, resume, fork. Each is a call with a record.
 
-They are small transactions of the platform's own, which run where those of the app do.
+They are small transactions of the platform's own, which run where those of the app do. Who started a workflow may send
+to it and cancel it; the rest is for administrators.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from apiary.runtime.call import Program, problem_of
 from apiary.runtime.errors import Conflict, Error, Forbidden, NotFound, UnknownFunction, WrongArguments
 from apiary.runtime.ids import id_bytes, id_text
 from apiary.runtime.machine import PAGE, Step, step_id
+from apiary.runtime.messages import checked_name, checked_value
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Record, WorkflowSession
 from apiary.runtime.transaction import now_microseconds
+from apiary.runtime.undoing import UNDOING
 
 PREFIX = "apiary."
+RESULT = "apiary.result"
+"""Waits for the end of a workflow. Not an operation: it writes nothing, and is answered by `engine/flows.py`."""
 KIND = "platform"
 
 Operation = Callable[[Program, Call, WorkflowSession, Mapping[str, Any]], Any]
@@ -28,12 +33,9 @@ def control(program: Program, call: Call, session: WorkflowSession) -> Outcome:
     operation = OPERATIONS.get(call.function)
     if operation is None:
         raise UnknownFunction(f"the platform has no operation {call.function}")
-    if "admin" not in call.roles:
-        raise Forbidden("this is for administrators", hint="use the admin key of the server")
     session.savepoint("call")
     try:
-        arguments = json.loads(call.input)
-        output = program.to_json(operation(program, call, session, arguments))
+        output = program.to_json(operation(program, call, session, _arguments(call)))
         session.record(_record(program, call, started, output))
     except Error as error:
         session.undo("call")
@@ -43,6 +45,27 @@ def control(program: Program, call: Call, session: WorkflowSession) -> Outcome:
         raise
     session.release("call")
     return Outcome(output, duration=now_microseconds() - started)
+
+
+def check_starter(starter: str, caller: str, roles: Collection[str]) -> None:
+    """`Forbidden` for those who have not started a workflow, and are no administrators."""
+    if starter != caller and "admin" not in roles:
+        raise Forbidden("this workflow was started by somebody else", hint="use the key with which it was started")
+
+
+def _arguments(call: Call) -> Mapping[str, Any]:
+    try:
+        found = json.loads(call.input or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise WrongArguments(f"the body is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise WrongArguments("the body is no JSON object")
+    return found
+
+
+def _check_admin(call: Call) -> None:
+    if "admin" not in call.roles:
+        raise Forbidden("this is for administrators", hint="use the admin key of the server")
 
 
 def _record(program: Program, call: Call, started: int, output: bytes) -> Record:
@@ -65,24 +88,27 @@ def _record(program: Program, call: Call, started: int, output: bytes) -> Record
 def _send(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
     """A message for a workflow, on a topic."""
     workflow = _identifier(given)
-    topic = given.get("topic")
-    if not isinstance(topic, str):
-        raise WrongArguments("a message has a topic, which is text")
-    if not session.send(workflow, topic, program.to_json(given.get("value")), call.id):
-        raise _not_running(session, workflow)
+    topic = checked_name("topic", given.get("topic"))
+    value = checked_value("message", program, given.get("value"))
+    if "admin" not in call.roles:
+        _running(session, call, given)
+    if not session.send(workflow, topic, value, call.id):
+        raise _not_running(session, call, workflow)
 
 
 def _cancel(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
     """End a workflow at its next step; what it has done is undone as far as it says how."""
-    instance = _running(session, given)
-    instance.state, instance.problem = "cancelling", None
-    session.keep_instance(instance, fresh=False)
+    instance = _running(session, call, given)
+    if instance.state != UNDOING:
+        instance.state, instance.problem, instance.acting = "cancelling", None, False
+        session.keep_instance(instance, fresh=False)
     session.wake(instance.id, None)
 
 
 def _resume(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
     """Let a workflow that is blocked try again."""
-    instance = _running(session, given)
+    _check_admin(call)
+    instance = _running(session, call, given)
     if instance.state != "blocked":
         raise Conflict(f"the workflow {id_text(instance.id)} is not blocked")
     instance.state, instance.problem, instance.due = "", None, NEVER
@@ -91,15 +117,20 @@ def _resume(program: Program, call: Call, session: WorkflowSession, given: Mappi
 
 
 def _fork(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Begin a new workflow with what another one has recorded below a step; it goes on from there, on this version."""
+    """Begin a new workflow with what another one has recorded below a step; it goes on from there."""
+    _check_admin(call)
     origin = _identifier(given)
     first, before = _begun(session, origin)
     step = given.get("step")
-    end = min(step, before) if isinstance(step, int) else before
+    if step is not None and (not isinstance(step, int) or isinstance(step, bool) or step < 0):
+        raise WrongArguments(f"a step is a number from 0 on, not {step!r:.50}")
+    end = before if step is None else min(step, before)
     version = given.get("version") or program.version
+    if not isinstance(version, str):
+        raise WrongArguments(f"a version is text, not {version!r:.50}")
     started = now_microseconds()
     fork = Instance(
-        id=call.id,
+        id=step_id(call.id, 0),
         function=first.function,
         version=version,
         input=first.input,
@@ -110,12 +141,14 @@ def _fork(program: Program, call: Call, session: WorkflowSession, given: Mapping
         step=None,
         started=started,
         first=first.first,
-        issued=max(end, first.first),
+        issued=first.first,
         due=NEVER,
     )
     for number in range(first.first, end, PAGE):
         for found in session.steps(origin, number, min(number + PAGE, end)):
             session.record(_copied(found, fork, started))
+            if found.number == fork.issued:  # what has no record is begun again: it belongs to the other workflow
+                fork.issued += 1
     session.keep_instance(fork, fresh=True)
     session.wake(fork.id, None)
     return {"id": id_text(fork.id), "from": id_text(origin), "step": end}
@@ -156,18 +189,21 @@ def _begun(session: WorkflowSession, workflow: bytes) -> tuple[Instance, int]:
     return instance, last
 
 
-def _running(session: WorkflowSession, given: Mapping[str, Any]) -> Instance:
+def _running(session: WorkflowSession, call: Call, given: Mapping[str, Any]) -> Instance:
     workflow = _identifier(given)
     instance = session.instance(workflow, None)
     if instance is None:
-        raise _not_running(session, workflow)
+        raise _not_running(session, call, workflow)
+    check_starter(instance.caller, call.caller, call.roles)
     return instance
 
 
-def _not_running(session: WorkflowSession, workflow: bytes) -> Error:
-    if session.find(workflow, None) is not None:
-        return Conflict(f"the workflow {id_text(workflow)} has ended")
-    return _unknown(workflow)
+def _not_running(session: WorkflowSession, call: Call, workflow: bytes) -> Error:
+    record = session.find(workflow, None)
+    if record is None:
+        return _unknown(workflow)
+    check_starter(record.caller, call.caller, call.roles)
+    return Conflict(f"the workflow {id_text(workflow)} has ended")
 
 
 def _unknown(workflow: bytes) -> NotFound:
@@ -178,7 +214,7 @@ def _identifier(given: Mapping[str, Any]) -> bytes:
     try:
         return id_bytes(str(given.get("workflow")))
     except ValueError:
-        raise NotFound(f"{given.get('workflow')!r} is not the id of a workflow") from None
+        raise NotFound(f"{given.get('workflow')!r:.50} is not the id of a workflow") from None
 
 
 OPERATIONS: dict[str, Operation] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from apiary.runtime.errors import DeclarationError, RuleBroken
 from apiary.runtime.transaction import Transaction, current_transaction
@@ -31,7 +31,7 @@ OWN_OPTIONS = {
     "query": {"key", "placement"},
     "transaction": {"key", "placement"},
     "action": {"retries", "backoff"},
-    "workflow": {"lifetime"},
+    "workflow": {"lifetime", "schedule", "zone", "missed"},
 }
 FIRST = {"workflow": "wf: Workflow", "query": "tx: Transaction", "transaction": "tx: Transaction"}
 
@@ -49,7 +49,8 @@ class Kind(StrEnum):
 class Options:
     """What a decorator was told. Times in seconds; `retries` counts the attempts after the first.
 
-    `lifetime`: so long a workflow may take in all; its `timeout` is what its own code may take between two steps.
+    `lifetime`: so long a workflow may take in all; its `timeout` is what its own code may take between two steps. It
+    begins by itself at the times of its `schedule`.
     """
 
     roles: frozenset[str] | None = None
@@ -59,6 +60,9 @@ class Options:
     retries: int = 0
     backoff: float = 0.5
     lifetime: float | None = None
+    schedule: str | None = None
+    zone: str = "UTC"
+    missed: str = "once"
 
 
 class Function(Generic[P, R]):
@@ -202,12 +206,17 @@ class App:
         *,
         roles: Sequence[str] | None = None,
         timeout: float | None = None,
+        schedule: str | None = None,
+        zone: str = "UTC",
+        missed: Literal["once", "all", "skip"] = "once",
     ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
     def workflow(self, body: Any = None, /, **options: Any) -> Any:
         """Declare a function that runs to completion, in which each function it runs takes effect exactly once.
 
         `roles`: who may start it. `timeout`: seconds that it may take in all, waiting included (default: no limit);
-        it is ended and undone then.
+        it is ended and undone then. `schedule`: begin it by the clock, too, at the times of a cron expression in a time
+        `zone`; its first parameter, if it has any, gets the time. Of times that were `missed` while no server ran, it
+        begins for the last (`once`), for each (`all`), or for none (`skip`).
         """
         lifetime = options.pop("timeout", None)
         if lifetime is not None and (isinstance(lifetime, bool) or not isinstance(lifetime, int | float)):
@@ -250,6 +259,10 @@ def _options(kind: Kind, given: dict[str, Any]) -> Options:
             raise DeclarationError(f"{name} is a positive number of seconds, not {value!r}")
     if not isinstance(options.retries, int) or not 0 <= options.retries <= 1000:
         raise DeclarationError(f"retries is a number from 0 to 1000, not {options.retries!r}")
+    if options.missed not in ("once", "all", "skip"):
+        raise DeclarationError(f'missed is "once", "all" or "skip", not {options.missed!r}')
+    if not isinstance(options.schedule, str | None) or not isinstance(options.zone, str):
+        raise DeclarationError("schedule and zone are text: a cron expression, and the name of a time zone")
     if options.placement not in (None, "database", "host"):
         raise DeclarationError(f'placement is "database" or "host", not {options.placement!r}')
     return options

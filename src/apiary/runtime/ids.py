@@ -41,7 +41,7 @@ def id_seconds(identifier: bytes) -> float:
 
 def id_bytes(text: str) -> bytes:
     """The 16 bytes of an id in its usual form; `ValueError` when it is none."""
-    identifier = bytes.fromhex(text.replace("-", ""))
-    if len(identifier) != 16:
+    digits = text.replace("-", "")
+    if len(digits) != 32:
         raise ValueError(f"{text!r} is not an id")
-    return identifier
+    return bytes.fromhex(digits)

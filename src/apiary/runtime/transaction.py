@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, overload
 
-from apiary.runtime.errors import Forbidden, RuleBroken, UnknownFunction, WrongArguments
-from apiary.runtime.ids import id_text, new_id
+from apiary.runtime.errors import Forbidden, NotFound, RuleBroken, UnknownFunction, WrongArguments
+from apiary.runtime.ids import id_bytes, id_text, new_id
+from apiary.runtime.messages import checked_name, checked_value
 from apiary.runtime.plain import plain
 from apiary.runtime.result import Result
 from apiary.runtime.session import Call, Queued, Session
@@ -20,7 +21,9 @@ from apiary.runtime.session import Call, Queued, Session
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from apiary.runtime.call import Program
     from apiary.runtime.declaration import Function
+    from apiary.runtime.workflow import Workflow
 
 P = ParamSpec("P")
 
@@ -69,7 +72,7 @@ class Notes:
 class Transaction:
     """One serializable transaction: it commits when the function returns and rolls back when it raises."""
 
-    __slots__ = ("_call", "_encode", "_notes", "_read_only", "_session")
+    __slots__ = ("_call", "_notes", "_program", "_read_only", "_session")
 
     def __init__(
         self,
@@ -77,13 +80,13 @@ class Transaction:
         call: Call,
         notes: Notes,
         read_only: bool,
-        encode: Callable[[Function[..., Any], tuple[Any, ...], dict[str, Any]], bytes],
+        program: Program,
     ) -> None:
         self._session = session
         self._call = call
         self._notes = notes
         self._read_only = read_only
-        self._encode = encode
+        self._program = program
 
     @property
     def id(self) -> str:
@@ -107,26 +110,29 @@ class Transaction:
 
     def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]], /) -> int:
         """Run one SQL statement once for each of `rows`; returns how many rows it changed in all."""
-        self._check_open()
-        if self._read_only:
-            raise RuleBroken("a query cannot write", hint="declare the function with @app.transaction")
+        self._check_writes("write")
         return self._session.execute_many(sql, rows)
 
     @overload
     def enqueue(
-        self, function: Function[Concatenate[Transaction, P], Any], /, *args: P.args, **kwargs: P.kwargs
+        self,
+        function: Function[Concatenate[Transaction, P], Any] | Function[Concatenate[Workflow, P], Any],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> str: ...
     @overload
     def enqueue(self, function: Function[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> str: ...
     def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> str:
-        """Call `function` after this transaction has committed, and only then. Returns the id of that call."""
-        self._check_open()
-        if self._read_only:
-            raise RuleBroken("a query cannot enqueue calls", hint="declare the function with @app.transaction")
+        """Call `function` after this transaction has committed, and only then. Returns the id of that call.
+
+        A workflow ends on the version of the app that runs now, and has the roles of the caller.
+        """
+        self._check_writes("enqueue calls")
         check_roles(function, self._call.roles)
         identifier = new_id()
         try:
-            encoded = self._encode(function, args, kwargs)
+            encoded = self._program.encode(function, args, kwargs)
         except (WrongArguments, UnknownFunction) as error:
             raise RuleBroken(f"{function!r} cannot be enqueued: {error.message}", hint=error.hint) from None
         self._session.enqueue(
@@ -137,9 +143,22 @@ class Transaction:
                 caller=self._call.caller,
                 parent=self._call.id,
                 due=now_microseconds(),
+                **self._as_workflow() if function.kind.value == "workflow" else {},
             )
         )
         return id_text(identifier)
+
+    def send(self, workflow: str, topic: str, value: Any = None, /) -> None:
+        """Leave a message for a workflow, by its id, if this transaction commits; `NotFound` where that has ended."""
+        self._check_writes("send messages")
+        try:
+            written = checked_value("message", self._program, value)
+            identifier = id_bytes(workflow)
+            checked_name("topic", topic)
+        except (WrongArguments, ValueError, AttributeError) as error:
+            raise RuleBroken(f"the message cannot be sent: {error}") from None
+        if not self._session.send(identifier, topic, written, new_id()):
+            raise NotFound(f"there is no workflow {workflow} that could receive a message")
 
     def log(self, message: str, /, **fields: Any) -> None:
         """Add a line to the record of this call."""
@@ -147,6 +166,14 @@ class Transaction:
         if fields:
             line["fields"] = fields
         self._notes.lines.append(line)
+
+    def _as_workflow(self) -> dict[str, Any]:
+        return {"version": self._program.version, "roles": tuple(sorted(self._call.roles)), "epoch": 1}
+
+    def _check_writes(self, what: str) -> None:
+        self._check_open()
+        if self._read_only:
+            raise RuleBroken(f"a query cannot {what}", hint="declare the function with @app.transaction")
 
     def _check_open(self) -> None:
         """A transaction that a function kept would otherwise write into the call that runs next."""
@@ -162,7 +189,7 @@ class Transaction:
         query = function.kind.value == "query"
         if self._read_only and not query:
             raise RuleBroken(f"a query cannot call the transaction {function.name}")
-        inner = Transaction(self._session, self._call, self._notes, query, self._encode)
+        inner = Transaction(self._session, self._call, self._notes, query, self._program)
         note: dict[str, Any] = {"function": function.name, "status": "failed"}
         self._notes.nested.append(note)
         started = self._notes.elapsed()

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -194,9 +194,17 @@ class PostgresEngine:
     def sync(self) -> None:
         """A commit waits for the disk by itself."""
 
+    def rewrite(self) -> None:
+        """The database ends and recovers by itself where its disk fails."""
+
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
         rows = self._ask_own("find", (UUID(bytes=identifier) if identifier else None, key))
         return row_record(rows[0]) if rows else None
+
+    def find_all(self, identifiers: Sequence[bytes]) -> list[Record]:
+        return list(
+            map(row_record, self._ask_own("find_all", ([UUID(bytes=identifier) for identifier in identifiers],)))
+        )
 
     def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
         return list(map(row_queued, self._ask_own("queued", (limit, None, version, until, plain))))
@@ -226,8 +234,12 @@ class PostgresEngine:
                         raise _translated(error, self._link) from error
         raise AssertionError("the second attempt returns or raises")
 
+    def scheduled(self, function: str, done: float | None, now: float) -> float:
+        return float(self._ask_own("scheduled", (function, done, now))[0][0])
+
     def tell(self) -> None:
-        self._ask_own("notify", (self._target.log,))
+        with suppress(DatabaseUnavailable):  # who runs the queue looks from time to time
+            self._ask_own("notify", (self._target.log,))
 
     def listen(self, changed: Callable[[], None]) -> None:
         if (self._target.program is not None or self.host is not None) and self._listener is None:

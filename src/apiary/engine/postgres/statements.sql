@@ -11,6 +11,9 @@ values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::bigin
 -- name: find
 select * from {log}.find($1::uuid, $2::text);
 
+-- name: find_all
+select * from {log}.find_all($1::uuid[]);
+
 -- name: enqueue
 insert into {log}.queue (id, function, input, caller, parent, due, version, roles, step, epoch)
 values ($1::uuid, $2::text, $3::text, $4::text, $5::uuid, $6::bigint, $7::text, $8::text, $9::bigint, $10::bigint);
@@ -45,6 +48,9 @@ select {log}.count_attempt($1::uuid, $2::integer);
 -- name: queued
 select * from {log}.queued($1::integer, $2::uuid, $3::text, $4::bigint, $5::boolean);
 
+-- name: scheduled
+select {log}.scheduled($1::text, $2::float8, $3::float8);
+
 -- name: versions_due
 select * from {log}.versions_due($1::text, $2::bigint);
 
@@ -56,14 +62,14 @@ select * from {log}.instance($1::uuid, $2::text);
 
 -- name: insert_instance
 insert into {log}.queue (id, function, version, input, caller, roles, key, parent, step, started, epoch, first, issued,
-                         waits, acting, due, deadline, state, problem, owner)
+                         waits, acting, due, deadline, state, problem, topic, owner)
 values ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text, $8::uuid, $9::bigint, $10::bigint,
         $11::bigint, $12::bigint, $13::bigint, $14::bigint, $15::integer = 1, $16::bigint, $17::bigint, $18::text,
-        $19::text, case when $15::integer = 1 then {log}.me() end);
+        $19::text, $20::text, case when $15::integer = 1 then {log}.me() end);
 
 -- name: update_instance
 select {log}.update_instance($1::uuid, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::integer,
-                             $8::bigint, $9::bigint, $10::text, $11::text);
+                             $8::bigint, $9::bigint, $10::text, $11::text, $12::text);
 
 -- name: drop_instance
 select {log}.drop_instance($1::uuid);
@@ -76,6 +82,10 @@ select * from {log}.take_message($1::uuid, $2::text);
 
 -- name: send
 select {log}.send($1::uuid, $2::text, $3::text, $4::uuid);
+
+-- What is checked at the commit otherwise is checked now, and from now on at once.
+-- name: check_constraints
+set constraints all immediate;
 
 -- name: publish
 select {log}.publish($1::uuid, $2::text, $3::text);

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from apiary.bundle import Migration, migrations_to_apply
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane
 from apiary.engine.sqlite.rules import PRAGMAS_OF_MIGRATIONS, violation
-from apiary.engine.sqlite.session import SqliteSession, connect, find
+from apiary.engine.sqlite.session import SqliteSession, connect, find, row_record
 from apiary.engine.sqlite.workflows import SQL, row_queued
 from apiary.runtime.advance import MOST_STEPS
 from apiary.runtime.call import Guard, Program
@@ -70,11 +71,8 @@ class SqliteEngine:
         run(SQL["commit"])
 
     def pending(self, migrations: Sequence[Migration]) -> list[str]:
-        try:
-            with self._lock:
-                return [migration.name for migration in self._new(migrations)]
-        except apsw.Error as error:
-            raise translate(error) from error
+        with _translated(), self._lock:
+            return [migration.name for migration in self._new(migrations)]
 
     def migrate(self, migrations: Sequence[Migration], version: str) -> list[str]:
         if not self.pending(migrations):
@@ -161,21 +159,40 @@ class SqliteEngine:
             self._disk_failed = error
             raise
 
+    def rewrite(self) -> None:
+        """Copy what the log has into the database, and wait until that is durable; no more than others let it.
+
+        Where the disk failed a process before this one, what that wrote may be in the memory of the system alone. It is
+        read from there by everybody, and a later sync would not write it, because it counts as written. A full disk is
+        another matter: it refuses to write, and loses nothing.
+        """
+        with _translated(), suppress(apsw.FullError), self._lock:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
-        try:
+        with _translated():
             with self._lock:
                 record = find(self._connection, identifier, key)
             if record is not None:
                 self.sync()
             return record
+
+    def find_all(self, identifiers: Sequence[bytes]) -> list[Record]:
+        names = json.dumps([identifier.hex() for identifier in identifiers])
+        try:
+            with self._lock:
+                rows: Any = self._connection.execute(SQL["find_calls"], (names,)).fetchall()
+            if rows:
+                self.sync()
         except (apsw.Error, OSError) as error:
             raise translate(error) from error
+        return list(map(row_record, rows))
 
     def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
         return self._queue("queued", version, until, limit, plain)
 
     def versions_due(self, version: str, until: int) -> list[str]:
-        with self._lock:
+        with _translated(), self._lock:
             rows: Any = self._connection.execute(SQL["versions_due"], (version, until)).fetchall()
         return [row[0] for row in rows]
 
@@ -183,15 +200,24 @@ class SqliteEngine:
         return next(iter(self._queue("queued_call", identifier)), None)
 
     def _queue(self, statement: str, *parameters: str | int | bytes) -> list[Queued]:
-        with self._lock:
-            rows: Any = self._connection.execute(SQL[statement], parameters).fetchall()
-        self.sync()
+        with _translated():
+            with self._lock:
+                rows: Any = self._connection.execute(SQL[statement], parameters).fetchall()
+            self.sync()
         return list(map(row_queued, rows))
 
     def adopt(self, version: str, except_for: Iterable[bytes]) -> None:
-        with self._lock:
+        with _translated(), self._lock:
             names = json.dumps([identifier.hex().upper() for identifier in except_for])
             self._connection.execute(SQL["adopt"], (now_microseconds(), version, names)).fetchall()
+
+    def scheduled(self, function: str, done: float | None, now: float) -> float:
+        try:
+            with self._lock:
+                rows: Any = self._connection.execute(SQL["scheduled"], (function, done, now)).fetchall()
+        except apsw.Error as error:
+            raise translate(error) from error
+        return float(rows[0][0])
 
     def tell(self) -> None:
         """The server knows when another process of it runs the queue."""
@@ -205,6 +231,15 @@ class SqliteEngine:
             if self._log is not None:
                 os.close(self._log)
                 self._log = None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the driver and of the disk as errors of Apiary."""
+    try:
+        yield
+    except (apsw.Error, OSError) as error:
+        raise translate(error) from error
 
 
 def _script(connection: apsw.Connection, sql: str) -> None:

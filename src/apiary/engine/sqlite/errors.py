@@ -36,6 +36,10 @@ BROKEN = (apsw.CorruptError, apsw.NotADBError)
 UNIQUE = (apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY)
 
 
+UNTOLD = "not an error"
+"""What SQLite says of a backup that failed."""
+
+
 def extended_code(error: apsw.Error) -> int:
     """SQLite's extended result code (APSW sets it, its type stubs do not say so)."""
     code: int = getattr(error, "extendedresult", 0)
@@ -45,11 +49,13 @@ def extended_code(error: apsw.Error) -> int:
 def translate(error: Exception, sql: str = "") -> Error:
     """The error of Apiary for an error of the driver while it ran `sql`."""
     text = str(error)
+    if text == UNTOLD:
+        text = type(error).__name__
     shown = f" in: {' '.join(sql.split())[:200]}" if sql else ""
     if isinstance(error, apsw.ConstraintError):
         name = CONSTRAINTS.get(extended_code(error), "constraint")
         return ConstraintViolated(f"the change breaks a {name} constraint: {text}", constraint=name)
-    if isinstance(error, GAVE_UP):
+    if isinstance(error, GAVE_UP) or (isinstance(error, apsw.ReadOnlyError) and not sql):
         return DatabaseUnavailable(
             f"the database cannot do this now: {text}",
             hint="nothing was kept; a long call or a migration may hold it, or the disk may be full or not writable",

@@ -13,8 +13,10 @@ import apsw
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.session import connect
 from apiary.engine.sqlite.workflows import SQL
+from apiary.engine.statements import load_statements
 
 BACKUP_PAGES_A_STEP = 512
+QUESTIONS = load_statements("apiary.engine.sqlite", "log.sql")
 
 
 class SqliteLog:
@@ -32,7 +34,7 @@ class SqliteLog:
                     self._connection = connect(str(self._path), read_only=True)
                 cursor = self._connection.cursor()
                 cursor.row_trace = _as_dict
-                rows: Any = cursor.execute(SQL[name], parameters).fetchall()
+                rows: Any = cursor.execute(QUESTIONS[name], parameters).fetchall()
             _wait_for_disk(self._path)
         except (apsw.Error, OSError) as error:
             raise translate(error) from error

@@ -10,6 +10,11 @@ select id, function, kind, version, caller, attempt, started, duration, status, 
        parent, key, step
 from apiary_calls where id = ?1 and status <> 'stopped';
 
+-- name: find_calls
+select id, function, kind, version, caller, attempt, started, duration, status, input, output, error, lines, nested,
+       parent, key, step
+from apiary_calls where id in (select unhex(value) from json_each(?1)) and status <> 'stopped';
+
 -- name: find_key
 select id, function, kind, version, caller, attempt, started, duration, status, input, output, error, lines, nested,
        parent, key, step
@@ -47,22 +52,22 @@ from apiary_queue as queue where id = ?;
 
 -- name: instance
 select id, function, version, input, caller, roles, key, parent, step, coalesce(started, due), epoch, first, issued,
-       waits, acting, due, deadline, state, problem
+       waits, acting, due, deadline, state, problem, topic
 from apiary_queue where id = ?1 and version is not null;
 
 -- name: instance_of_key
 select id, function, version, input, caller, roles, key, parent, step, coalesce(started, due), epoch, first, issued,
-       waits, acting, due, deadline, state, problem
+       waits, acting, due, deadline, state, problem, topic
 from apiary_queue where key = ?1 and version is not null;
 
 -- name: insert_instance
 insert into apiary_queue (id, function, version, input, caller, roles, key, parent, step, started, epoch, first, issued,
-                          waits, acting, due, deadline, state, problem)
-values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19);
+                          waits, acting, due, deadline, state, problem, topic)
+values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20);
 
 -- name: update_instance
 update apiary_queue set input = ?4, started = ?10, first = ?12, issued = ?13, waits = ?14, acting = ?15, due = ?16,
-                        deadline = ?17, state = ?18, problem = ?19
+                        deadline = ?17, state = ?18, problem = ?19, topic = ?20
 where id = ?1;
 
 -- Those for which a process that is gone was running actions; whoever runs the queue next does so again.
@@ -87,6 +92,11 @@ insert into apiary_messages (id, workflow, topic, value) values (?, ?, ?, ?) on 
 -- name: publish
 insert into apiary_published (workflow, name, value) values (?, ?, ?)
 on conflict do update set value = excluded.value;
+
+-- Until when the times of a schedule are done.
+-- name: scheduled
+insert into apiary_schedules (function, done) values (?1, coalesce(?2, ?3))
+on conflict do update set done = max(done, coalesce(?2, done)) returning done;
 
 -- Lets a workflow go on that waits for this step, or for messages (-1), or for whatever it waits for (null).
 -- name: wake
@@ -164,26 +174,6 @@ commit;
 
 -- name: rollback
 rollback;
-
--- The latest calls; every filter that is null lets all pass.
--- name: log_calls
-select * from apiary_calls
-where (:function is null or function = :function) and (:status is null or status = :status)
-  and (:caller is null or caller = :caller)
-  and seq < coalesce(:before, 9223372036854775807) and seq > coalesce(:after, -1)
-order by seq desc limit :limit;
-
--- name: log_call
-select * from apiary_calls where id = :id and status <> 'stopped'
-union all
-select * from apiary_calls where id = :id and status = 'stopped'
-order by seq;
-
--- name: log_children
-select * from apiary_calls where parent = :id order by seq;
-
--- name: log_waiting
-select id, function from apiary_queue where parent = :id order by due, id;
 
 -- Is the file sound? The first fault that is found, or `ok`.
 -- name: check

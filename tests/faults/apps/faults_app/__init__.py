@@ -10,24 +10,25 @@ from apiary import App, Transaction
 
 app = App("faults")
 
+TIMEOUT = 30
 KEPT: list[bytearray] = []
 """Memory that stays for as long as the process."""
 
 
-@app.transaction
+@app.transaction(timeout=TIMEOUT)
 def effect(tx: Transaction, key: str) -> int:
     """Leave one row; returns its number."""
     return tx.execute("insert into effects (key, call) values (:key, :call) returning id", key=key, call=tx.id).scalar()
 
 
-@app.transaction
+@app.transaction(timeout=TIMEOUT)
 def slow_effect(tx: Transaction, key: str, seconds: float) -> int:
     """Take some time in Python, then leave one row."""
     time.sleep(seconds)
     return effect(tx, key)
 
 
-@app.transaction
+@app.transaction(timeout=TIMEOUT)
 def effect_then_sleep(tx: Transaction, key: str, seconds: float) -> int:
     """Leave one row, then take some time in the database."""
     number = effect(tx, key)
@@ -35,19 +36,19 @@ def effect_then_sleep(tx: Transaction, key: str, seconds: float) -> int:
     return number
 
 
-@app.transaction
+@app.transaction(timeout=TIMEOUT)
 def later(tx: Transaction, key: str) -> str:
     """Leave one row by a call of the queue."""
     return tx.enqueue(effect, key)
 
 
-@app.query
+@app.query(timeout=TIMEOUT)
 def effects(tx: Transaction, key: str) -> int:
     """How many rows there are of a key."""
     return tx.execute("select count(*) from effects where key = :key", key=key).scalar()
 
 
-@app.action
+@app.action(timeout=TIMEOUT)
 def act(key: str) -> str:
     """Touch nothing."""
     return key
@@ -85,7 +86,7 @@ def busy(tx: Transaction, key: str, how: str) -> int:
     return number
 
 
-@app.transaction
+@app.transaction(timeout=60)
 def die(tx: Transaction, key: str) -> int:
     """Leave a row, and end the process."""
     effect(tx, key)
@@ -103,12 +104,6 @@ def die_later(tx: Transaction, key: str) -> str:
 def grow(tx: Transaction, mebibytes: int) -> int:
     """Take memory, and keep it; returns the process."""
     KEPT.append(bytearray(os.urandom(1) * (mebibytes << 20)))
-    return os.getpid()
-
-
-@app.transaction
-def process(tx: Transaction) -> int:
-    """The process that runs functions."""
     return os.getpid()
 
 

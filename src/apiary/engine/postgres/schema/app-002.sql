@@ -5,6 +5,9 @@ alter table {log}.calls add column step bigint;
 -- Exactly once: a step of a workflow has one outcome.
 create unique index calls_step on {log}.calls (parent, step) where step is not null and status <> 'stopped';
 
+-- The workflows that have ended, for those who list them.
+create index calls_workflows on {log}.calls (id) where kind = 'workflow' and status <> 'stopped';
+
 alter table {log}.queue
     add column version text,
     add column roles text,
@@ -19,7 +22,8 @@ alter table {log}.queue
     add column owner uuid,
     add column deadline bigint not null default 9223372036854775807,
     add column state text not null default '',
-    add column problem text;
+    add column problem text,
+    add column topic text;
 
 -- Most updates of a row change what is not indexed.
 alter table {log}.queue set (fillfactor = 70);
@@ -71,6 +75,17 @@ as $$
     limit 1
 $$;
 
+create function {log}.find_all(wanted uuid[])
+returns table (id uuid, function text, kind text, version text, caller text, attempt integer, started bigint,
+               duration bigint, status text, input text, output text, error text, lines text, nested text,
+               parent uuid, key text, step bigint)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select c.id, c.function, c.kind, c.version, c.caller, c.attempt, c.started, c.duration, c.status, c.input,
+           c.output, c.error, c.lines, c.nested, c.parent, c.key, c.step
+    from {log}.calls c where c.id = any (wanted) and c.status <> 'stopped'
+$$;
+
 -- A row of the queue as the platform takes it. `deaths`: how often its process died while it ran.
 create type {log}.queued_call as (
     id uuid, function text, input text, caller text, parent uuid, due bigint, attempts integer, deaths bigint,
@@ -105,20 +120,20 @@ $$;
 create function {log}.instance(wanted uuid, wanted_key text)
 returns table (id uuid, function text, version text, input text, caller text, roles text, key text, parent uuid,
                step bigint, started bigint, epoch bigint, first bigint, issued bigint, waits bigint, acting boolean,
-               due bigint, deadline bigint, state text, problem text)
+               due bigint, deadline bigint, state text, problem text, topic text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
         select q.id, q.function, q.version, q.input, q.caller, q.roles, q.key, q.parent, q.step,
                coalesce(q.started, q.due), q.epoch, q.first, q.issued, q.waits, q.acting, q.due, q.deadline, q.state,
-               q.problem
+               q.problem, q.topic
         from {log}.queue q where q.id = wanted and q.version is not null for update;
     if not found and wanted_key is not null then
         return query
             select q.id, q.function, q.version, q.input, q.caller, q.roles, q.key, q.parent, q.step,
                    coalesce(q.started, q.due), q.epoch, q.first, q.issued, q.waits, q.acting, q.due, q.deadline,
-                   q.state, q.problem
+                   q.state, q.problem, q.topic
             from {log}.queue q where q.key = wanted_key and q.version is not null for update;
     end if;
 end
@@ -126,12 +141,14 @@ $$;
 
 create function {log}.update_instance(wanted uuid, its_input text, its_started bigint, its_first bigint,
                                       its_issued bigint, its_waits bigint, its_acting integer, its_due bigint,
-                                      its_deadline bigint, its_state text, its_problem text) returns void
+                                      its_deadline bigint, its_state text, its_problem text,
+                                      its_topic text) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     update {log}.queue
     set input = its_input, started = its_started, first = its_first, issued = its_issued, waits = its_waits,
-        acting = its_acting = 1, owner = case when its_acting = 1 then {log}.me() end, due = its_due, deadline = its_deadline, state = its_state, problem = its_problem
+        acting = its_acting = 1, owner = case when its_acting = 1 then {log}.me() end, due = its_due,
+        deadline = its_deadline, state = its_state, problem = its_problem, topic = its_topic
     where id = wanted
 $$;
 
@@ -200,6 +217,19 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     insert into {log}.published (workflow, name, value) values (its_workflow, its_name, its_value)
     on conflict (workflow, name) do update set value = excluded.value
+$$;
+
+-- Until when (seconds since 1970) all times of a workflow that begins by the clock are done.
+create table {log}.schedules (
+    function text primary key,
+    done double precision not null
+);
+
+create function {log}.scheduled(its_function text, until double precision, at double precision) returns double precision
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    insert into {log}.schedules as s (function, done) values (its_function, coalesce(until, at))
+    on conflict (function) do update set done = greatest(s.done, coalesce(until, s.done)) returning s.done
 $$;
 
 revoke all on all functions in schema {log} from public;

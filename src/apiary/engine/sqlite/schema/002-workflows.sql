@@ -5,6 +5,9 @@ alter table apiary_calls add column step integer;
 -- Exactly once: a step of a workflow has one outcome.
 create unique index apiary_calls_step on apiary_calls (parent, step) where step is not null and status <> 'stopped';
 
+-- The workflows that have ended, for those who list them.
+create index apiary_calls_workflows on apiary_calls (id) where kind = 'workflow' and status <> 'stopped';
+
 alter table apiary_queue add column version text;
 alter table apiary_queue add column roles text;
 alter table apiary_queue add column key text;
@@ -18,6 +21,7 @@ alter table apiary_queue add column acting integer not null default 0;
 alter table apiary_queue add column deadline integer not null default 9223372036854775807;
 alter table apiary_queue add column state text not null default '';
 alter table apiary_queue add column problem text;
+alter table apiary_queue add column topic text;
 
 -- An idempotency key begins one workflow.
 create unique index apiary_queue_key on apiary_queue (key) where key is not null;
@@ -41,4 +45,10 @@ create table apiary_published (
     name text not null,
     value text not null,
     primary key (workflow, name)
+) without rowid;
+
+-- Until when (seconds since 1970) all times of a workflow that begins by the clock are done.
+create table apiary_schedules (
+    function text primary key,
+    done real not null
 ) without rowid;
