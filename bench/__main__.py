@@ -42,7 +42,7 @@ def main(
         str, typer.Option(envvar="PEERS", help=f"of {', '.join(PEERS)}; {OURS} is always among them")
     ] = "",
     runs: Annotated[int, typer.Option(min=1, help="runs of each peer, in turn")] = 5,
-    seconds: Annotated[int, typer.Option(min=1, help="length of a run")] = 3,
+    seconds: Annotated[int, typer.Option(min=1, help="length of a run")] = 2,
     warmup: Annotated[int, typer.Option(min=0, help="load before each run, not measured, in seconds")] = 1,
     clients: Annotated[int, typer.Option(min=1, help="connections of the closed loop; workflows have 8")] = 32,
     threads: Annotated[int, typer.Option(min=1, help="threads of wrk")] = 1,
@@ -101,8 +101,8 @@ def main(
 
 
 def extent_of(costs: bool, floor: bool, runs: int) -> Extent:
-    few = min(runs, 5)
-    return Extent(1000 * costs, 5.0, few * costs, floor_seconds=2.0 * floor, floor_rounds=few, tune=True)
+    few = min(runs, 3)
+    return Extent(300 * costs, 5.0, few * costs, floor_seconds=2.0 * floor, floor_rounds=few, tune=True)
 
 
 def values(plan: Plan) -> dict[str, Any]:

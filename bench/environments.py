@@ -74,12 +74,6 @@ def restate_server() -> str:
     return str(program)
 
 
-def is_there(name: str) -> bool:
-    """Whether an environment, or `restate-server`, has been made."""
-    named = RESTATE_VERSION if name == "restate-server" else digest((PINS / f"{name}.txt").read_bytes())
-    return (PLACE / f"{name}-{named}" / COMPLETE).exists()
-
-
 @contextmanager
 def made(folder: Path) -> Iterator[bool]:
     """True when the folder has to be filled; it is complete when the block ends. One process at a time."""

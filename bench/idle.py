@@ -17,7 +17,7 @@ from bench.stats import percentile
 from bench.stream import Call, calls, encoder
 
 WARMUP_SHARE = 0.1  # of the calls
-MOST_SECONDS = 20.0  # of the latencies, however slow the calls are
+MOST_SECONDS = 10.0  # of the latencies, however slow the calls are
 STATEMENT = re.compile(rb"LOG:  (statement|execute [^:]*): ")
 RELOAD_SECONDS = 0.5  # for all sessions to have read a setting
 

@@ -4,8 +4,10 @@ Calls are what the platform makes of them below `OpenApp.call`: with ids, keys a
 """
 
 import os
+import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -31,6 +33,7 @@ GIVEN = "APIARY_TEST_POSTGRES"
 SETTINGS = {"wal_level": "logical", "max_connections": "200", "shared_buffers": "128MB"}
 DATABASES = count(1)
 WAIT_SECONDS = 60.0
+ALARM_SECONDS = 100.0
 
 
 class PostgresServer(Protocol):
@@ -132,11 +135,13 @@ class Platform:
         self._caller = caller
 
     def submit(self, function: str, arguments: str | bytes = b"{}", **options: Any) -> "Pending":
+        """`wait`: so many seconds the end of a workflow is waited for, once it has begun."""
         body = arguments.encode() if isinstance(arguments, str) else arguments
+        wait = options.pop("wait", None)
         roles = frozenset(options.pop("roles", {"admin"}))
         call = Call(options.pop("id", None) or new_id(), function, body, self._caller, roles, **options)
         pending = Pending(call)
-        self.dispatcher.submit(call, pending.reply)
+        self.dispatcher.submit(call, pending.reply, wait=wait)
         return pending
 
     def run(self, function: str, arguments: str | bytes = b"{}", **options: Any) -> Outcome:
@@ -160,6 +165,29 @@ class Pending:
         assert self._arrived.wait(WAIT_SECONDS), f"{self.call.function} was not answered"
         assert self._outcome is not None
         return self._outcome
+
+
+def eventually(condition: Callable[[], Any], seconds: float = WAIT_SECONDS, what: str = "") -> Any:
+    """What `condition` returns once that is true; fails after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what or condition}"
+        time.sleep(0.005)
+    return found
+
+
+@pytest.fixture
+def alarm(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that hangs. It waits in the main thread, which is what a signal interrupts."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"{request.node.name} took longer than {ALARM_SECONDS:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, ALARM_SECONDS)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from bench.scaling.curve import Scale
 CURVES = {"clients": clients, "data": data, "log": log, "cores": cores, "apps": apps}
 # The largest sizes of a quick run.
 QUICK_MOST = {"clients": 2, "data": 10_000, "log": 100_000, "cores": 1, "apps": 2}
-FULL = Scale(runs=3, seconds=3, warmup=1, clients=32, idle_calls=300, most=float("inf"))
+FULL = Scale(runs=3, seconds=2, warmup=1, clients=32, idle_calls=300, most=float("inf"))
 QUICK = Scale(runs=1, seconds=1, warmup=0, clients=4, idle_calls=20, most=0)
 LATEST = Path(__file__).parent.parent / "results" / "scaling.json"
 FAILURES = (ServerFailed, CallFailed, Disagreement, LoadFailed)

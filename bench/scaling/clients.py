@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.scaling.curve import RATE, Curve, Say, Scale, standing, throughput
 from bench.workloads import checkout
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)
+SIZES = (1, 2, 8, 32, 128)
 COMPARED = ("apiary", "apiary-unrecorded", "apiary-postgres", "apiary-postgres-unrecorded", "apiary-beside", "fastapi")
 
 

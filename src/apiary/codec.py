@@ -24,6 +24,7 @@ from pydantic_core import ArgsKwargs
 from typing_extensions import TypeAliasType, TypedDict
 
 from apiary.completeness import Completeness
+from apiary.decimals import has_decimals, rounded
 from apiary.finite import no_number
 from apiary.forms import Signature, signature_of
 from apiary.given import as_row, has_secrets, write_given
@@ -70,6 +71,7 @@ class FunctionCodec:
                 f"{function.name} uses a type that does not travel as JSON: {error.message}",
                 hint="arguments and results are what pydantic can describe: int, str, datetime, dataclasses, models, …",
             ) from error
+        self._has_decimals = has_decimals(self._arguments.core_schema)
         self._validate_json = self._arguments.validator.validate_json
         self._dump = self._result.serializer.to_json
         self._completeness = Completeness(self._result.core_schema)
@@ -100,11 +102,13 @@ class FunctionCodec:
 
     def _read(self, body: bytes, *, strict: bool) -> dict[str, Any]:
         arguments: dict[str, Any] = self._validate_json(body, strict=strict)
-        found = no_number(body)
+        found, fault = no_number(body), "is no number in JSON, or out of range"
+        if found is None and self._has_decimals:
+            found, fault = rounded(body, arguments), "has more digits than a number in JSON keeps; write it as text"
         if found is None:
             return arguments
         place, name = ".".join(map(str, found[0])), found[1]
-        message = f"{name[:MAX_NUMBER_SHOWN]} is no number in JSON, or out of range"
+        message = f"{name[:MAX_NUMBER_SHOWN]} {fault}"
         raise WrongArguments(
             f"{self.function.name}: {place}: {message}", errors=[{"argument": place, "message": message}]
         )

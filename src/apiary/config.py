@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,6 +12,7 @@ from apiary.runtime.errors import DeclarationError
 DEFAULT_FOLDER = ".apiary"
 SQLITE = "sqlite:///"
 POSTGRESQL = ("postgresql://", "postgres://")
+ALWAYS_REPLAY = "APIARY_ALWAYS_REPLAY"
 
 
 class ConfigurationError(DeclarationError):
@@ -39,6 +41,11 @@ class Settings:
     def url(self) -> str:
         """Where the server answers."""
         return f"http://[{self.address}]:{self.port}" if ":" in self.address else f"http://{self.address}:{self.port}"
+
+
+def always_replay() -> bool:
+    """Whether each step of a workflow is a run of its own, which shows at once what does not replay."""
+    return os.environ.get(ALWAYS_REPLAY) == "1"
 
 
 def database_folder(url: str | None) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 from apiary.bundle import load_app, load_from, migrations_of
 from apiary.codec import compile_program, convert_rows
 from apiary.engine.dispatch import Dispatcher
-from apiary.engine.places import Log, open_here
+from apiary.engine.places import Log, open_here, replaying
 from apiary.engine.protocol import Engine
 from apiary.given import given_key, write_given
 from apiary.handle import Ended, WorkflowHandle
@@ -191,17 +191,19 @@ class _Here:
         return Call(new_id(), PREFIX + operation, given, self._opened._caller, frozenset({"admin"}))
 
 
-def open(app: App | str | Path, database: str | None = None) -> OpenApp:
+def open(app: App | str | Path, database: str | None = None, *, always_replay: bool = False) -> OpenApp:
     """Open an app in this process.
 
     `app`: an `App`, the name of a module that makes one, or a path. `database`: `sqlite:///shop.db`, by default
     `.apiary/NAME.db` below the current folder; or `postgresql://…`, where the app gets a schema and a role. Functions
-    run in this process, whatever the database.
+    run in this process, whatever the database. `always_replay`: each step of a workflow is a run of its own, as with
+    APIARY_ALWAYS_REPLAY=1, so that a body that does not do the same when it is run again is found out at once.
     """
     if not isinstance(app, App):
         path = Path(app)
         app = load_from(path) if path.exists() else load_app(str(app))
-    return OpenApp(app, *open_here(database, app.name, convert_rows))
+    engine, log = open_here(database, app.name, convert_rows)
+    return OpenApp(app, replaying(engine) if always_replay else engine, log)
 
 
 def _raised(outcome: Outcome) -> Error:

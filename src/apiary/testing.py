@@ -1,4 +1,7 @@
-"""The pytest plugin: `apiary_app` opens an app on a fresh database for each test, in milliseconds."""
+"""The pytest plugin: `apiary_app` opens an app on a fresh database for each test, in milliseconds.
+
+Each step of a workflow is a run of its own there, so that a body which does not replay is found out.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def apiary_app(apiary_database: NewDatabase) -> Iterator[Opener]:
     opened: list[OpenApp] = []
 
     def opener(app: App | str | Path) -> OpenApp:
-        opened.append(open_app(app, apiary_database()))
+        opened.append(open_app(app, apiary_database(), always_replay=True))
         return opened[-1]
 
     yield opener

@@ -15,6 +15,8 @@ from psycopg import sql
 import apiary
 from apiary import App, OpenApp
 from apiary.codec import convert_rows
+from apiary.config import ALWAYS_REPLAY, always_replay
+from apiary.engine.places import replaying
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
 from apiary.engine.postgres.log import PostgresLog
@@ -72,6 +74,19 @@ def engine_app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenE
         yield from closing(partial(on_postgres, request.getfixturevalue("postgres_url")))
 
 
+@pytest.fixture(params=["together", "each"])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether steps of a workflow share a run and its commit, or `each` is a run of its own."""
+    monkeypatch.setenv(ALWAYS_REPLAY, "1" if request.param == "each" else "0")
+    return str(request.param)
+
+
+@pytest.fixture
+def flow_app(alarm: None, steps: str, engine_app: OpenEngine) -> OpenEngine:
+    """`engine_app` in both ways to run workflows."""
+    return engine_app
+
+
 @pytest.fixture
 def sqlite_app(tmp_path: Path) -> Iterator[OpenEngine]:
     """The same on SQLite alone, for tests of what only SQLite has."""
@@ -85,6 +100,8 @@ def on_sqlite(folder: Path, app: App, *, writers: int = 1) -> OpenApp:
 def on_postgres(url: str, app: App, *, writers: int = 4) -> OpenApp:
     installer = Installer(url)
     engine = PostgresEngine(installer.app(app.name), convert_rows, writers=writers)
+    if always_replay():
+        replaying(engine)
     return OpenApp(app, engine, PostgresLog(installer, installer.log_of(app.name)))
 
 

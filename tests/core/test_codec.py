@@ -698,6 +698,59 @@ def test_what_looks_like_none_is_taken(make_app, text):
     assert codec.decode(Call(b"", "anything", f'{{"x": {text}}}'.encode())) == {"x": json.loads(text)}
 
 
+@dataclasses.dataclass
+class Line:
+    price: Decimal
+    weight: float = 0.0
+
+
+class Bill(BaseModel):
+    lines: list[Line]
+    sum: Decimal = Field(default=Decimal(), alias="theSum")
+
+
+def bill(tx: Transaction, bill: Bill, tax: Decimal | None = None, rates: dict[str, Decimal] = {}) -> None: ...  # noqa: B006
+
+
+LONG = "12345678901234567.89"
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ('{"bill": {"lines": []}, "tax": %s}', "tax"),
+        ('{"bill": {"lines": []}, "rates": {"a.b": 1.5, "c": -%s}}', "rates.c"),
+        ('{"bill": {"lines": [{"price": 1}, {"price": %s}]}}', "bill.lines.1.price"),
+        ('{"bill": {"lines": [], "theSum": %s}}', "bill.theSum"),
+        ('{"bill": {"lines": []}, "tax": %se-99999999999999999999}', "tax"),
+    ],
+)
+def test_a_decimal_that_a_number_cannot_say_is_refused(make_app, body, place):
+    codec = FunctionCodec(make_app().query(bill))
+    with pytest.raises(WrongArguments, match="write it as text") as caught:
+        codec.decode(Call(b"", "bill", (body % LONG).encode()))
+    assert caught.value.details["errors"][0]["argument"] == place
+    if "e-9" not in body:
+        said = f"-{LONG}" if "-%s" in body else LONG
+        codec.decode(Call(b"", "bill", (body.replace("-%s", "%s") % f'"{said}"').encode()))
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["1.10", "0.30000000000000004", "123456789012345.5", "12345678901234567890", "1e22", "100000000000000000.0"],
+)
+def test_a_decimal_that_a_number_can_say_is_taken(make_app, number):
+    codec = FunctionCodec(make_app().query(bill))
+    arguments = codec.decode(Call(b"", "bill", f'{{"bill": {{"lines": []}}, "tax": {number}}}'.encode()))
+    assert arguments["tax"] == Decimal(number)
+
+
+def test_a_float_may_have_more_digits_than_it_keeps(make_app):
+    codec = FunctionCodec(make_app().query(bill))
+    body = f'{{"bill": {{"lines": [{{"price": "1.5", "weight": {LONG}}}]}}}}'
+    assert codec.decode(Call(b"", "bill", body.encode()))["bill"].lines[0].weight == float(LONG)
+
+
 def test_no_number_is_given_from_python(make_app):
     codec = FunctionCodec(make_app().query(anything))
     for value in (math.nan, math.inf, [-math.inf]):

@@ -206,6 +206,16 @@ def test_calls_by_the_command_line_have_typed_values(at):
         assert json.loads(done.stdout) == -2
 
 
+def test_values_keep_their_letters_and_digits_on_the_command_line(at):
+    words = ["call", "zoo", "scalars", "integer=1", "text=ärger 🏢"]
+    assert '"text": "ärger 🏢"' in apiary(*words, environment=at).stdout
+    plain = apiary(*words, environment={**at, "PYTHONIOENCODING": "ascii"}).stdout
+    assert (plain.isascii(), json.loads(plain)["text"]) == (True, "ärger 🏢")
+    parts = ['model={"name": "a"}', 'point={"x": 1, "y": 2}', 'pair={"left": 1, "right": "a"}', "either=1"]
+    done = apiary("call", "zoo", "structures", *parts, "price=12345678901234567.89", environment=at)
+    assert json.loads(done.stdout)["price"] == "12345678901234567.89"
+
+
 def test_what_ran_is_shown(at):
     name = uuid.uuid4().hex
     apiary("call", "zoo", "bump", f"name={name}", environment=at)

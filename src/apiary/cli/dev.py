@@ -145,7 +145,7 @@ class Session:
     async def _show_traceback(self, event: CallEnded) -> None:
         found = await self._platform.ask_log(event.app, "show", call=id_text(event.call_id))
         traceback = str((found["error"] or {}).get("traceback", ""))
-        errors.print(Text(self._own(traceback).rstrip(), "red"), soft_wrap=True)
+        errors.print(Text(self._own(traceback).rstrip(), "red"))
 
 
 def _watched(path: Path) -> list[Path]:

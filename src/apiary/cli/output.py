@@ -7,17 +7,18 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from apiary.decimals import read_exactly
 from apiary.runtime.errors import Error
 
 people = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 STATUS_STYLES = {
     "ok": "green",
@@ -46,20 +47,30 @@ def wants_json() -> bool:
 def show(value: Any) -> None:
     """Write a value: JSON, indented and coloured for people."""
     if wants_json():
-        print(json.dumps(value))
+        print(_as_json(value, sys.stdout))
     else:
         people.print_json(json.dumps(value))
 
 
+def _as_json(value: Any, output: TextIO) -> str:
+    """JSON in one line, with the letters that the output can show."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text.encode(output.encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, default=str)
+    return text
+
+
 def say(message: str) -> None:
     """A word to people on what happened; not part of the result."""
-    errors.print(Text(message), soft_wrap=True)
+    errors.print(Text(message))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], value: Any) -> None:
     """Write rows as a table, or `value` as JSON."""
     if wants_json():
-        print(json.dumps(value))
+        print(_as_json(value, sys.stdout))
         return
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
@@ -81,7 +92,7 @@ def status_text(call: Mapping[str, Any]) -> Text:
 def value_of(text: str) -> Any:
     """A value as somebody types it: JSON where it can be read as such, else text."""
     try:
-        return json.loads(text)
+        return read_exactly(text, str)
     except ValueError:
         return text
 
@@ -100,7 +111,7 @@ def fail(error: Error) -> typer.Exit:
     """Show an error to its reader; returns what ends the command with status 1."""
     if wants_json():
         called = {"call_id": error.call_id} if error.call_id else {}
-        print(json.dumps({**error.problem(), **called}, default=str), file=sys.stderr)
+        print(_as_json({**error.problem(), **called}, sys.stderr), file=sys.stderr)
     else:
         explain(error)
     return typer.Exit(1)
@@ -113,7 +124,7 @@ def explain(error: Error) -> None:
         errors.print(Text(f"  {wrong.get('argument') or 'arguments'}: {wrong.get('message')}"))
     for detail in ("traceback", "output"):
         if error.details.get(detail):
-            errors.print(Text(str(error.details[detail]).rstrip(), "dim"), soft_wrap=True)
+            errors.print(Text(str(error.details[detail]).rstrip(), "dim"))
     if error.hint:
         errors.print(Text.assemble(("hint: ", "bold"), error.hint))
     if error.call_id:

@@ -11,7 +11,6 @@ from apiary.runtime.advance import MOST_STEPS, advance
 from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, replayed, stopped
 from apiary.runtime.control import PREFIX, control
 from apiary.runtime.declaration import Kind
-from apiary.runtime.driver import Lost
 from apiary.runtime.errors import (
     DatabaseUnavailable,
     Duplicate,
@@ -21,9 +20,11 @@ from apiary.runtime.errors import (
     Stopped,
     Unavailable,
     UnknownFunction,
+    Unseen,
     WrongArguments,
 )
-from apiary.runtime.session import Call, Outcome, Record, WorkflowSession
+from apiary.runtime.ledger import Lost
+from apiary.runtime.session import Call, Instance, Outcome, Record, WorkflowSession
 from apiary.runtime.transaction import Notes
 
 MAX_KEY_BYTES = 2000
@@ -43,19 +44,26 @@ class BatchLost(Exception):
     """A call was stopped in a way that ended the whole transaction (SQLite does so for an interrupted write).
 
     `record` tells of that. A workflow in which a step was stopped has no `outcome` yet: it goes on, and sees it.
+    Without a record it is tried again with care, because other steps were lost with that one.
     """
 
-    def __init__(self, call: Call, outcome: Outcome | None, record: Record) -> None:
+    def __init__(self, call: Call, outcome: Outcome | None, record: Record | None) -> None:
         super().__init__(call.function)
         self.call = call
         self.outcome = outcome
         self.record = record
 
+    @property
+    def records(self) -> list[Record]:
+        """What is to be written first."""
+        return [] if self.record is None else [self.record]
+
     def rest(self, calls: Sequence[Call]) -> list[Call]:
-        """What is to be run again, once the record is written."""
+        """What is to be run again then."""
         if self.outcome is not None:
             return [call for call in calls if call is not self.call]
-        return [replace(call, attempt=call.attempt + 1) if call is self.call else call for call in calls]
+        again = replace(self.call, attempt=self.call.attempt + 1, careful=True)
+        return [again if call is self.call else call for call in calls]
 
     def outcomes(self, calls: Sequence[Call], rest: Sequence[Outcome]) -> list[Outcome]:
         """The outcomes of all calls, from those of the rest."""
@@ -63,10 +71,6 @@ class BatchLost(Exception):
         if self.outcome is not None:
             found.insert([call is self.call for call in calls].index(True), self.outcome)
         return found
-
-
-class Unseen(DatabaseUnavailable):
-    """A call has a record that was committed after this transaction began, and so cannot be read in it."""
 
 
 class Batch:
@@ -89,21 +93,25 @@ class Batch:
 
     def _keep(self, record: Record) -> bool:
         """Write the record of something that ran elsewhere (an action, a query), unless there is one already."""
-        given_up = record.queued and record.kind == Kind.WORKFLOW and record.status != "stopped"
-        if given_up and (instance := self._session.instance(record.id, None)) is not None:
-            record.key = instance.key
+        session = self._session
+        again = record.queued and record.status == "stopped" and record.attempt < LAST_ATTEMPT
+        instance = None
+        if record.kind == Kind.WORKFLOW.value and record.queued and not again:
+            instance = session.instance(record.id, None)
+        if instance is not None:
+            record = given_up(record, instance)
         try:
-            self._session.record(record)
+            session.record(record)
         except Duplicate:
             return False
-        if record.step is not None and record.parent is not None:
-            self._session.wake(record.parent, record.step)
-        if record.queued and record.status == "stopped" and record.attempt < LAST_ATTEMPT:
-            self._session.count_attempt(record.id, record.attempt)
-        elif given_up:
-            self._session.drop_instance(record.id)
+        if record.step is not None and record.parent is not None and record.kind != Kind.QUERY.value:
+            session.wake(record.parent, record.step)
+        if again:
+            session.count_attempt(record.id, record.attempt)
+        elif instance is not None:
+            session.drop_instance(record.id)
         elif record.queued:
-            self._session.dequeue(record.id)
+            session.dequeue(record.id)
         return True
 
     def _one(self, call: Call) -> Outcome:
@@ -136,26 +144,30 @@ class Batch:
         return perform(program, call, session, self._guard)
 
     def _workflow(self, call: Call) -> Outcome:
-        """A workflow that somebody else has begun at the same moment is looked up then."""
-        for attempt in (call, replace(call, attempt=call.attempt + 1)):
-            try:
-                if attempt.key is not None or attempt.attempt > 1:
-                    _check_key(attempt.key)
-                    self._look_up(attempt)
-                return advance(self._program, attempt, self._session, self._guard, self.most_steps)
-            except Error as error:
-                if isinstance(error, Unavailable):
-                    raise
-                return Outcome(error=problem_of(call, error), cause=error)
-            except Lost as lost:
-                raise BatchLost(call, None, lost.record) from None
-            except Duplicate:
-                record = self._session.find(call.id, call.key)
-                if call.queued:
-                    return replayed(record) if record is not None else _forgotten(call)
-                if record is not None:
-                    return self._recorded(call)
-        raise Unseen("the workflow was begun by another process at the same moment; send it again")
+        """Begin a workflow or let it go on. What is refused was not begun."""
+        try:
+            if call.key is not None or call.attempt > 1:
+                _check_key(call.key)
+                self._look_up(call)
+            return advance(self._program, call, self._session, self._guard, self.most_steps)
+        except Lost as lost:
+            raise BatchLost(call, None, lost.record) from None
+        except Unavailable:
+            raise
+        except Error as error:
+            return Outcome(error=problem_of(call, error), cause=error)
+        except Duplicate:
+            return self._went_on(call) if call.queued else self._recorded(call)
+
+    def _went_on(self, call: Call) -> Outcome:
+        """A workflow has ended that is to go on. Actions of it may have outlived it: they are recorded all the same."""
+        record = self._session.find(call.id, None)
+        if record is None:
+            error = NotFound("the workflow is not there any more")
+            return Outcome(error=problem_of(call, error), cause=error)
+        for late in call.arrived:
+            self._keep(late)
+        return replayed(record)
 
     def _look_up(self, call: Call) -> None:
         """A call that may be a repetition is not run to find out: what it would do now is not what it did then."""
@@ -173,9 +185,18 @@ class Batch:
             return Outcome(error=problem_of(call, error), cause=error)
 
 
-def _forgotten(call: Call) -> Outcome:
-    error = NotFound("the workflow is not there any more")
-    return Outcome(error=problem_of(call, error), cause=error)
+def given_up(record: Record, instance: Instance) -> Record:
+    """The record of a workflow that is not run to its end, as that which began says. Nothing of it is undone."""
+    return replace(
+        record,
+        input=instance.input,
+        caller=instance.caller,
+        key=instance.key,
+        parent=instance.parent,
+        step=instance.step,
+        started=instance.started,
+        status="failed",
+    )
 
 
 def _check_key(key: str | None) -> None:

@@ -345,7 +345,7 @@ class Dispatcher:
         """Have the record of an action written; `written` is told whether it was."""
         if record.step is not None and self._hold.may is May.ALL and self.flows.acted(record, written):
             return
-        self._recordings.append(Recording(record, written))
+        self._recordings.append(Recording(record, self.flows.recorded(record, written)))
         self._nudge_once()
 
     def _nudge_once(self) -> None:

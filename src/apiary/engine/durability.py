@@ -20,19 +20,24 @@ Answer = Callable[[bool], None]
 class Durability:
     """Holds answers back until `sync` has made durable what was committed before it was called.
 
-    An answer is called with whether that worked. After a disk that failed to write, nothing is certain any more:
-    `broken` is called, and the process should end.
+    An answer is called with whether that worked. Those of one lane are called in the order of its commits. After a disk
+    that failed to write, nothing is certain any more: `broken` is called, and the process should end.
     """
 
     def __init__(self, sync: Callable[[], None], broken: Callable[[], None]) -> None:
         self._sync = sync
         self._broken = broken
         self._waiting: SimpleQueue[Answer | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._unanswered = 0
         self._thread = threading.Thread(target=self._run, name="apiary-sync", daemon=True)
         self._thread.start()
 
     def settle(self, answer: Answer, *, here: bool) -> None:
-        """Wait for the disk and answer: `here`, in the thread that calls, or in one of its own."""
+        """Wait for the disk and answer: `here`, in the thread that calls, if nothing waits before it."""
+        with self._lock:
+            here = here and not self._unanswered
+            self._unanswered += not here
         if here:
             self._release([answer])
         else:
@@ -60,7 +65,10 @@ class Durability:
             except Empty:
                 pass
             closing = None in waiting
-            self._release([answer for answer in waiting if answer is not None])
+            answers = [answer for answer in waiting if answer is not None]
+            self._release(answers)
+            with self._lock:
+                self._unanswered -= len(answers)
 
     def _release(self, answers: list[Answer]) -> None:
         try:

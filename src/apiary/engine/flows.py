@@ -166,6 +166,18 @@ class Flows:
             self._run(replace(workflow, arrived=(record,)), came)
         return workflow is not None
 
+    def recorded(self, record: Record, written: Callable[[bool], None]) -> Callable[[bool], None]:
+        """What to tell when the record of an action was written without its workflow, which was woken then."""
+
+        def told(kept: bool) -> None:
+            with self._lock:
+                self._acting.pop(record.id, None)
+            written(kept)
+            with self._lock:
+                self._lock.notify_all()
+
+        return told
+
     def _run(self, call: Call, reply: Reply) -> None:
         """Have a lane run a workflow; `reply` hears what became of it."""
 
@@ -205,7 +217,7 @@ class Flows:
                 self._waiters.tell(call.id, Outcome(error=problem_of(call, error), cause=error))
                 self._tell_ended(call, outcome)
             self._waiters.begun(call.id)
-            self._pause(_go_on(call.id, call.function, pause.epoch), pause)
+            self._pause(replace(_go_on(call.id, call.function, pause.epoch), careful=pause.careful), pause)
 
     def _pause(self, workflow: Call, pause: Pause) -> None:
         with self._lock:

@@ -158,7 +158,7 @@ def _summary(row: Row) -> dict[str, Any]:
 
 def _waits_for(row: Row) -> dict[str, Any] | None:
     """What has to happen before a workflow goes on: a message, the end of a step, a time."""
-    if row["status"] not in ("waiting", "cancelling", "running"):
+    if row["status"] not in ("waiting", "cancelling", "undoing", "running"):
         return None
     if row["waits"] == MESSAGE:
         return {"for": "message", "topic": row["topic"], "until": _moment(row["due"])}
@@ -232,14 +232,14 @@ def _open_steps(
     found = []
     for identifier, number in begun.items():
         child = children.get(identifier)
-        if child is None and row["waits"] == MESSAGE and number == row["issued"] - 1:
-            step = _open_step(number, identifier, "wf.receive", "receive", "waiting")
-            found.append({**step, "input": {"topic": row["topic"]}})
-        elif child is None:
+        if child is None:
             found.append(_open_step(number, identifier, None, "action", "running"))
         else:
             step = _open_step(number, identifier, child["function"], "workflow", child["status"])
             found.append({**step, "started": child["started"], "input": read_json(child["input"])})
+    if row["waits"] == MESSAGE and first <= row["issued"] == end:
+        step = _open_step(end, step_id(row["id"], end), "wf.receive", "receive", "waiting")
+        found.append({**step, "input": {"topic": row["topic"]}})
     return found
 
 

@@ -11,9 +11,8 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 from apiary.runtime.call import (
     Bound,
@@ -25,27 +24,33 @@ from apiary.runtime.call import (
     out_of_time,
     problem_of,
     record_of,
-    same_json,
 )
 from apiary.runtime.declaration import Kind
-from apiary.runtime.driver import Again, Broken, Ended, Leave, Steps, Wait
+from apiary.runtime.driver import Steps
 from apiary.runtime.errors import (
     Cancelled,
+    DatabaseUnavailable,
     DeadlineExceeded,
     Duplicate,
+    Error,
     Forbidden,
     KeyReused,
     Nondeterministic,
     Stopped,
     Unavailable,
     UnknownFunction,
+    Unseen,
     WrongArguments,
     known_errors,
 )
+from apiary.runtime.failures import told
 from apiary.runtime.ids import id_text
-from apiary.runtime.plain import plain
+from apiary.runtime.ledger import Again, Broken, Ended, Leave, Ledger, Wait
+from apiary.runtime.machine import UNDO_FROM, Op, Operation
+from apiary.runtime.plain import plain, same_json
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, WorkflowSession
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
+from apiary.runtime.undoing import UNDOING, Failure, read_failure
 from apiary.runtime.workflow import Workflow, _running
 
 KEPT = "what its steps did before is kept, but for what was undone"
@@ -59,8 +64,8 @@ def advance(
 ) -> Outcome:
     """Begin a workflow, or let it go on; its outcome, or a `pause` where it has not ended.
 
-    A call that repeats one which has begun is answered with a pause, too. Raises `Duplicate` where it has ended, or
-    somebody else has begun it at the same time, `Unavailable` where the transaction cannot go on.
+    A call that repeats one which has begun is answered with a pause, too. Raises `Duplicate`, with nothing done, where
+    it is not there any more, and `Unavailable` or `Lost` where the transaction cannot go on: all of it is to be undone.
     """
     bound = program.find(call.function)
     found = session.instance(call.id, call.key) if call.queued or call.attempt > 1 or call.key else None
@@ -72,10 +77,24 @@ def advance(
         if found.epoch != call.epoch or found.version != program.version:
             return Outcome(pause=Pause(NEVER, found.epoch))
         found.deadline = min(found.deadline, _deadline(bound, found.started))
-        if not call.arrived and not found.state and now_microseconds() < min(found.due, found.deadline):
-            return Outcome(pause=Pause(min(found.due, found.deadline), found.epoch))
+        if not call.arrived and found.state in ("", UNDOING) and now_microseconds() < _due(found):
+            return Outcome(pause=Pause(_due(found), found.epoch))
     instance = found or _begun(program, bound, call)
-    return _Run(program, bound, call, session, guard, instance, found is not None, most_steps).go()
+    most = 1 if call.careful else most_steps
+    ledger = Ledger(program.version, call, session, instance, stored=found is not None, most=most)
+    run = _Run(program, bound, call, session, guard, instance, found is not None, ledger)
+    try:
+        return run.go()
+    except Duplicate:
+        raise Unseen("something of the workflow was recorded by another process; send it again") from None
+    except Unavailable:
+        raise
+    except Error as error:
+        raise DatabaseUnavailable(f"where the workflow is could not be written: {error.message}") from error
+
+
+def _due(instance: Instance) -> int:
+    return instance.due if instance.state == UNDOING else min(instance.due, instance.deadline)
 
 
 def _begun(program: Program, bound: Bound, call: Call) -> Instance:
@@ -146,36 +165,21 @@ class _Run:
     guard: Guard
     instance: Instance
     stored: bool
-    most_steps: int
+    ledger: Ledger
+    notes: Notes = field(init=False)
+    steps: Steps = field(init=False)
 
     def go(self) -> Outcome:
         """Run it."""
-        began = time.monotonic_ns()
-        if self._has_arrived_only() or self.instance.state == "blocked":
-            return Outcome(pause=Pause(self.instance.due, self.instance.epoch))
-        instance = self.instance
-        notes = Notes(instance.started, began - 1000 * (now_microseconds() - instance.started))
-        steps = Steps(
-            self.program,
-            self.call,
-            self.session,
-            self.guard,
-            instance,
-            notes,
-            stored=self.stored,
-            most=self.most_steps,
-        )
-        output, failed = self._run(lambda: self._body(steps, notes))
-        if failed is None and steps.why is None and steps.actions:
-            _, failed = self._run(steps.finish)
-        if steps.why is None and failed is None and steps.machine.next < instance.issued:
-            done = f"it has ended, after {instance.issued - instance.first} steps before"
-            steps.why = Broken(Nondeterministic(f"step {steps.machine.next} is not asked for any more: {done}"))
-        if isinstance(steps.why, Ended) or self._gives_up(steps.why):
-            failed, steps.why = self._ended_early(), None
-        if failed is not None and steps.why is None:
-            failed = self._undone(steps, failed)
-        return self._settle(steps, notes, output, failed, began)
+        instance, began = self.instance, time.monotonic_ns()
+        if self._has_arrived_only() or instance.state == "blocked":
+            return Outcome(pause=Pause(instance.due, instance.epoch))
+        self.notes = Notes(instance.started, began - 1000 * (now_microseconds() - instance.started))
+        self.steps = Steps(self.program, self.call, self.session, self.guard, instance, self.notes, self.ledger)
+        outcome = self._fail(self._failure_written()) if instance.state == UNDOING else self._run_body()
+        if outcome.pause is not None:
+            return outcome
+        return replace(outcome, duration=(time.monotonic_ns() - began) // 1000)
 
     def _has_arrived_only(self) -> bool:
         """Write the records that arrived; returns whether the workflow waits for something else."""
@@ -185,22 +189,46 @@ class _Run:
                 with suppress(Duplicate):
                     self.session.record(record)
         instance = self.instance
-        if not self.call.arrived or instance.state or now_microseconds() >= min(instance.due, instance.deadline):
+        if not self.call.arrived or instance.state not in ("", UNDOING) or now_microseconds() >= _due(instance):
             return False
         return instance.waits not in {record.step for record in self.call.arrived}
 
-    def _body(self, steps: Steps, notes: Notes) -> bytes:
+    def _run_body(self) -> Outcome:
+        ledger, steps = self.ledger, self.steps
+        output, failed = self._guarded(self._body)
+        if failed is None and ledger.why is None and steps.actions:
+            _, failed = self._guarded(steps.finish)
+        if ledger.why is None and ledger.next < self.instance.issued:
+            ledger.why = Broken(self._ended_too_soon(failed))
+        why = ledger.why
+        if isinstance(why, Broken):
+            if not isinstance(why.error, Nondeterministic):
+                raise why.error
+            if not ledger.ending:
+                return self._blocked(why.error)
+            failed = self._ended_early()
+            failed.add_note(f"it was not where it had been: {why.error.message}")
+        if isinstance(why, Wait):
+            return self._paused(why)
+        if isinstance(why, Again):
+            return self._again(why)
+        if isinstance(why, Ended):
+            failed = out_of_time(self.bound) if why.late else self._ended_early()
+        return self._ended(output) if failed is None else self._failed(failed)
+
+    def _body(self) -> bytes:
         function, codec = self.bound.function, self.bound.codec
         check_roles(function, frozenset(self.instance.roles))
         call = self.call if self.call.input is self.instance.input else replace(self.call, input=self.instance.input)
         arguments = codec.decode(call)
-        notes.entered = True
-        return codec.encode(function.body(Workflow(steps), **arguments))
+        self.notes.entered = True
+        return codec.encode(function.body(Workflow(self.steps), **arguments))
 
-    def _run(self, body: Callable[[], bytes | None]) -> tuple[bytes, BaseException | None]:
+    def _guarded(self, body: Callable[[], bytes | None]) -> tuple[bytes, BaseException | None]:
         """Run code of the user; what it returns, or raises. Where it was left, neither."""
         output: bytes | None = None
         failed: BaseException | None = None
+        late = False
         token = _running.set(True)
         try:
             try:
@@ -209,70 +237,100 @@ class _Run:
             finally:
                 late = self.guard.end()
         except Leave:
-            late = False
+            pass
         except BaseException as error:  # noqa: BLE001 - `sys.exit()` in a workflow ends that workflow, not its host
             failed = error
             let_go(error)
         finally:
             _running.reset(token)
-        if late or isinstance(failed, Stopped):
+        if self.ledger.why is not None:  # a body that swallowed that it was left may have made anything of it
+            failed = None
+        elif late or isinstance(failed, Stopped):
             failed = out_of_time(self.bound)
         return output or b"null", failed
 
-    def _gives_up(self, why: object) -> bool:
-        """Whether a workflow that cannot go on is to end all the same: it was cancelled."""
-        nondeterministic = isinstance(why, Broken) and isinstance(why.error, Nondeterministic)
-        return nondeterministic and self.instance.state == "cancelling"
+    def _ended_too_soon(self, failed: BaseException | None) -> Nondeterministic:
+        number, steps = self.ledger.next, self.instance.issued - self.instance.first
+        how = "returned" if failed is None else f"raised {type(failed).__name__}: {failed}"
+        return Nondeterministic(
+            f"step {number} is not asked for any more: {self.call.function} {how}, after {steps} steps before",
+            step=number,
+        )
 
     def _ended_early(self) -> BaseException:
         if self.instance.state == "cancelling":
             return Cancelled(f"{self.call.function} was cancelled")
         return DeadlineExceeded(f"{self.call.function} did not end within {self.bound.function.options.lifetime:g} s")
 
-    def _undone(self, steps: Steps, failed: BaseException) -> BaseException:
-        """Undo what was done, the last first. What cannot be undone is told of."""
-        steps.undoing = True
-        left: list[str] = []
-        for number, function, args in reversed(steps.undos):
-            _, error = self._run(partial(steps.undo, number, function, args))
-            if isinstance(steps.why, Broken) and self._gives_up(steps.why):
-                error, steps.why = steps.why.error, None
-            if steps.why is not None:
-                return failed
-            if error is not None:
-                left.append(f"{function.name}: {error}")
-                steps.log("could not be undone", {"step": number, "by": function.name, "error": str(error)})
-        if left:
-            failed.add_note(f"and this could not be undone: {'; '.join(left)}")
-        return failed
+    def _failed(self, failed: BaseException) -> Outcome:
+        """The body came to nothing. What it had begun is undone; an action that was not begun is not."""
+        call, notes = self._ending_call(), self.notes
+        problem = problem_of(call, failed, KEPT)
+        if not notes.entered and not self.stored:
+            return Outcome(error=problem, cause=failed)
+        record = failure(self.program, self.bound if notes.entered else None, call, notes, problem, failed)
+        fresh = {number for number in self.steps.actions if number >= self.instance.issued}
+        undos = [undo for undo in self.steps.undos if undo.number not in fresh]
+        found = Failure(record.status, json.loads(record.error or "{}"), failed, notes.lines, undos)
+        self.ledger.why = None
+        self.ledger.undoing = True
+        if undos:
+            actions = {number: call for number, call in self.steps.open_actions().items() if number not in fresh}
+            found.actions = [(number, call.function, call.input) for number, call in actions.items()]
+            self.steps.actions = actions
+        return self._fail(found)
 
-    def _settle(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None, began: int) -> Outcome:
-        """Write what has become of it. `began`: when this run did (monotonic clock, nanoseconds)."""
-        why = steps.why
-        if isinstance(why, Broken):
-            if not isinstance(why.error, Nondeterministic):
+    def _fail(self, failure: Failure) -> Outcome:
+        """Undo, the last first, and end. What cannot be undone is told of."""
+        ledger, steps = self.ledger, self.steps
+        written = replace(failure, error={**failure.error})
+        for undo in reversed(failure.undos):
+            _, error = self._guarded(partial(steps.undo, undo))
+            why, ledger.why = ledger.why, None
+            if isinstance(why, Wait):
+                return self._undoing(written, why)
+            if isinstance(why, Broken):
                 raise why.error
-            return self._blocked(steps, why.error)
-        if isinstance(why, Wait):
-            return self._paused(steps, why)
-        if isinstance(why, Again):
-            self.instance.first = self.instance.issued = steps.machine.next
-            self.instance.input = why.input
-            return self._paused(steps, Wait(now_microseconds()), issued=self.instance.first)
-        problem = self._ended(steps, notes, output, failed)
-        return Outcome(output, problem, cause=failed, duration=(time.monotonic_ns() - began) // 1000)
+            if isinstance(why, Ended):
+                error = out_of_time(self.bound)
+            if error is not None:
+                failure.remained(undo, error)
+        return self._ended(b"null", failure)
 
-    def _paused(self, steps: Steps, wait: Wait, *, issued: int = 0) -> Outcome:
+    def _undoing(self, failure: Failure, wait: Wait) -> Outcome:
+        """Undoing goes on later: that it has begun is written down, and what with."""
+        if self.instance.state != UNDOING:
+            self.instance.state = UNDOING
+            operation = Operation(Op.UNDO, "wf.undo", b"{}")
+            self.ledger.keep(UNDO_FROM + self.instance.first, operation, failure.written())
+        return self._paused(wait)
+
+    def _failure_written(self) -> Failure:
+        """Undoing goes on."""
+        self.ledger.undoing = True
+        step = self.ledger.look(UNDO_FROM + self.instance.first)
+        failure = read_failure(step.output or b"" if step is not None else b"")
+        self.notes.entered, self.notes.lines = True, failure.lines
+        self.steps.begun(failure.actions)
+        return failure
+
+    def _again(self, again: Again) -> Outcome:
+        self.instance.first = self.instance.issued = self.ledger.next
+        self.instance.input = again.input
+        return self._paused(Wait(now_microseconds()))
+
+    def _paused(self, wait: Wait) -> Outcome:
         instance = self.instance
-        actions = tuple(call for number, call in steps.actions.items() if steps.machine.look(number) is None)
-        instance.issued = issued or max(instance.issued, steps.machine.next)
+        actions = tuple(self.steps.open_actions().values())
+        instance.issued = max(instance.issued, self.ledger.next)
         instance.waits, instance.topic, instance.acting = wait.waits, wait.topic, bool(actions)
-        instance.due = min(wait.due, instance.deadline)
-        steps.flush()
+        instance.due = wait.due
+        instance.due = _due(instance)
+        self.ledger.flush()
         self.session.keep_instance(instance, fresh=not self.stored)
-        return Outcome(pause=Pause(instance.due, instance.epoch, actions))
+        return Outcome(pause=Pause(instance.due, instance.epoch, actions, careful=self.call.careful))
 
-    def _blocked(self, steps: Steps, error: Nondeterministic) -> Outcome:
+    def _blocked(self, error: Nondeterministic) -> Outcome:
         """Nothing of this is an outcome: it waits for somebody who mends it."""
         instance = self.instance
         problem = plain({**error.problem(), "call_id": id_text(self.call.id)})
@@ -281,12 +339,10 @@ class _Run:
         self.session.keep_instance(instance, fresh=not self.stored)
         return Outcome(error=problem, cause=error, pause=Pause(NEVER, instance.epoch))
 
-    def _ended(self, steps: Steps, notes: Notes, output: bytes, failed: BaseException | None) -> dict[str, Any] | None:
-        """Write the record, and let who waits for it go on; returns the problem document of a failure."""
-        instance, session = self.instance, self.session
-        if isinstance(failed, Unavailable):
-            raise failed
-        call = Call(
+    def _ending_call(self) -> Call:
+        """The call that the record of its end is of."""
+        instance = self.instance
+        return Call(
             id=instance.id,
             function=instance.function,
             input=instance.input,
@@ -294,25 +350,30 @@ class _Run:
             key=instance.key,
             parent=instance.parent,
             attempt=self.call.attempt,
+            digest=self.call.digest,
             step=instance.step,
         )
-        problem = None
-        if failed is not None:
-            problem = problem_of(call, failed, KEPT)
-            if not notes.entered and not self.stored:
-                return problem
-            bound = self.bound if notes.entered else None
-            record = failure(self.program, bound, call, notes, problem, failed)
+
+    def _ended(self, output: bytes, failure: Failure | None = None) -> Outcome:
+        instance, session, ledger = self.instance, self.session, self.ledger
+        call, bound = self._ending_call(), self.bound if self.notes.entered else None
+        if failure is None:
+            record = record_of(self.program, bound, call, self.notes, "ok", output)
+        else:
+            error = json.dumps(failure.error)
+            record = record_of(self.program, bound, call, self.notes, failure.status, error=error)
             record.kind = Kind.WORKFLOW.value
+        kept = self.stored or ledger.wrote or call.key is not None or self.call.detached or failure is not None
+        if not kept:
+            session.records += [*ledger.held, record]
         else:
-            record = record_of(self.program, self.bound, call, notes, "ok", output)
-        if not (self.stored or steps.wrote or call.key is not None or self.call.detached or failed is not None):
-            session.records += [*steps.held, record]
-        else:
-            steps.flush()
+            ledger.flush()
             session.record(record)
         if self.stored:
             session.drop_instance(self.call.id)
         if instance.parent is not None and instance.step is not None:
             session.wake(instance.parent, instance.step)
-        return problem
+        if failure is None:
+            return Outcome(output)
+        cause = None if isinstance(failure.cause, Unavailable) else failure.cause  # what is recorded is not tried again
+        return Outcome(error=told(failure.error), cause=cause)

@@ -33,7 +33,7 @@ from apiary.runtime.errors import (
 )
 from apiary.runtime.failures import raised, told
 from apiary.runtime.ids import id_text
-from apiary.runtime.plain import plain
+from apiary.runtime.plain import plain, same_json
 from apiary.runtime.session import Call, Outcome, Record, Session
 from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles
 
@@ -362,15 +362,6 @@ def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
         if bound is not None:
             bound.codec.decode(call)
         return False
-
-
-def same_json(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same: 1 and 1.0 are one number, true is none."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(item, other[name]) for name, item in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_json, one, other))
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def user_traceback(cause: BaseException) -> str:

@@ -17,6 +17,7 @@ from apiary.runtime.machine import PAGE, Step, step_id
 from apiary.runtime.messages import checked_name, checked_value
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Record, WorkflowSession
 from apiary.runtime.transaction import now_microseconds
+from apiary.runtime.undoing import UNDOING
 
 PREFIX = "apiary."
 RESULT = "apiary.result"
@@ -98,8 +99,9 @@ def _send(program: Program, call: Call, session: WorkflowSession, given: Mapping
 def _cancel(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
     """End a workflow at its next step; what it has done is undone as far as it says how."""
     instance = _running(session, call, given)
-    instance.state, instance.problem, instance.acting = "cancelling", None, False
-    session.keep_instance(instance, fresh=False)
+    if instance.state != UNDOING:
+        instance.state, instance.problem, instance.acting = "cancelling", None, False
+        session.keep_instance(instance, fresh=False)
     session.wake(instance.id, None)
 
 

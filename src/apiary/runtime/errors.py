@@ -237,6 +237,10 @@ class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
 
 
+class Unseen(DatabaseUnavailable):
+    """A call has a record that was committed after this transaction began, and so cannot be read in it."""
+
+
 class HostCrashed(Unavailable):
     """The process that ran the call died more than once while it ran it."""
 
@@ -275,6 +279,13 @@ class Nondeterministic(Error):
 
     code = "nondeterministic"
     hint = "let it end on the version on which it began, or fork it; new code may only change what it has not done yet"
+
+
+class TooManySteps(Error):
+    """A workflow has done so many things that it cannot be run again from its records in good time."""
+
+    code = "too_many_steps"
+    status = 422
 
 
 class Stopped(BaseException):

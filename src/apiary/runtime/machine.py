@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from apiary.runtime.errors import Nondeterministic
+from apiary.runtime.plain import same_json
 
 UNDO_FROM = 1 << 40
-"""What a workflow undoes has numbers of its own, from here: its body may be anywhere when that begins."""
+"""What a workflow undoes has numbers of its own, above this one: its body may be anywhere when that begins."""
 PAGE = 500
+PAGES = 4
+"""So many are held: a body may ask for early results while it begins late steps, or undoes them."""
 MAX_SHOWN = 200
 VERSION_7 = 0x7 << 76
 VARIANT = 0x2 << 62
@@ -34,6 +37,7 @@ class Op(StrEnum):
     RECEIVE = "receive"
     SEND = "send"
     PUBLISH = "publish"
+    UNDO = "undo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +71,26 @@ class History:
 
     def __init__(self, load: Load | None) -> None:
         self._load = load
-        self._page: dict[int, Step] = {}
-        self._first = self._end = 0
+        self._added: dict[int, Step] = {}
+        self._pages: dict[int, dict[int, Step]] = {}
 
     def add(self, step: Step) -> None:
-        """Remember a step that was just recorded."""
-        self._page[step.number] = step
+        """Remember a step that was just recorded, and may be in no table yet."""
+        self._added[step.number] = step
 
     def get(self, number: int) -> Step | None:
         """What is recorded under this number."""
-        if self._load is not None and not self._first <= number < self._end:
-            self._first, self._end = number, number + PAGE
-            self._page = {step.number: step for step in self._load(self._first, self._end)}
-        return self._page.get(number)
+        added = self._added.get(number)
+        if added is not None or self._load is None:
+            return added
+        first = number - number % PAGE
+        page = self._pages.pop(first, None)
+        if page is None:
+            page = {step.number: step for step in self._load(first, first + PAGE)}
+            if len(self._pages) == PAGES:
+                del self._pages[next(iter(self._pages))]
+        self._pages[first] = page  # the last is the one that was used last
+        return page.get(number)
 
 
 class Machine:
@@ -89,7 +100,7 @@ class Machine:
         self.workflow = workflow
         self.next = first
         self._history = history
-        self._undo_next = UNDO_FROM + first
+        self._undo_next = UNDO_FROM + first + 1
 
     def begin(self, operation: Operation, *, undoing: bool = False) -> tuple[int, Step | None]:
         """The number of the next operation, and its record if it has one; `Nondeterministic` where that is another."""
@@ -106,6 +117,13 @@ class Machine:
             )
         return number, step
 
+    def take_back(self, *, undoing: bool) -> None:
+        """The operation that was begun last is not: it is asked for in the next run."""
+        if undoing:
+            self._undo_next -= 1
+        else:
+            self.next -= 1
+
     def record(self, step: Step) -> None:
         """An operation was done."""
         self._history.add(step)
@@ -119,7 +137,7 @@ def fits(step: Step, operation: Operation) -> bool:
     """Whether a record is that of this operation."""
     if step.function != operation.name or step.kind != operation.op:
         return False
-    return step.input == operation.input or json.loads(step.input) == json.loads(operation.input)
+    return step.input == operation.input or same_json(json.loads(step.input), json.loads(operation.input))
 
 
 def step_id(workflow: bytes, number: int) -> bytes:

@@ -1,4 +1,7 @@
-"""Makes anything a JSON value: what functions say in errors and log lines must be writable, whatever it holds."""
+"""Makes anything a JSON value: what functions say in errors and log lines must be writable, whatever it holds.
+
+And tells which JSON values are the same.
+"""
 
 from __future__ import annotations
 
@@ -30,3 +33,12 @@ def plain_text(value: Any) -> str:
         return str(value).encode("utf-8", "replace").decode()
     except Exception:  # noqa: BLE001 - it is the user's `__str__`, and the error that it tells of matters more
         return f"<{type(value).__name__}>"
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same: 1 and 1.0 are one number, true is none."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(item, other[name]) for name, item in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)

@@ -20,8 +20,11 @@ class Call:
     `input` is a JSON object (UTF-8). `key` is the caller's idempotency key. `lax` says that the values come
     from a query string, where every value is text. `digest` stands for its secrets in the record, where it has a key:
     made before the call gets to a lane, because that is slow on purpose. `step`: the call is that step of the workflow
-    `parent`. One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`; one that
-    begins it is `detached` where nobody waits for the end.
+    `parent`.
+
+    One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`; one that begins it is
+    `detached` where nobody waits for the end. `careful`: each of its steps is a run of its own, because one of them
+    ended the transaction with all that was done before it.
     """
 
     id: bytes
@@ -39,6 +42,7 @@ class Call:
     epoch: int = 0
     arrived: tuple[Record, ...] = ()
     detached: bool = False
+    careful: bool = False
 
 
 def blamed(call: Call) -> bytes:
@@ -79,13 +83,14 @@ class Record:
 class Pause:
     """A workflow has come as far as it can now. `actions` are to be run for it, `due` is when it is to go on.
 
-    `of`: it is another workflow, begun before with the same idempotency key.
+    `of`: it is another workflow, begun before with the same idempotency key. `careful`: it goes on as it ran.
     """
 
     due: int
     epoch: int
     actions: tuple[Call, ...] = ()
     of: bytes | None = None
+    careful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +137,8 @@ class Instance:
 
     `epoch` grows whenever another process takes it over. Its operations are numbered from `first` on; those below
     `issued` are begun. `waits`: the step whose outcome it waits for, or `MESSAGE`, on a `topic`; `acting`: actions run
-    for it. `deadline`: it is cancelled then. `state` is empty, `cancelling`, or `blocked` for the reason in `problem`
-    (JSON).
+    for it. `deadline`: it is cancelled then. `state` is empty, `cancelling`, `undoing`, or `blocked` for the reason in
+    `problem` (JSON).
     """
 
     id: bytes
@@ -222,6 +227,9 @@ class WorkflowSession(Session, Protocol):
 
     def take_message(self, workflow: bytes, topic: str) -> bytes | None:
         """The earliest message on a topic (JSON), which is gone then."""
+
+    def check_constraints(self) -> None:
+        """`ConstraintViolated` where what was done in this transaction could not be committed as it is."""
 
     def publish(self, workflow: bytes, name: str, value: bytes) -> None:
         """Let everybody read a value (JSON) of a workflow by its name."""

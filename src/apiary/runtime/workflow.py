@@ -35,17 +35,17 @@ class Driver(Protocol):
     id: bytes
     caller: str
 
-    def start(self, function: Function[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> int:
-        """Begin an operation that runs a function; its number."""
+    def start(self, function: Function[..., Any], args: Sequence[Any], kwargs: dict[str, Any], undo: Any) -> int:
+        """Begin an operation that runs a function; its number.
+
+        `undo`: should the workflow fail, a function to call with the result, or a tuple of one and its arguments.
+        """
 
     def wait(self, number: int) -> Step:
         """The outcome of a function that was begun. Leaves the body where it is not there yet."""
 
-    def settle(self, number: int, function: Function[..., Any]) -> Any:
+    def settle(self, number: int) -> Any:
         """The result of a function that was begun, once it is there; raises what that raised."""
-
-    def undo_by(self, number: int, function: Function[..., Any], args: Sequence[Any] | None) -> None:
-        """Should the workflow fail, call this function with `args`, or with the result of the operation."""
 
     def now(self) -> int:
         """The time, in microseconds since 1970 (UTC), recorded."""
@@ -72,16 +72,15 @@ class Driver(Protocol):
 class Future(Generic[R]):
     """The result of a function that a workflow has started."""
 
-    __slots__ = ("_driver", "_function", "_number")
+    __slots__ = ("_driver", "_number")
 
-    def __init__(self, driver: Driver, number: int, function: Function[..., Any]) -> None:
+    def __init__(self, driver: Driver, number: int) -> None:
         self._driver = driver
         self._number = number
-        self._function = function
 
     def result(self) -> R:
         """The result, once it is there; raises what the function raised."""
-        result: R = self._driver.settle(self._number, self._function)
+        result: R = self._driver.settle(self._number)
         return result
 
 
@@ -194,13 +193,11 @@ class Workflow:
         self._driver.log(message, fields)
 
     def continue_as(self, *args: Any, **kwargs: Any) -> None:
-        """Begin again with other arguments and an empty history; for workflows that go on for ever. Does not return."""
+        """Begin again with other arguments and an empty history; for workflows that go on for ever. Does not return.
+
+        Actions that were started come to their end before; what was done so far is not undone any more.
+        """
         self._driver.continue_as(args, kwargs)
 
     def _start(self, function: Any, args: Sequence[Any], kwargs: dict[str, Any], undo: Any) -> Future[Any]:
-        number = self._driver.start(function, args, kwargs)
-        if isinstance(undo, tuple):
-            self._driver.undo_by(number, undo[0], undo[1:])
-        elif undo is not None:
-            self._driver.undo_by(number, undo, None)
-        return Future(self._driver, number, function)
+        return Future(self._driver, self._driver.start(function, args, kwargs, undo))

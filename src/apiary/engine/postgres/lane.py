@@ -9,13 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 
-from apiary.engine.batch import BatchLost, Unseen, gave_up, uncommitted
+from apiary.engine.batch import BatchLost, gave_up, uncommitted
 from apiary.engine.postgres.errors import Cancelled, Conflicted, ConnectionLost, NotConnected, Repeated
 from apiary.engine.postgres.runner import Ran, Runner
 from apiary.engine.protocol import MAX_DEATHS, Committed
 from apiary.runtime.call import Guard, Program, failure, problem_of, stopped
 from apiary.runtime.declaration import Kind
-from apiary.runtime.errors import ConstraintViolated, Error, HostCrashed, Unavailable
+from apiary.runtime.errors import ConstraintViolated, Error, HostCrashed, Unavailable, Unseen
 from apiary.runtime.session import Call, Outcome, Record
 from apiary.runtime.transaction import Notes
 
@@ -38,6 +38,10 @@ class Outage:
 
     until: float
     lasts: bool = False
+
+
+class StepLost(Unseen):
+    """A step of a workflow keeps the others of its transaction from being committed, until it has one of its own."""
 
 
 class PostgresLane:
@@ -74,7 +78,7 @@ class PostgresLane:
         try:
             return self._attempt(calls, records, max(map(self._seconds, calls), default=0.0) + GRACE_SECONDS)
         except BatchLost as lost:
-            done = self._run(lost.rest(calls), [*records, lost.record])
+            done = self._run(lost.rest(calls), [*records, *lost.records])
             return replace(done, outcomes=lost.outcomes(calls, done.outcomes))
         except Error as error:
             return self._separately(calls, records, error, begun)
@@ -149,6 +153,8 @@ class PostgresLane:
             if isinstance(error, ConnectionLost):
                 in_doubt = True
                 deaths += not (shared or error.explained)
+            if isinstance(error, ConstraintViolated | StepLost) and not shared and self._can_care(call):
+                call, error = replace(call, careful=True), StepLost(error.message)
             if isinstance(error, ConstraintViolated) and not shared:
                 outcome, record = uncommitted(self._program, call, error)
                 written = not self._written(record, outage.until).lost
@@ -178,12 +184,17 @@ class PostgresLane:
         try:
             return self._attempt((call,), (), self._seconds(call) + GRACE_SECONDS)
         except BatchLost as lost:
-            kept = not self._written(lost.record, until).lost
+            kept = all(not self._written(record, until).lost for record in lost.records)
             if lost.outcome is None:
-                return before
+                return StepLost("a step of the workflow ended its transaction")
             return Committed([lost.outcome if kept else gave_up(call, before)], durable=True)
         except Error as error:
             return error
+
+    def _can_care(self, call: Call) -> bool:
+        """Whether a call is a workflow that can be run with more care: one of its steps is the reason."""
+        bound = self._program.functions.get(call.function)
+        return bound is not None and bound.function.kind is Kind.WORKFLOW and not call.careful
 
     def _stopped(self, call: Call, until: float) -> Committed:
         """The outcome of a call whose statement was ended because its time was over."""

@@ -83,6 +83,10 @@ select * from {log}.take_message($1::uuid, $2::text);
 -- name: send
 select {log}.send($1::uuid, $2::text, $3::text, $4::uuid);
 
+-- What is checked at the commit otherwise is checked now, and from now on at once.
+-- name: check_constraints
+set constraints all immediate;
+
 -- name: publish
 select {log}.publish($1::uuid, $2::text, $3::text);
 

@@ -96,11 +96,12 @@ def _call(call: Call) -> list[Any]:
         call.epoch,
         [_plain(record) for record in call.arrived],
         call.detached,
+        call.careful,
     ]
 
 
 def _call_back(given: bytes, identifier: str, function: str, caller: str, roles: list[str], *rest: Any) -> Call:
-    key, parent, attempt, queued, lax, digest, step, epoch, arrived, detached = rest
+    key, parent, attempt, queued, lax, digest, step, epoch, arrived, detached, careful = rest
     return Call(
         bytes.fromhex(identifier),
         function,
@@ -117,15 +118,18 @@ def _call_back(given: bytes, identifier: str, function: str, caller: str, roles:
         epoch,
         tuple(Record(**_back(record)) for record in arrived),
         detached,
+        careful,
     )
 
 
 def _pause(pause: Pause) -> list[Any]:
-    return [pause.due, pause.epoch, _hex(pause.of), [[call.input.decode(), *_call(call)[1:]] for call in pause.actions]]
+    actions = [[call.input.decode(), *_call(call)[1:]] for call in pause.actions]
+    return [pause.due, pause.epoch, _hex(pause.of), pause.careful, actions]
 
 
-def _pause_back(due: int, epoch: int, of: str | None, actions: list[list[Any]]) -> Pause:
-    return Pause(due, epoch, tuple(_call_back(given.encode(), *row) for given, *row in actions), _bytes(of))
+def _pause_back(due: int, epoch: int, of: str | None, careful: bool, actions: list[list[Any]]) -> Pause:
+    found = tuple(_call_back(given.encode(), *row) for given, *row in actions)
+    return Pause(due, epoch, found, _bytes(of), careful)
 
 
 def _plain(value: Record | Queued) -> dict[str, Any]:

@@ -51,6 +51,9 @@ class WorkflowRows:
             self.wake(workflow, MESSAGE)
         return bool(sent)
 
+    def check_constraints(self) -> None:
+        self._platform("check_constraints", ())
+
     def publish(self, workflow: bytes, name: str, value: bytes) -> None:
         self._platform("publish", (uuid_of(workflow), name, value.decode()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import apsw
@@ -14,11 +15,14 @@ from apiary.engine.protocol import Committed
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.session import SqliteSession
 from apiary.runtime.call import Guard, Program, perform, stopped
-from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, Stopped
+from apiary.runtime.declaration import Kind
+from apiary.runtime.errors import ConstraintViolated, DatabaseUnavailable, Error, Stopped, Unseen
 from apiary.runtime.session import Call, Outcome, Part, Record
 from apiary.runtime.transaction import Notes
 
 TURN_SECONDS = 0.003
+MAX_UNSEEN = 10
+"""So often calls are run again that met a record of which they did not know."""
 
 
 class Turn:
@@ -60,8 +64,13 @@ class WritingLane:
             return self._together(calls, records)
         except BatchLost as lost:
             self._abandon()
-            done = self.run(lost.rest(calls), [*records, lost.record])
+            done = self.run(lost.rest(calls), [*records, *lost.records])
             return Committed(lost.outcomes(calls, done.outcomes), done.queued, done.lost)
+        except Unseen as error:
+            self._abandon()
+            if max(call.attempt for call in calls) >= MAX_UNSEEN:
+                return Committed([_gave_up(call, error) for call in calls], lost=records)
+            return self.run([replace(call, attempt=call.attempt + 1) for call in calls], records)
         except Exception as error:  # noqa: BLE001 - whatever it was, the calls of the batch must be answered
             self._abandon()
             if len(calls) + len(records) <= 1:
@@ -84,6 +93,11 @@ class WritingLane:
         known = error if isinstance(error, Error) else translate(error)
         if not calls or not isinstance(known, ConstraintViolated):
             return Committed([_gave_up(call, error) for call in calls], lost=records)
+        bound = self._program.functions.get(calls[0].function)
+        if bound is not None and bound.function.kind is Kind.WORKFLOW:
+            if calls[0].careful:
+                return Committed([_gave_up(calls[0], known)])
+            return self.run([replace(calls[0], attempt=calls[0].attempt + 1, careful=True)])
         outcome, record = uncommitted(self._program, calls[0], known)
         if self.run((), (record,)).lost:
             return Committed([_gave_up(calls[0], DatabaseUnavailable("the failure could not be recorded"))])

@@ -10,7 +10,7 @@ import apsw
 
 from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
 from apiary.engine.statements import load_statements
-from apiary.runtime.errors import Duplicate
+from apiary.runtime.errors import ConstraintViolated, Duplicate
 from apiary.runtime.machine import Step
 from apiary.runtime.session import Instance, Queued, Record
 from apiary.runtime.transaction import now_microseconds
@@ -61,6 +61,10 @@ class WorkflowRows:
         self._ask("insert_message", identifier, workflow, topic, value.decode())
         self.wake(workflow, -1)
         return True
+
+    def check_constraints(self) -> None:
+        if self.connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
+            raise ConstraintViolated("FOREIGN KEY constraint failed")
 
     def publish(self, workflow: bytes, name: str, value: bytes) -> None:
         self._ask("publish", workflow, name, value.decode())

@@ -26,8 +26,8 @@ from apiary.runtime.session import Part
 SAVEPOINTS: dict[Part, str] = {"call": "apiary_call", "nested": "apiary_nested"}
 STATEMENT = "apiary_statement"
 OUR_INDEXES = (b"calls_id", b"calls_key", b"calls_step", b"queue_pkey", b"queue_key")
-ASKED = {"find", "instance", "steps", "take_message", "send", "wake"}
-"""Those of the engine's own statements whose rows are wanted."""
+ASKED = {"find", "instance", "steps", "take_message", "send", "wake", "check_constraints"}
+"""Those of the engine's own statements whose answer is wanted."""
 MAX_SHAPES = 1000
 STALE_PLAN = b"RevalidateCachedQuery"
 """The function of the server that finds that a prepared statement would now give other columns."""

@@ -11,14 +11,14 @@ import plpy  # type: ignore[import-not-found]  # only a backend has it
 
 from apiary.bundle import load_app
 from apiary.codec import compile_program, convert_rows
-from apiary.engine.batch import Batch, Unseen
+from apiary.engine.batch import Batch
 from apiary.engine.postgres.errors import REFUSED, Conflicted
 from apiary.engine.postgres.inside.deadline import BackendGuard, alarm
 from apiary.engine.postgres.inside.functions import SqlFunctions
 from apiary.engine.postgres.inside.memory import Memory
 from apiary.engine.postgres.inside.session import InsideSession, Plan
 from apiary.engine.postgres.wire import pack_done, unpack_batch
-from apiary.runtime.errors import Error
+from apiary.runtime.errors import Error, Unseen
 
 GC_ALLOCATIONS = 20_000
 
