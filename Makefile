@@ -39,7 +39,7 @@ types: $(VENV)/.installed-test ## Check types, strictly.
 bench: $(VENV)/.installed-bench ## Measure Apiary and its peers side by side (half an hour); WORKLOAD= and PEERS= choose.
 	@$(BIN)/python -m bench $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(PEERS),--peers $(PEERS))
 
-curves: $(VENV)/.installed-bench ## Measure how it grows with clients, data, log, cores and apps (20 minutes).
+curves: $(VENV)/.installed-bench ## Measure how it grows: clients, data, log, steps, sleepers, cores, apps (half an hour).
 	@$(BIN)/python -m bench.scaling
 
 report: $(VENV)/.installed-bench ## Write docs/benchmarks.md and the table of README.md from what was measured last.
