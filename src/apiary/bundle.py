@@ -227,16 +227,22 @@ def migrations_to_apply(migrations: Sequence[Migration], applied: Mapping[str, s
 
 
 def _files(folder: Path, module: str) -> Iterator[tuple[str, Path]]:
-    """The files of an app, with the names that they have in the archive."""
+    """The files of an app, with the names that they have in the archive.
+
+    Requirements lie beside the module or inside the package, with their wheels.
+    """
+    needs = folder / module if (folder / module / REQUIREMENTS).is_file() else folder
     if (folder / f"{module}.py").is_file():
         yield f"{module}.py", folder / f"{module}.py"
         yield from _walk(folder, folder / "migrations", (".sql",))
         yield from _walk(folder, folder / "web", ())
     else:
-        yield from _walk(folder, folder / module, ())
-    if (folder / REQUIREMENTS).is_file():
-        yield REQUIREMENTS, folder / REQUIREMENTS
-        yield from _walk(folder, folder / "wheels", (".whl",))
+        for name, file in _walk(folder, folder / module, ()):
+            if needs == folder or needs / "wheels" not in file.parents:
+                yield name, file
+    if (needs / REQUIREMENTS).is_file():
+        yield REQUIREMENTS, needs / REQUIREMENTS
+        yield from _walk(needs, needs / "wheels", (".whl",))
 
 
 def _walk(base: Path, folder: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

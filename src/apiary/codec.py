@@ -123,6 +123,9 @@ class FunctionCodec:
         came = json.loads(call.input or b"{}")
         return self._recorded.write(call, self.decode(call), _texts(came, self._hints) if call.lax else came)
 
+    def unread(self, call: Call) -> bytes:
+        return self._recorded.unread(call.input)
+
     def digest(self, call: Call) -> str | None:
         return self._recorded.digest(call)
 

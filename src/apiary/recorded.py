@@ -32,6 +32,15 @@ class RecordedArguments:
         digest = call.digest or self.digest(call)
         return json.dumps({**json.loads(written), DIGEST: digest}).encode() if digest else written
 
+    def unread(self, body: bytes) -> bytes:
+        """What came, where it cannot be read as arguments, with stars for secrets."""
+        try:
+            came = json.loads(body or b"{}")
+        except (ValueError, RecursionError):
+            return b"{}"
+        given = came.items() if isinstance(came, dict) else ()
+        return json.dumps({name: STARS if name in self._secret else value for name, value in given}).encode()
+
     def digest(self, call: Call) -> str | None:
         """A digest of all arguments; none where they are not JSON, or where there is nothing to tell apart.
 

@@ -1,5 +1,7 @@
 """The contract of calls: one transaction each, parts that are undone by themselves, refusals and failures."""
 
+import json
+
 import pytest
 
 from apiary import ConstraintViolated, InternalError, Rejected
@@ -192,6 +194,32 @@ def test_a_call_that_cannot_be_recorded_is_answered_and_the_next_one_runs(contra
     assert before.outcome().output == b"1"
     assert contract.call("add", "a") == 2
     assert contract.call("read", "a") == 2
+
+
+FRAGILE = '{"what": {"value": 13}}'
+
+
+@pytest.mark.parametrize("function", ["handle", "look_at"])
+def test_types_that_fail_to_read_arguments_leave_a_record_with_the_traceback(contract, function):
+    outcome = contract.calls.run(function, FRAGILE)
+    assert (outcome.error["code"], outcome.error["status"]) == ("internal_error", 500)
+    assert contract.calls.run(function, '{"what": {"value": "13"}}').error["code"] == "wrong_arguments"
+    (record,) = contract.records(1)
+    assert (record["function"], record["status"], record["input"]) == (function, "failed", json.loads(FRAGILE))
+    assert "TypeError: a mistake of the validator" in record["error"]["traceback"]
+    assert contract.calls.run(function, FRAGILE.replace("13", "14")).output == b"14"
+
+
+def test_what_could_not_be_read_is_recorded_without_its_secrets_and_repeated(contract):
+    body = '{"what": {"value": 13}, "password": "hunter2"}'
+    first = contract.calls.run("handle", body, key="k")
+    assert first.error["code"] == "internal_error"
+    again = contract.calls.run("handle", body, key="k")
+    assert (again.replayed is None, again.error) == (False, first.error)
+    assert contract.calls.run("handle", body.replace("13", "14"), key="k").error["code"] == "idempotency_key_reused"
+    (record,) = contract.records(1)
+    assert record["input"] == {"what": {"value": 13}, "password": "*" * 10}
+    assert not contract.look(f"select 1 from {contract._log}calls where input like '%hunter2%'")
 
 
 def test_roles_hold_for_nested_calls(contract):

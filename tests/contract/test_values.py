@@ -136,6 +136,7 @@ def test_values_that_are_kept_as_something_else(contract, column, value, expecte
         ("an_integer", "10**5000"),
         ("a_text", "'a\\ud800b'"),
         ("an_instant", "datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))"),
+        ("a_decimal", "Decimal('1E+9999999999')"),
     ],
 )
 def test_a_value_that_cannot_be_kept_is_refused(contract, column, value):

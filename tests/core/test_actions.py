@@ -5,6 +5,7 @@ import json
 import threading
 
 import pytest
+from pydantic import BaseModel, SecretStr, field_validator
 
 import apiary
 from apiary import DeadlineExceeded, InternalError, Rejected, RuleBroken, Transaction
@@ -25,6 +26,31 @@ def test_an_action_runs_and_is_recorded(app, engine_app):
     assert opened.call(greet, "Ada") == "hello Ada"
     assert opened.call("greet", name="Ada", greeting="bye") == "bye Ada"
     assert [call["function"] for call in questions.calls(opened.log)] == ["greet", "greet"]
+
+
+class Fragile(BaseModel):
+    value: int
+
+    @field_validator("value")
+    @classmethod
+    def check(cls, value: int) -> int:
+        raise TypeError("a mistake of the validator")
+
+
+def test_an_action_whose_types_fail_to_read_arguments_is_recorded_with_the_traceback(app, engine_app, platform):
+    @app.action
+    def take(what: Fragile, password: SecretStr = SecretStr("")) -> None: ...  # noqa: B008 - a default
+
+    opened = engine_app(app)
+    body = '{"what": {"value": 1}, "password": "hunter2"}'
+    first = platform(opened).run("take", body, key="k")
+    assert first.error["code"] == "internal_error"
+    again = platform(opened).run("take", body, key="k")
+    assert (again.replayed is None, again.error) == (False, first.error)
+    (record,) = questions.calls(opened.log)
+    shown = questions.show(opened.log, call=record["id"])
+    assert (shown["status"], shown["kind"], "TypeError" in shown["error"]["traceback"]) == ("failed", "action", True)
+    assert shown["input"] == {"what": {"value": 1}, "password": "*" * 10}
 
 
 def test_an_action_may_be_async(app, engine_app, together):

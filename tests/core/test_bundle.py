@@ -100,6 +100,18 @@ def test_links_that_lead_nowhere_and_pipes_are_left_out(package):
     assert names(make_bundle(package).content) == SHIPPED
 
 
+def test_requirements_may_lie_inside_the_package(package):
+    """There, they come before those beside it, which may be those of something else."""
+    (package / "requirements.txt").write_text("beside")
+    (package / "shop" / "requirements.txt").write_text("inside")
+    (package / "shop" / "wheels").mkdir()
+    (package / "shop" / "wheels" / "a.whl").write_text("")
+    found = make_bundle(package).content
+    assert sorted(names(found)) == sorted([*SHIPPED[:-1], "shop/requirements.txt", "wheels/a.whl"])
+    with tarfile.open(fileobj=io.BytesIO(found)) as archive:
+        assert archive.extractfile("requirements.txt").read() == b"inside"
+
+
 def test_a_bundle_that_is_too_large_is_refused(package, monkeypatch):
     monkeypatch.setattr(bundle, "MAX_BUNDLE_BYTES", 100_000)
     with (package / "shop" / "film.bin").open("wb") as file:

@@ -140,6 +140,7 @@ def test_a_value_comes_back_as_it_was(there_and_back, column, value):
         ("a_document", (1, 2), [1, 2]),
         ("a_document", {"at": date(2026, 1, 1)}, {"at": "2026-01-01"}),
         ("a_decimal", 5, Decimal(5)),
+        ("a_decimal", Decimal("0E+9999999999"), Decimal(0)),
     ],
 )
 def test_values_that_are_kept_as_something_else(there_and_back, column, value, expected):
@@ -156,6 +157,8 @@ def test_values_that_are_kept_as_something_else(there_and_back, column, value, e
         ("a_decimal", Decimal("1E+400")),
         ("a_decimal", Decimal("-1E+400")),
         ("a_decimal", Decimal("1E-400")),
+        ("a_decimal", Decimal("1E+9999999999")),
+        ("a_decimal", Decimal("1E-9999999999")),
         ("a_decimal", Decimal("1.23456789012345E-320")),
         ("a_float", float("nan")),
         ("a_float", Missing.NUMBER),

@@ -18,11 +18,21 @@ from functools import partial
 from typing import Any
 
 from apiary.engine.protocol import Engine
-from apiary.runtime.call import Bound, Program, failure, let_go, problem_of, record_of, recorded_outcome, stopped
+from apiary.runtime.call import (
+    Bound,
+    Program,
+    failure,
+    is_refusal,
+    let_go,
+    problem_of,
+    record_of,
+    stopped,
+)
 from apiary.runtime.declaration import IDEMPOTENCY_KEY
 from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Overloaded, Rejected, Unavailable
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
+from apiary.runtime.repeated import recorded_outcome
 from apiary.runtime.session import Call, Outcome, Record, blamed
 from apiary.runtime.transaction import Notes, check_roles
 
@@ -109,6 +119,7 @@ class ActionRunner:
         def written(kept: bool) -> None:
             settle(outcome if kept else self._not_written(call, bound))
 
+        began = False
         try:
             earlier = self._earlier(call)
             if earlier is not None:
@@ -120,15 +131,16 @@ class ActionRunner:
             ):
                 raise Overloaded(f"{call.function} waited longer than its timeout and was not run; send it again")
             check_roles(bound.function, call.roles)
+            began = True
             with self._noting(blamed(call), bound.function.options.timeout + GRACE_SECONDS):
                 outcome, record = self._attempts(call, bound, bound.codec.decode(call))
             self._write(record, written)
         except Exception as error:  # noqa: BLE001 - the engine's, or of the user's validators: the call must be answered
             problem = problem_of(call, error)
             outcome = Outcome(error=problem, cause=error)
-            recorded = call.queued or call.step is not None
+            recorded = call.queued or call.step is not None or (began and not is_refusal(error))
             if recorded and not isinstance(error, Unavailable):
-                self._write(failure(self._program, None, call, Notes(), problem, error), written)
+                self._write(failure(self._program, bound, call, Notes(), problem, error), written)
             else:
                 settle(outcome)
 

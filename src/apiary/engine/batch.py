@@ -8,7 +8,7 @@ from typing import Protocol
 
 from apiary.engine.protocol import LAST_ATTEMPT, Committed
 from apiary.runtime.advance import MOST_STEPS, advance
-from apiary.runtime.call import Guard, Program, failure, perform, problem_of, recorded_outcome, replayed, stopped
+from apiary.runtime.call import Guard, Program, failure, perform, problem_of, stopped
 from apiary.runtime.control import PREFIX, control
 from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import (
@@ -24,6 +24,7 @@ from apiary.runtime.errors import (
     WrongArguments,
 )
 from apiary.runtime.ledger import Lost
+from apiary.runtime.repeated import recorded_outcome, replayed
 from apiary.runtime.session import Call, Instance, Outcome, Record, WorkflowSession
 from apiary.runtime.transaction import Notes
 

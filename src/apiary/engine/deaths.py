@@ -15,7 +15,7 @@ from typing import Any
 from apiary.engine.backlog import as_call
 from apiary.engine.protocol import LAST_ATTEMPT, MAX_DEATHS, Engine
 from apiary.runtime.call import Program, problem_of, record_of
-from apiary.runtime.errors import Error, HostCrashed, Unavailable
+from apiary.runtime.errors import HostCrashed, Unavailable
 from apiary.runtime.session import Call, Outcome, Record
 from apiary.runtime.transaction import Notes
 
@@ -82,9 +82,5 @@ class Deaths:
 
 def record_of_lost(program: Program, call: Call, status: str, problem: Mapping[str, Any]) -> Record:
     """The record of a call of the queue that came to this `problem` without being run to its end here."""
-    notes = Notes()
-    error = json.dumps(problem)
-    try:
-        return record_of(program, program.functions.get(call.function), call, notes, status, error=error)
-    except Error:  # arguments that this version cannot read
-        return record_of(program, None, call, notes, status, error=error)
+    bound = program.functions.get(call.function)
+    return record_of(program, bound, call, Notes(), status, error=json.dumps(problem))

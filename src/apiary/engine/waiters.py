@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from apiary.engine.jobs import Reply
-from apiary.runtime.call import problem_of, replayed
+from apiary.runtime.call import problem_of
 from apiary.runtime.errors import Error
+from apiary.runtime.repeated import replayed
 from apiary.runtime.session import NEVER, Call, Outcome, Pause, Record
 
 LOOK_SECONDS = (0.02, 1.0)

@@ -18,7 +18,6 @@ from apiary.runtime.call import (
     Bound,
     Guard,
     Program,
-    check_first_caller,
     failure,
     let_go,
     out_of_time,
@@ -48,6 +47,7 @@ from apiary.runtime.ids import id_text
 from apiary.runtime.ledger import Again, Broken, Ended, Leave, Ledger, Wait
 from apiary.runtime.machine import UNDO_FROM, Op, Operation
 from apiary.runtime.plain import plain, same_json
+from apiary.runtime.repeated import check_first_caller
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, WorkflowSession
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
 from apiary.runtime.undoing import UNDOING, Failure, read_failure

@@ -23,17 +23,15 @@ from apiary.runtime.errors import (
     DeadlineExceeded,
     Duplicate,
     Error,
-    Forbidden,
     InternalError,
-    KeyReused,
     Rejected,
     Stopped,
     Unavailable,
     UnknownFunction,
 )
-from apiary.runtime.failures import raised, told
+from apiary.runtime.failures import raised
 from apiary.runtime.ids import id_text
-from apiary.runtime.plain import plain, same_json
+from apiary.runtime.plain import plain
 from apiary.runtime.session import Call, Outcome, Record, Session
 from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles
 
@@ -65,6 +63,9 @@ class Codec(Protocol):
 
     def decode_result(self, output: bytes) -> Any:
         """A result from its JSON."""
+
+    def unread(self, call: Call) -> bytes:
+        """The same where the arguments cannot be read, without those that are secret."""
 
     def digest(self, call: Call) -> str | None:
         """What tells whether a call that repeats an idempotency key repeats its secrets, too. Takes long."""
@@ -128,9 +129,9 @@ def perform(
     """Run one call of a query or a transaction in the open transaction of `session`.
 
     The function runs in a part (savepoint) of its own. Where it returns, its record joins that part. Where it
-    raises, the part is undone and the failure recorded. A call that is refused before the function runs (wrong
-    arguments, not allowed) has no record, unless it came from the queue or is a step. `keep` takes the record; by
-    default it is written.
+    raises, the part is undone and the failure recorded, and so it is where types of the user fail to read arguments. A
+    call that is refused before the function runs (wrong arguments, not allowed) has no record, unless it came from the
+    queue or is a step. `keep` takes the record; by default it is written.
 
     Raises `Duplicate`, with everything undone, where the call has a record already, `Stopped` where it ran out of
     time, and `Unavailable` where the database gave up.
@@ -155,8 +156,8 @@ def perform(
     if isinstance(failed, Unavailable):
         raise failed
     problem = problem_of(call, failed)
-    if notes.entered or call.queued or call.step is not None:
-        bound = program.find(call.function) if notes.entered else None
+    if notes.entered or call.queued or call.step is not None or not is_refusal(failed):
+        bound = program.functions.get(call.function)
         session.savepoint("call")
         try:
             keep(failure(program, bound, call, notes, problem, failed))
@@ -210,6 +211,11 @@ def _body(
     finally:
         notes.over = True
         _current.reset(token)
+
+
+def is_refusal(cause: BaseException) -> bool:
+    """Whether an exception says what the caller may know, other than that something failed inside."""
+    return isinstance(cause, Error) and not isinstance(cause, InternalError)
 
 
 def let_go(error: BaseException) -> None:
@@ -281,7 +287,7 @@ def record_of(
         started=notes.started,
         duration=notes.elapsed(),
         status=status,
-        input=bound.codec.canonical(call) if bound else call.input,
+        input=_input_of(bound, call),
         output=_kept(bound, call, output),
         error=error,
         lines=as_json(notes.lines),
@@ -291,6 +297,16 @@ def record_of(
         key=None if status == "stopped" else call.key,
         step=call.step,
     )
+
+
+def _input_of(bound: Bound | None, call: Call) -> bytes:
+    """What the record keeps of the input; of one that cannot be read, at least not the secrets."""
+    if bound is None:
+        return call.input
+    try:
+        return bound.codec.canonical(call)
+    except Exception:  # noqa: BLE001 - of the user's types
+        return bound.codec.unread(call)
 
 
 def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None:
@@ -305,8 +321,9 @@ def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None
 
 def problem_of(call: Call, cause: BaseException, kept: str = "nothing was committed") -> dict[str, Any]:
     """The problem document that the caller gets for an exception of the function; `kept`: what it left."""
-    if isinstance(cause, Error) and not isinstance(cause, InternalError):
-        error: Error = cause
+    if is_refusal(cause):
+        assert isinstance(cause, Error)
+        error = cause
     else:
         error = InternalError(
             f"{call.function} failed with an internal error; {kept}",
@@ -315,53 +332,6 @@ def problem_of(call: Call, cause: BaseException, kept: str = "nothing was commit
     problem: dict[str, Any] = plain(error.problem())
     problem["call_id"] = id_text(call.id)
     return problem
-
-
-def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome:
-    """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call.
-
-    Also where this version has no such function any more (no `bound`). `Forbidden` for those who may not call the
-    function, and for all but its own caller and the role `admin`: what it came to may depend on who called.
-    """
-    if bound is not None and not call.queued:
-        check_roles(bound.function, call.roles)
-    check_first_caller(record.caller, call)
-    if record.function != call.function or not _same_input(record, call, bound):
-        raise KeyReused(
-            f"the idempotency key was used for another call of {record.function}",
-            first_call_id=id_text(record.id),
-        )
-    return replayed(record)
-
-
-def check_first_caller(first: str, call: Call) -> None:
-    """`Forbidden` where a call repeats the idempotency key of somebody else's."""
-    if first != call.caller and "admin" not in call.roles:
-        raise Forbidden(
-            "the idempotency key was used by another caller", hint="use keys that nobody else chooses, such as UUIDs"
-        )
-
-
-def replayed(record: Record) -> Outcome:
-    """The outcome that is recorded."""
-    if record.error is None:
-        return Outcome(record.output or b"null", replayed=record.id)
-    return Outcome(error=told(json.loads(record.error)), replayed=record.id)
-
-
-def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:
-    """Whether a call repeats the recorded arguments, however they are written; `WrongArguments` where it has none.
-
-    Secrets are not compared where the function is gone, and with it the knowledge of which they are.
-    """
-    recorded = json.loads(record.input)
-    try:
-        given = json.loads(bound.codec.canonical(call) if bound else call.input or b"{}")
-        return same_json(recorded, given) or (bound is None and DIGEST in recorded)
-    except (ValueError, RecursionError):
-        if bound is not None:
-            bound.codec.decode(call)
-        return False
 
 
 def user_traceback(cause: BaseException) -> str:

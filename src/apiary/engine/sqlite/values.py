@@ -16,6 +16,8 @@ from uuid import UUID
 
 Reader = Callable[[Any], Any]
 
+MAX_EXPONENT = 400
+"""Far beyond that of a float; Python's own arithmetic has a limit, too."""
 EXACT_DIGITS = 15
 MAX_INTEGER = 2**63
 TEXTS_OF_BOOLEANS = {
@@ -61,6 +63,10 @@ def _number(value: Decimal) -> int | float | str:
     """A decimal as a number, so that it compares with numbers, sums included. SQLite keeps 15 digits for certain."""
     if not value.is_finite():
         return str(value)
+    if not value:
+        return 0
+    if abs(value.adjusted()) > MAX_EXPONENT:
+        raise OverflowError("a decimal is beyond the range of a float; keep it as text: str(value)")
     if value == value.to_integral_value() and abs(value) < MAX_INTEGER:
         return int(value)
     if len(value.normalize().as_tuple().digits) > EXACT_DIGITS:

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, field_validator
 from typing_extensions import TypedDict
 
 from apiary import App, ConstraintViolated, DatabaseError, Error, Rejected, Row, Transaction
@@ -234,6 +234,27 @@ def secret(tx: Transaction) -> int:
 @app.transaction
 def unlock(tx: Transaction, password: SecretStr, name: str = "a") -> int:
     return len(password.get_secret_value())
+
+
+class Fragile(BaseModel):
+    value: int
+
+    @field_validator("value")
+    @classmethod
+    def check(cls, value: int) -> int:
+        if value == 13:
+            raise TypeError("a mistake of the validator")
+        return value
+
+
+@app.transaction
+def handle(tx: Transaction, what: Fragile, password: SecretStr = SecretStr("")) -> int:  # noqa: B008 - a default
+    return what.value
+
+
+@app.query
+def look_at(tx: Transaction, what: Fragile) -> int:
+    return what.value
 
 
 @app.transaction
