@@ -58,7 +58,10 @@ class WorkflowHandle(Generic[R]):
                 raise TimeoutError(f"the workflow {self.id} has not ended within {timeout:g} s; it goes on")
 
     def status(self) -> str:
-        """`running`, `waiting`, `blocked`, `cancelling`; or how it ended: `ok`, `rejected`, `failed`, `cancelled`."""
+        """How it stands: `running`, `waiting`, `blocked`, `cancelling`, `undoing`.
+
+        Or how it ended: `ok`, `rejected`, `failed`, `cancelled`.
+        """
         return str(self._workflows.show(self.id, 1)["status"])
 
     def published(self, name: str) -> Any:

@@ -163,10 +163,8 @@ def app(make_app, gates) -> App:  # noqa: C901 - many small functions
     def answer_wrongly(tx: Transaction, workflow: str, how: str) -> None:
         if how == "topic":
             tx.send(workflow, "", 1)
-        elif how == "value":
-            tx.send(workflow, "answer", float("nan"))
         else:
-            tx.send("no id", "answer", 1)
+            tx.send(workflow, "answer", float("nan"))
 
     @app.query
     def answer_in_a_query(tx: Transaction, workflow: str) -> None:
@@ -615,9 +613,12 @@ def test_a_transaction_sends_if_it_commits(opened):
 
 def test_a_transaction_sends_what_can_be_sent(opened):
     handle = opened.start("approval")
-    for how in ("topic", "value", "id"):
+    for how in ("topic", "value"):
         with pytest.raises(InternalError):
             opened.call("answer_wrongly", workflow=handle.id, how=how)
+    for nobody in ("", "x", "0198f1c2-0000-7000-8000-000000000000"):
+        with pytest.raises(NotFound):
+            opened.call("answer", workflow=nobody, value=1)
     with pytest.raises(InternalError):
         opened.call("answer_in_a_query", workflow=handle.id)
 

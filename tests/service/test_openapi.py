@@ -27,6 +27,7 @@ CHECKS = [
 ]
 HARMFUL = re.compile(
     "kill|segfault|leave|spin|block|regex|recurse|large|descriptors|fork|print|slow|later_run|fail|later$"
+    "|approval|parent|shifty|nap"  # these wait
 )
 
 
@@ -35,6 +36,7 @@ def server(tmp_path_factory, tools):
     server = tools.Server(tmp_path_factory.mktemp("openapi"), "--anonymous-calls").start()
     server.deployed(tools.APPS / "zoo")
     server.deployed(tools.APPS / "names")
+    server.deployed(tools.APPS / "flows")
     for name in ("shop", "nectar", "retwis"):
         server.deployed(EXAMPLES / name)
     yield server
@@ -65,7 +67,7 @@ def checks(server, operation, mode) -> None:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])
-@pytest.mark.parametrize("app", ["zoo", "names", "shop", "nectar", "retwis"])
+@pytest.mark.parametrize("app", ["zoo", "names", "flows", "shop", "nectar", "retwis"])
 def test_no_request_is_a_fault_of_the_server(server, app, mode):
     found = document(server, app)
     found["paths"] = {path: item for path, item in found["paths"].items() if not HARMFUL.search(path.rsplit("/", 1)[1])}
@@ -77,7 +79,7 @@ def test_no_request_is_a_fault_of_the_server(server, app, mode):
             continue
 
 
-@pytest.mark.parametrize("app", ["zoo", "names", "shop", "nectar", "retwis"])
+@pytest.mark.parametrize("app", ["zoo", "names", "flows", "shop", "nectar", "retwis"])
 def test_documents_are_complete(server, app):
     found = document(server, app)
     assert found["openapi"] == "3.1.0"
@@ -91,6 +93,18 @@ def test_documents_are_complete(server, app):
     assert len(set(identifiers)) == len(identifiers)
     for schema in schemas.values():
         jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+
+
+def test_workflows_may_be_answered_before_they_end(server):
+    found = document(server, "flows")["paths"]
+    post = found["/apps/flows/approval"]["post"]
+    assert {parameter["name"] for parameter in post["parameters"]} == {"Idempotency-Key", "Prefer"}
+    begun = post["responses"]["202"]
+    assert {"Location", "Apiary-Call-Id"} <= begun["headers"].keys()
+    answer = server.http.post("/apps/flows/approval", json={}, headers={"Prefer": "respond-async"})
+    assert jsonschema_rs.validator_for(begun["content"]["application/json"]["schema"]).is_valid(answer.json())
+    assert "get" not in found["/apps/flows/approval"]
+    assert "202" not in found["/apps/flows/put"]["post"]["responses"]
 
 
 def test_types_of_one_name_keep_apart(server):

@@ -27,6 +27,7 @@ STATUS_STYLES = {
     "stopped": "magenta",
     "cancelled": "magenta",
     "cancelling": "magenta",
+    "undoing": "magenta",
     "blocked": "red",
     "running": "cyan",
     "waiting": "cyan",

@@ -37,7 +37,7 @@ def list_workflows(
     function: Annotated[Optional[str], typer.Option(help="Only those of this function.")] = None,  # noqa: UP045
     status: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="running, waiting, blocked or cancelling; ok, rejected, failed or cancelled."),
+        typer.Option(help="running, waiting, blocked, cancelling, undoing; ok, rejected, failed, cancelled."),
     ] = None,
     caller: Annotated[Optional[str], typer.Option(help="Only those of this caller.")] = None,  # noqa: UP045
     roots: Annotated[bool, typer.Option("--roots", help="Only those that no other workflow has started.")] = False,

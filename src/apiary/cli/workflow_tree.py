@@ -70,6 +70,8 @@ def _says(found: Mapping[str, Any]) -> Iterator[Text]:
 def _step(step: Mapping[str, Any]) -> Text:
     """One step: its number, what it ran and with what, what came of it."""
     what = step["function"] or step["kind"]
+    if step["kind"] == "undo":
+        return Text("what was done is undone", "magenta")
     name = f"undo by {what}" if step["undo"] else f"{step['step']:>3} {what}"
     given = "" if step["input"] is None else f"({_short(step['input'])})"
     child = f" {step['id']}" if step["kind"] == "workflow" else ""

@@ -19,7 +19,7 @@ from apiary.runtime.machine import UNDO_FROM, step_id
 from apiary.runtime.session import MESSAGE, NEVER
 from apiary.runtime.transaction import now_microseconds
 
-GOING_ON = ("running", "waiting", "blocked", "cancelling")
+GOING_ON = ("running", "waiting", "blocked", "cancelling", "undoing")
 ENDED = ("ok", "rejected", "failed", "cancelled")
 MAX_WORKFLOWS = 1000
 MAX_STEPS = 1000

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from apiary.runtime.errors import WrongArguments
+from apiary.runtime.errors import NotFound, WrongArguments
+from apiary.runtime.ids import id_bytes
 
 if TYPE_CHECKING:
     from apiary.runtime.call import Program
 
 MAX_NAME_CHARACTERS = 200
 MAX_VALUE_BYTES = 1024 * 1024
+
+
+def receiver(workflow: Any) -> bytes:
+    """The id of the workflow that is to receive a message; `NotFound` where it cannot be one."""
+    try:
+        return id_bytes(str(workflow))
+    except ValueError:
+        raise NotFound(f"there is no workflow {str(workflow)!r:.80} that could receive a message") from None
 
 
 def checked_name(what: str, name: Any) -> str:

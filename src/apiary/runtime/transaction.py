@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, overload
 
 from apiary.runtime.errors import Forbidden, NotFound, RuleBroken, UnknownFunction, WrongArguments
-from apiary.runtime.ids import id_bytes, id_text, new_id
-from apiary.runtime.messages import checked_name, checked_value
+from apiary.runtime.ids import id_text, new_id
+from apiary.runtime.messages import checked_name, checked_value, receiver
 from apiary.runtime.plain import plain
 from apiary.runtime.result import Result
 from apiary.runtime.session import Call, Queued, Session
@@ -151,12 +151,12 @@ class Transaction:
     def send(self, workflow: str, topic: str, value: Any = None, /) -> None:
         """Leave a message for a workflow, by its id, if this transaction commits; `NotFound` where that has ended."""
         self._check_writes("send messages")
+        identifier = receiver(workflow)
         try:
             written = checked_value("message", self._program, value)
-            identifier = id_bytes(workflow)
             checked_name("topic", topic)
-        except (WrongArguments, ValueError, AttributeError) as error:
-            raise RuleBroken(f"the message cannot be sent: {error}") from None
+        except WrongArguments as error:
+            raise RuleBroken(error.message, hint=error.hint) from None
         if not self._session.send(identifier, topic, written, new_id()):
             raise NotFound(f"there is no workflow {workflow} that could receive a message")
 

@@ -10,8 +10,9 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from apiary.runtime.ids import id_bytes, id_text
+from apiary.runtime.ids import id_text
 from apiary.runtime.machine import Step
+from apiary.runtime.messages import receiver
 from apiary.runtime.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Workflow:
 
     def send(self, workflow: str, topic: str, value: Any = None) -> None:
         """Leave a message for another workflow of the app, by its id; `NotFound` where that has ended."""
-        self._driver.send(id_bytes(workflow), topic, value)
+        self._driver.send(receiver(workflow), topic, value)
 
     def publish(self, name: str, value: Any) -> None:
         """Let everybody who may see the workflow read a value by its name, from now on."""

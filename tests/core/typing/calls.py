@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import apiary
-from apiary import App, Client, Function, Result, Transaction
+from apiary import App, Client, Function, Result, Transaction, Workflow, WorkflowHandle
 
 app = App("typed")
 
@@ -32,6 +32,9 @@ def add(tx: Transaction, user: int, item: int, quantity: int = 1) -> str:
     assert_type(cart(tx, user), list[Line])
     assert_type(tx.enqueue(add, user, item, quantity=2), str)
     assert_type(tx.enqueue(mail, "x", urgent=True), str)
+    assert_type(tx.enqueue(checkout, user, "card"), str)
+    tx.send("01a2", "paid", {"cents": 5})
+    tx.enqueue(checkout, user)  # type: ignore[call-overload]
     tx.enqueue(add, user)  # type: ignore[call-overload]
     tx.enqueue(add, user, "x")  # type: ignore[call-overload]
     tx.enqueue(mail)  # type: ignore[call-overload]
@@ -51,6 +54,14 @@ async def fetch(url: str) -> bytes:
     return b""
 
 
+@app.workflow
+def checkout(wf: Workflow, user: int, card: str) -> list[Line]:
+    assert_type(wf.run(add, user, 7), str)
+    assert_type(wf.start(cart, user).result(), list[Line])
+    assert_type(wf.run(checkout, user, card), list[Line])
+    return wf.run(cart, user)
+
+
 assert_type(mail("x"), int)
 assert_type(app.functions, dict[str, Function[..., Any]])
 
@@ -58,6 +69,13 @@ with apiary.open(app, "sqlite:///x.db") as shop:
     assert_type(shop.call(cart, 7), list[Line])
     assert_type(shop.call(add, 7, item=1), str)
     assert_type(shop.call("cart", user=7), Any)
+    assert_type(shop.call(checkout, 7, "card"), list[Line])
+    assert_type(shop.start(checkout, 7, card="card"), WorkflowHandle[list[Line]])
+    assert_type(shop.start(checkout, 7, "card", idempotency_key="k").result(5), list[Line])
+    assert_type(shop.start("checkout", user=7), WorkflowHandle[Any])
+    assert_type(shop.workflow("01a2").status(), str)
+    shop.start(checkout, 7)  # type: ignore[call-overload]
+    shop.start(cart, 7)  # type: ignore[call-overload]
     shop.call(cart, "x")  # type: ignore[call-overload]
     shop.call(add, 7)  # type: ignore[call-overload]
 
@@ -70,4 +88,9 @@ def no_such_option(tx: Transaction) -> None: ...
 def no_key_for_actions(x: int) -> None: ...
 
 
-assert_type(Client("http://localhost:8000").call("cart", user=7), Any)
+client = Client("http://localhost:8000")
+assert_type(client.call("cart", user=7), Any)
+assert_type(client.call(checkout, 7, "card"), list[Line])
+assert_type(client.start(checkout, 7, "card"), WorkflowHandle[list[Line]])
+assert_type(client.start("shop.checkout", user=7), WorkflowHandle[Any])
+client.start(checkout, "x", "card")  # type: ignore[call-overload]
