@@ -193,10 +193,10 @@ def _check_origin(headers: Headers) -> None:
         raise Forbidden("a page of another site cannot call this server without a key")
 
 
-def check_type(body: bytes, declared: str) -> None:
+def check_type(body: bytes, declared: str | None) -> None:
     """`UnsupportedMediaType` where a body is declared to be something else than JSON."""
-    kind = declared.partition(";")[0].strip().lower()
-    if body and kind not in ("", "application/json") and not re.fullmatch(r"application/.*\+json", kind):
+    kind = "application/json" if declared is None else declared.partition(";")[0].strip().lower()
+    if body and kind != "application/json" and not re.fullmatch(r"application/.*\+json", kind):
         raise UnsupportedMediaType(
             f"arguments are JSON, not {kind}",
             hint="send the header Content-Type: application/json (curl: --json)",

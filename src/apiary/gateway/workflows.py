@@ -193,7 +193,7 @@ class Workflows:
         """The JSON object in the body of a request, which has no other members than these."""
         self._calls.caller(request.scope["headers"])
         body = await read_body(request.receive, self._limit)
-        check_type(body, request.headers.get("content-type", ""))
+        check_type(body, request.headers.get("content-type"))
         try:
             given = json.loads(body or b"{}")
         except (ValueError, RecursionError) as error:
