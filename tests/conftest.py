@@ -3,6 +3,7 @@
 Calls are what the platform makes of them below `OpenApp.call`: with ids, keys and roles, and at the same time.
 """
 
+import gc
 import os
 import signal
 import tempfile
@@ -34,6 +35,12 @@ SETTINGS = {"wal_level": "logical", "max_connections": "200", "shared_buffers": 
 DATABASES = count(1)
 WAIT_SECONDS = 60.0
 ALARM_SECONDS = 100.0
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded now stays, so that the collector of cycles need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 class PostgresServer(Protocol):

@@ -22,18 +22,21 @@ KEY = "an-admin-key-of-the-tests"
 APPS = Path(__file__).parent / "apps"
 WAIT_SECONDS = 60.0
 """For what comes in a moment, but not on a machine that is busy."""
+LOOK_SECONDS, MOST_LOOK_SECONDS = 0.005, 0.05
 MARK = "APIARY_TEST_MARK"
 
 
 def eventually(condition: Callable[[], Any], seconds: float = WAIT_SECONDS, what: str = "") -> Any:
     """What `condition` returns once that is true; fails after so many seconds."""
     end = time.monotonic() + seconds
+    pause = LOOK_SECONDS
     while True:
         found = condition()
         if found:
             return found
         assert time.monotonic() < end, f"not within {seconds:g} s: {what or condition}"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * 1.2, MOST_LOOK_SECONDS)
 
 
 def marked_processes(mark: str) -> list[int]:

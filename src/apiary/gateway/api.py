@@ -53,7 +53,6 @@ class Api:
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
-        swagger = str(files("swagger_ui").joinpath("static"))
         return Starlette(
             routes=[
                 Route("/healthz", self.health),
@@ -63,7 +62,7 @@ class Api:
                 Route("/apps/{app}/docs", self.docs),
                 Route("/apps/{app}/web", self.to_web),
                 Route("/apps/{app}/web/{path:path}", self.web),
-                Mount("/static/docs", StaticFiles(directory=swagger)),
+                Mount("/static/docs", StaticFiles(packages=[("swagger_ui", "static")])),
                 Route("/api/v1/apps", self.apps, methods=["GET"]),
                 Route("/api/v1/apps", self.deploy, methods=["POST"]),
                 Route("/api/v1/apps/{app}", self.app),
