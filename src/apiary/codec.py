@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -47,6 +48,7 @@ RESULT_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser
 MAX_ERRORS_SHOWN = 20
 MAX_NUMBER_SHOWN = 30
 MAX_RESULT_BYTES = 16 * 1024 * 1024
+ADVICE = re.compile(r"\.? Set `arbitrary_types_allowed|\n")  # of pydantic, to do what is not possible here
 EXACT = {"int": int, "str": str, "bool": bool, "none": type(None)}
 """Types whose own values need no look: to ask pydantic for its warnings costs ten times as much as to write one."""
 
@@ -63,12 +65,15 @@ class FunctionCodec:
             self._arguments: TypeAdapter[Any] = TypeAdapter(arguments)
             result = self._hints.get("return", Any)
             self._result: TypeAdapter[Any] = _adapter(result)
+            self._result.json_schema(
+                mode="serialization"
+            )  # deploy writes it down; a function without one is refused now
             self._secret = frozenset(name for name in names if has_secrets(_adapter(self._hints.get(name, Any))))
             self.has_secrets = bool(self._secret)
             self._recorded = RecordedArguments(_configured(arguments), self._secret)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError) as error:
             raise DeclarationError(
-                f"{function.name} uses a type that does not travel as JSON: {error.message}",
+                f"{function.name} uses a type that does not travel as JSON: {ADVICE.split(error.message)[0]}",
                 hint="arguments and results are what pydantic can describe: int, str, datetime, dataclasses, models, …",
             ) from error
         self._has_decimals = has_decimals(self._arguments.core_schema)

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Optional, Required
 from uuid import UUID, uuid4
@@ -667,6 +667,20 @@ def test_an_argument_without_a_json_schema_is_refused_at_once(make_app, sqlite_a
 
     with pytest.raises(DeclarationError, match="take uses a type that does not travel as JSON"):
         sqlite_app(app)
+
+
+def test_a_result_without_a_json_schema_is_refused_at_once(make_app):
+    def give(tx: Transaction) -> Callable[[], int]: ...
+
+    with pytest.raises(DeclarationError, match="give uses a type that does not travel as JSON"):
+        FunctionCodec(make_app().query(give))
+
+
+def test_what_pydantic_advises_and_nobody_can_do_is_not_told(make_app):
+    def take(tx: Transaction, zone: timezone) -> None: ...
+
+    with pytest.raises(DeclarationError, match=r"schema for <class 'datetime.timezone'>$"):
+        FunctionCodec(make_app().query(take))
 
 
 NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-1E+0400", "1" + "0" * 400 + ".0", '{"a": [1, 1.5e309]}']

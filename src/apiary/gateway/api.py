@@ -6,7 +6,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
@@ -38,7 +38,6 @@ from apiary.runtime.errors import (
     WrongArguments,
 )
 
-Handler = Callable[[Request], Awaitable[Response]]
 MAX_REQUIREMENTS_BYTES = 64 * 1024
 PART_BYTES = 256 * 1024
 
