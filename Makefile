@@ -13,7 +13,7 @@ UPGRADE ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types bench curves report lock clean programs
+.PHONY: help demo test soak lint types bench curves report lock clean programs
 
 help: ## List the commands.
 	@grep -E '^[a-z]+:.* ## ' Makefile | sed -E 's/^([a-z]+):.* ## (.*)/  make \1\t\2/' | expand -t 16
@@ -23,6 +23,9 @@ demo: $(VENV)/.installed-run ## Start a server, deploy examples/shop to it and g
 
 test: programs lint types ## Run everything that has to pass: style, types, layers, all tests.
 	$(BIN)/python -m pytest
+
+soak: programs ## Run the tests that take minutes: kills and faults again and again, all peers of the benchmarks.
+	$(BIN)/python -m pytest -m soak
 
 # Looked for each time, because packages come and go without make.
 programs: $(VENV)/.installed-test $(VENV)/.installed-bench
@@ -39,7 +42,7 @@ types: $(VENV)/.installed-test ## Check types, strictly.
 bench: $(VENV)/.installed-bench ## Measure Apiary and its peers side by side (half an hour); WORKLOAD= and PEERS= choose.
 	@$(BIN)/python -m bench $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(PEERS),--peers $(PEERS))
 
-curves: $(VENV)/.installed-bench ## Measure how it grows with clients, data, log, cores and apps (20 minutes).
+curves: $(VENV)/.installed-bench ## Measure how it grows: clients, data, log, steps, sleepers, cores, apps (half an hour).
 	@$(BIN)/python -m bench.scaling
 
 report: $(VENV)/.installed-bench ## Write docs/benchmarks.md and the table of README.md from what was measured last.

@@ -19,6 +19,9 @@ from bench.stream import Call, calls, encoder
 WARMUP_SHARE = 0.1  # of the calls
 MOST_SECONDS = 10.0  # of the latencies, however slow the calls are
 STATEMENT = re.compile(rb"LOG:  (statement|execute [^:]*): ")
+REST_LOOK_SECONDS, REST_LOOKS = 0.5, 3
+REST_SHARE = 0.1  # of a processor
+REST_DEADLINE_SECONDS = 300.0
 RELOAD_SECONDS = 0.5  # for all sessions to have read a setting
 
 
@@ -85,6 +88,16 @@ def _caller(workload: Workload, peer: Peer) -> Iterator[Callable[[Call], float]]
             return (time.perf_counter() - before) * 1e6
 
         yield measure
+
+
+def wait_for_rest(peer: Peer) -> None:
+    """Wait until the peer takes no processor, having done what was left to do; REST_DEADLINE_SECONDS at most."""
+    pids = [pid for role in peer.processes().values() for pid in role]
+    deadline, quiet = time.monotonic() + REST_DEADLINE_SECONDS, 0
+    while quiet < REST_LOOKS and time.monotonic() < deadline:
+        before = cpu_seconds(pids)
+        time.sleep(REST_LOOK_SECONDS)
+        quiet = quiet + 1 if cpu_seconds(pids) - before < REST_SHARE * REST_LOOK_SECONDS else 0
 
 
 def load(peer: Peer, seconds: float) -> IdleLoad:

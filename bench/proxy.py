@@ -176,6 +176,7 @@ class Proxy:
         self._wake.send(b"x")
         self._thread.join()
         self._wake.close()
+        self._woken.close()
 
     def fault(self, kind: Kind, direction: Direction, number: int = 1) -> Fault:
         """Have this happen at the `number`-th message that travels in this direction from now on."""
@@ -204,7 +205,6 @@ class Proxy:
         for pair in list(self._pairs):
             self._close(pair)
         self._listener.close()
-        self._woken.close()
 
     def _waiting(self) -> tuple[list[socket.socket], list[socket.socket], float | None]:
         """What to wait for: sockets to read, sockets to write, and until the next piece is due."""

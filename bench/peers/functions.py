@@ -23,8 +23,8 @@ class FunctionsFramework(Service):
     pool = f"psycopg_pool, {POOL_SIZE} connections a worker, the driver's own prepared statements"
 
     def __init__(self, folder: Path) -> None:
-        super().__init__("functions", folder)
         self.python = environments.python("functions")
+        super().__init__("functions", folder)
 
     def command(self) -> Sequence[str]:
         where = ["--source", str(SOURCE), "--target", "handle", "--host", "127.0.0.1", "--port", str(self.port)]

@@ -50,9 +50,9 @@ class Restate(Service):
     pool = f"asyncpg, {POOL_SIZE} connections a worker, prepared statements cached"
 
     def __init__(self, folder: Path) -> None:
-        super().__init__("restate", folder)
         self.program = environments.restate_server()
         self.python = environments.python("restate")
+        super().__init__("restate", folder)
         self.service_port, self.admin_port, self.fabric_port = free_port(), free_port(), free_port()
         self.journal: Server | None = None
         self.registered = False

@@ -1,1 +1,1 @@
-"""How things grow: with clients, data, log, cores and apps. One module a question; `python -m bench.scaling`."""
+"""How things grow: with clients, data, log, steps, sleepers, cores and apps. One module a question."""

@@ -1,4 +1,4 @@
-"""Measures the curves: `python -m bench.scaling [NAME …]`. About twenty minutes for all."""
+"""Measures the curves: `python -m bench.scaling [NAME …]`. About half an hour for all."""
 
 import json
 import signal
@@ -16,12 +16,20 @@ from bench.agreement import Disagreement
 from bench.closed_loop import LoadFailed
 from bench.probe import CallFailed
 from bench.process import ServerFailed
-from bench.scaling import apps, clients, cores, data, log
+from bench.scaling import apps, clients, cores, data, log, sleepers, steps
 from bench.scaling.curve import Scale
 
-CURVES = {"clients": clients, "data": data, "log": log, "cores": cores, "apps": apps}
+CURVES = {
+    "clients": clients,
+    "data": data,
+    "log": log,
+    "steps": steps,
+    "sleepers": sleepers,
+    "cores": cores,
+    "apps": apps,
+}
 # The largest sizes of a quick run.
-QUICK_MOST = {"clients": 2, "data": 10_000, "log": 100_000, "cores": 1, "apps": 2}
+QUICK_MOST = {"clients": 2, "data": 10_000, "log": 100_000, "steps": 100, "sleepers": 1_000, "cores": 1, "apps": 2}
 FULL = Scale(runs=3, seconds=2, warmup=1, clients=32, idle_calls=300, most=float("inf"))
 QUICK = Scale(runs=1, seconds=1, warmup=0, clients=4, idle_calls=20, most=0)
 LATEST = Path(__file__).parent.parent / "results" / "scaling.json"

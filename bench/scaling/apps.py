@@ -6,12 +6,11 @@ from pathlib import Path
 
 from bench import costs, idle
 from bench.peers.apiary import APPS, Apiary
-from bench.scaling.curve import MEGABYTE, MEMORY, RATE, Curve, Say, Scale, standing, throughput
+from bench.scaling.curve import AT_REST, MEGABYTE, MEMORY, RATE, START, Curve, Say, Scale, standing, throughput
 from bench.workloads import increment
 
 SIZES = (1, 2, 10, 25, 50)
 COMPARED = ("apiary", "apiary-postgres")
-START, AT_REST = "start, s", "of a processor at rest, %"
 NAME_LINE = 'app = App("increment")'
 
 

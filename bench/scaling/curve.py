@@ -13,6 +13,7 @@ from bench.peer import Peer
 from bench.peers import PEERS
 
 RATE, IDLE_P50, MEMORY = "requests/s", "idle p50, ms", "PSS, MB"
+START, AT_REST = "start, s", "of a processor at rest, %"
 MEGABYTE = 1_000_000
 
 Say = Callable[[str], None]

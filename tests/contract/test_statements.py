@@ -316,7 +316,7 @@ def test_a_lock_that_is_not_waited_for_can_be_done_without(postgres_contract, da
         return found, skipped
 
     access = Access(databases(postgres_contract.name)[0].args[0])
-    with closing(access.open()) as link, link.connection.transaction():
+    with closing(access), closing(access.open()) as link, link.connection.transaction():
         link.connection.execute("select * from counters where name = 'a' for update")
         assert postgres_contract.run(body) == ("Locked", 1)
     assert postgres_contract.notes() == [1]

@@ -225,7 +225,16 @@ def worlds(request: pytest.FixtureRequest, private_postgres: Any, platform: Any)
 @pytest.fixture(params=PLACEMENTS)
 def world(request: pytest.FixtureRequest, worlds: Callable[[str], World]) -> Iterator[World]:
     """The app in one placement."""
-    found = worlds(request.param)
+    yield from lent(worlds(request.param))
+
+
+@pytest.fixture
+def inside(worlds: Callable[[str], World]) -> Iterator[World]:
+    """The app inside the backends."""
+    yield from lent(worlds("inside"))
+
+
+def lent(found: World) -> Iterator[World]:
     found.recovers()
     yield found
     found.proxy.heal()

@@ -8,8 +8,6 @@ import time
 import pytest
 from tests.faults.conftest import eventually, loaded, new_key
 
-pytestmark = pytest.mark.soak  # they wait for servers that start again, and fail where the machine is busy
-
 SHORT_SECONDS = 0.2
 
 
@@ -25,13 +23,13 @@ def killed(world, times):
             victim = eventually(lambda: world.backends("active") or world.backends())[0]
             os.kill(victim, signal.SIGKILL)
             eventually(lambda victim=victim: victim not in world.backends())
+            before = len(load.answers)
+            eventually(lambda before=before: len(load.answers) > before + 20)
     world.works()
-    return load
 
 
 def test_a_backend_is_killed_while_calls_run(world):
-    load = killed(world, 2)
-    assert len(load.answers) > 20
+    killed(world, 1)
 
 
 @pytest.mark.soak
@@ -39,11 +37,11 @@ def test_backends_are_killed_for_minutes(world):
     killed(world, 40)
 
 
-@pytest.mark.parametrize("how", ["pg_terminate_backend", "pg_cancel_backend"])
+@pytest.mark.parametrize("how", ["pg_terminate_backend", pytest.param("pg_cancel_backend", marks=pytest.mark.soak)])
 def test_backends_are_ended_or_cancelled_while_calls_run(world, how):
     generator = random.Random(4)
     with loaded(world) as load:
-        for _ in range(10):
+        for _ in range(5):
             pause(generator)
             for pid in world.backends():
                 if generator.random() < 0.7:
@@ -53,12 +51,12 @@ def test_backends_are_ended_or_cancelled_while_calls_run(world, how):
 
 
 @pytest.mark.parametrize("how", ["pg_terminate_backend", "pg_cancel_backend"])
-@pytest.mark.parametrize("function", ["slow_effect", "effect_then_sleep"])
+@pytest.mark.parametrize("function", [pytest.param("slow_effect", marks=pytest.mark.soak), "effect_then_sleep"])
 def test_a_call_whose_backend_is_ended_or_cancelled_is_run_again(world, function, how):
     """In its Python code, and in its SQL."""
     world.works()
     key = new_key()
-    pending = world.submit(function, key=key, seconds=0.5)
+    pending = world.submit(function, key=key, seconds=2.0)
     if world.placement == "beside" and function == "slow_effect":
         time.sleep(0.1)  # its backend is idle
         found = world.backends()
@@ -71,7 +69,7 @@ def test_a_call_whose_backend_is_ended_or_cancelled_is_run_again(world, function
     world.true(outcome, key)
 
 
-@pytest.mark.parametrize("how", ["crash", "stop"])
+@pytest.mark.parametrize("how", ["crash", pytest.param("stop", marks=pytest.mark.soak)])
 def test_the_server_ends_under_load_and_starts_again(world, private_postgres, how):
     with loaded(world) as load:
         eventually(lambda: len(load.answers) > 20)
@@ -95,6 +93,7 @@ def down(world, private_postgres, seconds):
     return refused, load.slowest
 
 
+@pytest.mark.soak
 def test_calls_are_refused_while_the_server_is_down(world, private_postgres, impatient):
     refused, slowest = down(world, private_postgres, 3)
     assert refused > 10
@@ -122,6 +121,7 @@ def test_a_queued_call_runs_once_though_its_server_ends(world, private_postgres)
     eventually(lambda: all(len(world.numbers(key)) == 1 for key in keys))
 
 
+@pytest.mark.soak
 def test_what_waits_in_the_queue_runs_when_the_server_is_back(world, private_postgres):
     """The queue cannot be read at first, nor an action be looked up."""
     world.works()

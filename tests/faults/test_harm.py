@@ -1,22 +1,18 @@
-"""Functions that harm the backend in which they run: each is answered, holds no locks, and others live on."""
+"""Functions that harm the backend in which they run: each is answered, holds no locks, and others live on.
+
+Beside the database, such a function would harm the process of the tests.
+"""
 
 import os
 
 import pytest
 from tests.faults.conftest import eventually, loaded, new_key
 
-pytestmark = pytest.mark.soak  # they wait for servers that start again, and fail where the machine is busy
 
-
-@pytest.fixture
-def inside(world):
-    """The app inside the backends."""
-    if world.placement != "inside":
-        pytest.skip("such a function would harm this process")
-    return world
-
-
-@pytest.mark.parametrize("how", ["regex", "power", "iterate", "allocate", "swallow"])
+@pytest.mark.parametrize(
+    "how",
+    ["regex", *(pytest.param(how, marks=pytest.mark.soak) for how in ("power", "iterate", "allocate", "swallow"))],
+)
 def test_a_function_that_never_comes_back_from_c_is_stopped(inside, how):
     """Its locks are gone, its backend is replaced, and that of nobody else ends."""
     inside.works()
@@ -44,6 +40,7 @@ def test_the_others_of_its_batch_are_answered_and_kept(inside):
         inside.true(one.outcome(), key)
 
 
+@pytest.mark.soak
 def test_a_function_that_ends_its_backend_is_given_up_after_a_few_attempts(inside, patient):
     key = new_key()
     outcome = inside.run("die", key=key)
@@ -53,6 +50,7 @@ def test_a_function_that_ends_its_backend_is_given_up_after_a_few_attempts(insid
     inside.works()
 
 
+@pytest.mark.soak
 def test_innocent_calls_survive_those_that_end_their_backend(inside, patient):
     with loaded(inside) as load:
         for _ in range(2):
@@ -62,6 +60,7 @@ def test_innocent_calls_survive_those_that_end_their_backend(inside, patient):
     inside.works()
 
 
+@pytest.mark.soak
 def test_a_queued_function_that_ends_its_backend_leaves_the_queue(inside, patient):
     key = new_key()
     call = inside.run("die_later", key=key).output.decode().strip('"')
@@ -73,20 +72,28 @@ def test_a_queued_function_that_ends_its_backend_leaves_the_queue(inside, patien
     inside.works()
 
 
+def grown(world, mebibytes):
+    """The backend that took so much more memory."""
+    outcome = world.run("grow", mebibytes=mebibytes)
+    assert outcome.error is None, outcome.error
+    return int(outcome.output)
+
+
 def test_a_backend_that_has_grown_is_replaced(inside):
     """After its batch; one below the limit stays."""
     inside.works()
     before = set(inside.backends())
-    assert int(inside.run("grow", mebibytes=100).output) in before
+    assert grown(inside, 100) in before
     inside.works()
     assert before <= set(inside.backends())
-    big = int(inside.run("grow", mebibytes=600).output)
+    big = grown(inside, 600)
     assert big in before
     eventually(lambda: not os.path.exists(f"/proc/{big}"))
     assert before - set(inside.backends()) == {big}
     inside.works()
 
 
+@pytest.mark.soak
 def test_a_function_that_takes_all_memory_fails_alone(inside):
     key = new_key()
     outcome = inside.run("hog", key=key)

@@ -73,6 +73,7 @@ def silent(world, kind, seconds):
     world.works()
 
 
+@pytest.mark.soak
 def test_calls_do_not_hang_where_the_network_is_silent(world, impatient):
     silent(world, Kind.SWALLOW, SOON_SECONDS)
 
@@ -83,6 +84,7 @@ def test_calls_do_not_hang_beyond_their_timeout(world, kind):
     silent(world, kind, TIMEOUT_SECONDS + 6.0)
 
 
+@pytest.mark.soak
 def test_a_call_with_a_short_timeout_is_answered_soon(world):
     world.works()
     world.proxy.silence(Kind.SWALLOW)
@@ -99,6 +101,7 @@ def test_a_call_with_a_short_timeout_is_answered_soon(world):
         world.true(outcome, key)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("keyed", [True, False], ids=["keyed", "unkeyed"])
 def test_what_arrives_late_takes_effect_once(world, hasty, keyed):
     """The statement is on its way when its lane gives up, and is sent again; then both arrive."""

@@ -22,7 +22,8 @@ from apiary.cli import main
 from apiary.cli.output import Output
 
 COMMANDS = ["new", "serve", "dev", "deploy", "call", "versions", "rollback", "backup", "restore", "doctor", "log",
-            "log calls", "log show"]  # fmt: skip
+            "log calls", "log show", "workflow", "workflow list", "workflow show", "workflow result", "workflow send",
+            "workflow cancel", "workflow resume", "workflow fork"]  # fmt: skip
 
 
 def clean(environment: dict[str, str] | None = None) -> dict[str, str]:
@@ -142,6 +143,22 @@ def test_every_command_explains_itself(here):
         (["log", "calls", "--limit", "x"], 2),
         (["log", "show", "none"], 1),
         (["log", "frob"], 2),
+        (["call", "zoo", "bump", "name=x", "--no-wait"], 1),
+        (["workflow", "list", "none"], 1),
+        (["workflow", "list", "--status", "done"], 1),
+        (["workflow", "list", "--limit", "x"], 2),
+        (["workflow", "show"], 2),
+        (["workflow", "show", "none"], 1),
+        (["workflow", "show", ""], 1),
+        (["workflow", "show", "../apps/zoo"], 1),
+        (["workflow", "result", "none"], 1),
+        (["workflow", "result", "none", "--wait", "-1"], 2),
+        (["workflow", "send", "none"], 2),
+        (["workflow", "send", "none", "topic"], 1),
+        (["workflow", "cancel", "none"], 1),
+        (["workflow", "resume", "none"], 1),
+        (["workflow", "fork", "none", "--step", "1"], 1),
+        (["workflow", "fork", "none", "--version", "x"], 1),
         (["backup", "no/such/place.tar"], 1),
         (["backup", "a.file"], 1),
         (["restore", "none.tar", "--database", "sqlite:///new"], 1),
@@ -461,6 +478,26 @@ def test_dev_trusts_this_machine_and_no_page_of_another_site(tools, tmp_path):
         assert dev.process.wait(WAIT_SECONDS) == 0
 
 
+def test_dev_shows_what_becomes_of_workflows(tools, tmp_path):
+    dev = Dev(tools, tools.APPS / "flows", tmp_path)
+    try:
+        prefer = {"Prefer": "respond-async"}
+        body = {"path": str(tmp_path / "changed")}
+        blocked = dev.post("/apps/flows/shifty", json=body, headers=prefer).json()["id"]
+        dev.shown(f"flows.shifty begun {blocked}")
+        (tmp_path / "changed").touch()
+        dev.post(f"/api/v1/workflows/{blocked}/messages", json={"topic": "go"})
+        dev.shown(f"(?s)flows.shifty blocked {blocked}.*step 0 was transaction put")
+        (tmp_path / "changed").unlink()
+        dev.post(f"/api/v1/workflows/{blocked}/resume")
+        dev.shown(rf"flows.shifty \(workflow\) ok .*{blocked}")
+        failed = dev.post("/apps/flows/fail", json={}, headers=prefer).json()["id"]
+        dev.shown(rf"(?s)flows.fail \(workflow\) internal_error .*{failed}.*LookupError: a mistake of the app")
+    finally:
+        dev.process.send_signal(signal.SIGTERM)
+        assert dev.process.wait(WAIT_SECONDS) == 0
+
+
 def test_dev_follows_folders_that_are_made_later(tools, tmp_path):
     module = tmp_path / "late.py"
     module.write_text("from apiary import App\napp = App('late')\n")
@@ -484,3 +521,112 @@ def test_dev_follows_folders_that_are_made_later(tools, tmp_path):
     finally:
         os.killpg(dev.process.pid, signal.SIGINT)
         assert dev.process.wait(WAIT_SECONDS) == 0
+
+
+@pytest.fixture(scope="module")
+def flows(zoo, tools, at):
+    """The environment of somebody on a server with the app `flows`."""
+    zoo.deployed(tools.APPS / "flows")
+    return at
+
+
+def begun(environment, *words) -> str:
+    """Start a workflow; its id."""
+    done = apiary("call", "flows", *words, "--no-wait", environment=environment)
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["id"])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_workflow_is_called_and_started(flows, here):
+    name = uuid.uuid4().hex
+
+    def run(*words, status=0):
+        """What a command printed; what it said, where it failed."""
+        found, out, said = here(*words, environment=flows)
+        assert (found or 0) == status, said
+        return json.loads(said.strip().splitlines()[-1] if status and not out else out), said
+
+    assert run("call", "flows", "five", f"key={name}")[0] == 10
+    identifier = run("call", "flows", "approval", f"key={name}", "--no-wait")[0]["id"]
+    shown = run("workflow", "show", identifier)[0]
+    assert (shown["function"], shown["input"]) == ("approval", {"key": name})
+    early, said = run("workflow", "result", identifier, "--wait", "0.2", status=1)
+    assert early["id"] == identifier
+    assert f"apiary workflow show {identifier}" in said
+    run("workflow", "send", identifier, "other")
+    assert run("workflow", "send", identifier, "answer", '{"x": [1]}')[0] == {"id": identifier}
+    assert run("workflow", "result", identifier)[0] == {"x": [1]}
+    assert run("call", "flows", "refuse", f"key={name}", status=1)[0]["code"] == "not_today"
+    fork = run("workflow", "fork", identifier, "--step", "1")[0]["id"]
+    run("workflow", "cancel", fork)
+    assert run("workflow", "result", fork, status=1)[0]["code"] == "cancelled"
+    assert run("workflow", "resume", fork, status=1)[0]["code"] == "conflict"
+    words = ("workflow", "list", "flows", "--function", "approval", "--roots", "--limit", "2")
+    assert [entry["id"] for entry in run(*words)[0]] == [fork, identifier]
+    assert run(*words, "--before", fork, "--status", "ok")[0][0]["id"] == identifier
+
+
+def test_people_see_workflows_as_tables_and_trees(flows):
+    name = uuid.uuid4().hex
+    identifier = begun(flows, "parent", f"key={name}")
+
+    def look(*words) -> str:
+        status, seen = on_terminal("workflow", *words, environment=flows)
+        assert status == 0, seen
+        return re.sub(r"\x1b\[[\d;]*m", "", seen)
+
+    def waiting() -> str:
+        seen = look("show", identifier)
+        return seen if "waits for step 0 (approval)" in seen else ""
+
+    end = time.monotonic() + WAIT_SECONDS
+    while not (seen := waiting()):
+        assert time.monotonic() < end
+    assert re.search(rf'  0 approval\(\{{"key": "{name}"\}}\) (waiting|running) \S+', seen)
+    assert "flows.parent waiting" in seen
+    seen = look("list", "--function", "approval")
+    assert re.search(r"  flows.approval +waiting +a message on answer", seen)
+    child = json.loads(apiary("workflow", "show", identifier, environment=flows).stdout)["steps"][0]["id"]
+    seen = look("show", child)
+    assert f'  0 put({{"key": "{name}", "n": 7}}) → 7 ok' in seen
+    assert 'published state: {"waits": true}' in seen
+    apiary("workflow", "cancel", child, environment=flows)
+    status, seen = on_terminal("workflow", "result", child, environment=flows)
+    assert (status, "was cancelled" in seen) == (1, True)
+    assert "undo by unput" in look("show", child)
+
+
+def test_who_stops_waiting_is_told_how_to_find_a_workflow_again(flows, zoo, tools):
+    name = uuid.uuid4().hex
+    command = [sys.executable, "-m", "apiary", "call", "flows", "approval", f"key={name}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean(flows))
+
+    def found() -> str:
+        entries = zoo.http.get("/api/v1/workflows", params={"function": "approval", "status": "waiting"}).json()
+        shown = (zoo.http.get(f"/api/v1/workflows/{entry['id']}").json() for entry in entries)
+        return next((one["id"] for one in shown if one["input"] == {"key": name}), "")
+
+    identifier = tools.eventually(found)
+    tools.eventually(lambda: [host for host in zoo.hosts("flows") if host["in_flight"]])
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, out) == (130, "")
+    for command in ("show", "result", "cancel"):
+        assert f"apiary workflow {command} {identifier}" in said
+    assert "Traceback" not in said
+    assert zoo.http.post(f"/api/v1/workflows/{identifier}/cancel").status_code == 200
+
+
+def test_a_result_is_waited_for_on_a_terminal(flows, zoo):
+    identifier = begun(flows, "approval")
+    with ThreadPoolExecutor(1) as pool:
+        seen = pool.submit(on_terminal, "workflow", "result", identifier, environment=flows)
+        end = time.monotonic() + WAIT_SECONDS
+        while not [host for host in zoo.hosts("flows") if host["in_flight"]]:
+            assert time.monotonic() < end
+        zoo.http.post(f"/api/v1/workflows/{identifier}/messages", json={"topic": "answer", "value": "on time"})
+        status, text = seen.result()
+    assert status == 0
+    assert f"approval {identifier} waiting for a message on answer" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
+    assert '"on time"' in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)

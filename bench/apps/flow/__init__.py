@@ -34,6 +34,25 @@ def five(wf: Workflow, item: int, account: int) -> int:
     return sum(wf.run(step, nth(item, number), nth(account, number), number, STEPS) for number in range(1, STEPS + 1))
 
 
+@app.workflow(timeout=600)
+def many(wf: Workflow, item: int, account: int, steps: int) -> int:
+    """So many steps; their cost."""
+    return sum(wf.run(step, nth(item, number), nth(account, number), number, steps) for number in range(1, steps + 1))
+
+
+@app.workflow
+def nap(wf: Workflow) -> None:
+    """Sleep for a day."""
+    wf.sleep(86_400)
+
+
+@app.transaction
+def put_to_sleep(tx: Transaction, count: int) -> None:
+    """Begin so many naps."""
+    for _ in range(count):
+        tx.enqueue(nap)
+
+
 def nth(key: int, number: int) -> int:
     """The key of a step, of which the first is number 1."""
     return (key - 1 + (number - 1) * STRIDE) % KEYS + 1

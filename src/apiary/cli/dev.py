@@ -13,7 +13,7 @@ from watchfiles import Change, awatch
 from apiary.bundle import locate, make_bundle
 from apiary.cli.output import errors, explain, milliseconds, say
 from apiary.config import Settings, database_folder
-from apiary.events import Activated, CallEnded, Event, HostDied, Migrating
+from apiary.events import Activated, CallEnded, Event, HostDied, Migrating, WorkflowBegun, WorkflowBlocked
 from apiary.gateway.server import run
 from apiary.platform.platform import Caller, Platform
 from apiary.runtime.errors import BundleRefused, Error
@@ -103,6 +103,11 @@ class Session:
         now = datetime.now().astimezone().strftime("%H:%M:%S")
         if isinstance(event, CallEnded):
             self._show_call(event, now)
+        elif isinstance(event, WorkflowBegun):
+            self._show_workflow(event, now, "begun", "cyan")
+        elif isinstance(event, WorkflowBlocked):
+            self._show_workflow(event, now, "blocked", "red")
+            errors.print(Text(f"         {event.problem.get('detail')}", "red"))
         elif isinstance(event, Migrating):
             names = ", ".join(event.migrations)
             errors.print(Text(f"{now} {event.app} {event.version} applies {names}", "dim"))
@@ -113,10 +118,16 @@ class Session:
         elif isinstance(event, HostDied):
             errors.print(Text(f"{now} the host of {event.app} died: {event.reason}; starting it again", "red"))
 
+    def _show_workflow(self, event: WorkflowBegun | WorkflowBlocked, now: str, what: str, style: str) -> None:
+        name, identifier = f"{event.app}.{event.function} ", f" {id_text(event.call_id)}"
+        errors.print(Text.assemble((f"{now} ", "dim"), name, (what, style), (identifier, "dim")))
+
     def _show_call(self, event: CallEnded, now: str) -> None:
         code = "ok" if event.problem is None else str(event.problem.get("code"))
         style = "green" if code == "ok" else "red" if code == "internal_error" else "yellow"
-        queued = " (queued)" if event.queued else ""
+        functions = self._platform.apps[event.app].manifest.get("functions", {}) if event.queued else {}
+        kind = functions.get(event.function, {}).get("kind", "")
+        queued = f" ({'workflow' if kind == 'workflow' else 'queued'})" if event.queued else ""
         errors.print(
             Text.assemble(
                 (f"{now} ", "dim"),
