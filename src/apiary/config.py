@@ -11,6 +11,8 @@ from apiary.runtime.errors import DeclarationError
 
 DEFAULT_FOLDER = ".apiary"
 SQLITE = "sqlite:///"
+LEASE_SECONDS = 3.0
+MIN_LEASE_SECONDS = 0.3
 POSTGRESQL = ("postgresql://", "postgres://")
 ALWAYS_REPLAY = "APIARY_ALWAYS_REPLAY"
 
@@ -34,7 +36,7 @@ class Settings:
     max_request_bytes: int = 1024 * 1024
     max_waiting_calls: int = 1024
     host_memory_bytes: int = 1024 * 1024 * 1024
-    lease_seconds: float = 3.0
+    lease_seconds: float = LEASE_SECONDS
     recording: bool = True
 
     @property
@@ -59,6 +61,17 @@ def database_folder(url: str | None) -> Path:
             hint=f"name the folder: sqlite:///{folder.parent}/",
         )
     return folder
+
+
+def server_folder(url: str | None, named: Path | None) -> Path:
+    """The folder of this machine for a server: the `named` one beside PostgreSQL; with SQLite, where the data lies."""
+    if named is None:
+        return database_folder(url)
+    if url is None or not url.startswith(POSTGRESQL):
+        raise ConfigurationError(
+            "a server with SQLite has one folder, which --database names", hint="leave out --folder"
+        )
+    return named
 
 
 def database_path(url: str, app: str) -> Path:

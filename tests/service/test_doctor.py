@@ -67,7 +67,7 @@ def test_the_platform_and_its_apps_are_told(look, platform_made, admin):
         "system tables 2, 0 migrations, no version serves, calls are not counted yet, 1 waiting in the queue"
     )
     assert "registry" in checks
-    needed = 4 + 2 * (WRITERS + READERS + 2)
+    needed = 5 + 2 * (WRITERS + READERS + 2)
     assert f"a server with 1 app may need {needed}" in checks["connections"].found
 
 

@@ -21,7 +21,7 @@ from apiary.cli.options import LOCAL, Key, Url
 from apiary.cli.output import Output, fail, say, show, table, value_of
 from apiary.cli.progress import migrations_told, tell
 from apiary.client import Http
-from apiary.config import Settings, database_folder
+from apiary.config import LEASE_SECONDS, MIN_LEASE_SECONDS, Settings, database_folder, server_folder
 from apiary.engine.health import Check
 from apiary.gateway.server import run
 from apiary.platform.platform import Platform
@@ -84,10 +84,17 @@ def serve(
     max_request_bytes: Annotated[int, typer.Option(min=1, help="The largest request.")] = 1024 * 1024,
     max_waiting_calls: Annotated[int, typer.Option(min=1, help="Calls of one app in flight; more are refused.")] = 1024,
     host_memory_mb: Annotated[int, typer.Option(min=0, help="Memory of one host, in MiB; 0: no limit.")] = 1024,
+    folder: Annotated[
+        Optional[Path],  # noqa: UP045 - typer
+        typer.Option(envvar="APIARY_FOLDER", help="Beside PostgreSQL, files of this machine; default: .apiary/"),
+    ] = None,
+    lease_seconds: Annotated[
+        float, typer.Option(min=MIN_LEASE_SECONDS, help="Silence after which other servers take this one for lost.")
+    ] = LEASE_SECONDS,
 ) -> None:
     """Run a server. The first key of a new platform is APIARY_ADMIN_KEY, or is made and printed once."""
     settings = Settings(
-        folder=database_folder(database),
+        folder=server_folder(database, folder),
         database=database,
         address=host,
         port=port,
@@ -96,6 +103,7 @@ def serve(
         max_request_bytes=max_request_bytes,
         max_waiting_calls=max_waiting_calls,
         host_memory_bytes=host_memory_mb * 1024 * 1024,
+        lease_seconds=lease_seconds,
         recording=os.environ.get("APIARY_UNSAFE_NO_RECORD") != "1",
     )
 
@@ -185,6 +193,18 @@ def rollback(
     )
     say(f"{result['app']} serves {result['version']} again")
     show(result)
+
+
+@app.command()
+def servers(url: Url = LOCAL, key: Key = None) -> None:
+    """The servers that share the database, and what they run."""
+    found = Http(url, key).json("GET", "/api/v1/servers")
+    rows = []
+    for server in found:
+        state = "lost" if server["lost"] else f"gave a sign of life {server['silent_seconds']:.1f} s ago"
+        hosts = [f"{host['app']} {host['version']}{' (ended)' * bool(host['lost'])}" for host in server["hosts"]]
+        rows.append((server["id"], server["description"], server["started"], state, "\n".join(hosts)))
+    table("servers", ("server", "", "started", "", "hosts"), rows, found)
 
 
 @app.command()

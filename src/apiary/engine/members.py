@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-LEASE_SECONDS = 3.0
 BEATS = 3
 """Signs of life in a lease."""
 

@@ -21,7 +21,7 @@ def own(folder: Path) -> IO[str]:
         file.seek(0)
         raise ConfigurationError(
             f"another server (process {file.read().strip() or 'unknown'}) is using {folder}",
-            hint="stop it first, or name another folder: --database sqlite:///FOLDER",
+            hint="stop it first, or name another folder: --database sqlite:///FOLDER; with PostgreSQL --folder FOLDER",
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))

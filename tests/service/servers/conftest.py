@@ -43,22 +43,23 @@ def put_later(tx: Transaction, key: str, count: int) -> None:
 
 
 @app.transaction(timeout=60)
-def act_later(tx: Transaction, path: str, count: int) -> None:
+def act_later(tx: Transaction, path: str, prefix: str, count: int) -> None:
     for number in range(count):
-        tx.enqueue(act, path, str(number))
+        tx.enqueue(act, path, f"{prefix}-{number}")
 
 
 @app.action(timeout=60)
-def act(path: str, line: str) -> str:
+def act(path: str, line: str, seconds: float = 0) -> str:
+    time.sleep(seconds)
     with Path(path).open("a") as file:
         file.write(line + "\\n")
     return line
 
 
 @app.workflow
-def order(wf: Workflow, key: str, path: str) -> list[int]:
+def order(wf: Workflow, key: str, path: str, seconds: float = 0) -> list[int]:
     first = wf.run(put, f"{key}-first")
-    wf.run(act, path, key)
+    wf.run(act, path, key, seconds)
     return [first, wf.run(put, f"{key}-second")]
 
 

@@ -1,10 +1,15 @@
 """Servers that share a database: who is found lost, and that nothing is lost or done twice by that."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from apiary.engine.postgres.health import examine
 
 INSIDE = True
 
@@ -22,6 +27,18 @@ def test_servers_that_start_together_share_keys_and_apps_and_know_each_other(ser
         for other in both:
             assert len(known.hosts(server, other)) == 1
         assert server.call("version", app="grow") == "one"
+
+
+def test_the_command_line_and_the_doctor_tell_of_all_servers(servers, tools):
+    command = [sys.executable, "-m", "apiary", "servers", "--url", servers.b.url, "--key", tools.KEY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    shown = {server["description"].partition(",")[0]: server for server in json.loads(done.stdout)}
+    assert shown.keys() == {server.url for server in servers.started}
+    assert [host["app"] for host in shown[servers.a.url]["hosts"]] == ["grow"]
+    checks = [check for check in examine(servers.database) if check.name.startswith("server ")]
+    assert [check.advice for check in checks] == ["", ""]
+    assert servers.a.url in checks[0].found + checks[1].found
+    assert ": grow; " in checks[0].found
 
 
 def test_nothing_is_lost_or_done_twice_where_a_server_is_killed(servers, known, load, tools):

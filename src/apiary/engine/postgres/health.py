@@ -19,8 +19,8 @@ from apiary.engine.statements import load_statements
 
 SQL = load_statements("apiary.engine.postgres", "health.sql")
 
-SERVER_CONNECTIONS = 4
-"""Of a server itself: the installer's, and three for its registry."""
+SERVER_CONNECTIONS = 5
+"""Of a server itself: the installer's, one that keeps its lease, and three for its registry."""
 HOST_CONNECTIONS = WRITERS + READERS + 2
 """Of a host: its lanes, one to look calls up, one that listens. Twice the lanes where an app has functions both inside
 the database and beside it."""
@@ -40,7 +40,7 @@ def examine(url: str) -> list[Check]:
         look = Look(connection)
         checks = list(look.server())
         for part in (look.connection, look.primary, look.rights, look.placement, look.durable, look.room, look.apart,
-                     look.age, look.platform, look.apps):  # fmt: skip
+                     look.age, look.platform, look.servers, look.apps):  # fmt: skip
             checks += _tried(part)
     return checks
 
@@ -61,6 +61,9 @@ class Look:
         self._cursor = psycopg.RawCursor(connection, row_factory=dict_row)
         self._ask("patience")
         self._apps = self._ask("apps")
+        self._servers: list[dict[str, Any]] = []
+        with suppress(psycopg.Error):  # there is no platform yet, or another role's
+            self._servers = self._ask("servers")
 
     def server(self) -> Iterator[Check]:
         """What it is."""
@@ -126,9 +129,11 @@ class Look:
         there = int(settings["max_connections"]) - int(settings["superuser_reserved_connections"])
         used = self._one("connections", [app["role"] for app in self._apps])
         apps = sum(not app["app"].startswith("apiary_") for app in self._apps)
-        needed = SERVER_CONNECTIONS + HOST_CONNECTIONS * (apps + 1)
+        servers = max(1, len(self._servers))
+        needed = servers * (SERVER_CONNECTIONS + HOST_CONNECTIONS * (apps + 1))
         good = needed + used["others"] <= there
-        with_apps = f"a server with {apps} app{'s' * (apps != 1)}"
+        who = "a server" if servers == 1 else f"{servers} servers"
+        with_apps = f"{who} with {apps} app{'s' * (apps != 1)}"
         found = f"{there} for all; {with_apps} may need {needed}, others have {used['others']} now"
         yield Check("connections", good, found, "" if good else "raise max_connections")
 
@@ -173,6 +178,15 @@ class Look:
             yield Check("platform", True, "not there yet", "the first `apiary serve` makes it")
             return
         yield self._schema("platform", "apiary", "platform-", "")
+
+    def servers(self) -> Iterator[Check]:
+        """The servers that use the database."""
+        for server in self._servers:
+            apps = ", ".join(server["apps"]) or "no apps"
+            found = f"{server['description']}: {apps}; gave a sign of life {server['silent']:.1f} s ago"
+            lives = not server["lost"] and server["silent"] < server["lease"]
+            advice = "" if lives else "it has ended, or cannot reach the database; a server that lives takes over"
+            yield Check(f"server {server['id'][:8]}", True, found, advice)
 
     def apps(self) -> Iterator[Check]:
         """The log and the queue of each app, and the version that serves."""

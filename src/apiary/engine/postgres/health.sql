@@ -67,6 +67,13 @@ select coalesce(max(number), 0) as number from {schema}.schema;
 select (select count(*) from {schema}.migrations) as migrations, (select count(*) from {schema}.queue) as queued,
        (select nullif(reltuples, -1)::bigint from pg_class where oid = '{schema}.calls'::regclass) as calls;
 
+-- The servers that use the database, and the apps of which they have hosts.
+-- name: servers
+select s.id::text as id, s.description, s.lost is not null as lost, extract(epoch from s.lease)::float8 as lease,
+       extract(epoch from clock_timestamp() - s.beat)::float8 as silent,
+       array(select distinct h.app from apiary.hosts h where h.server = s.id and h.lost is null order by h.app) as apps
+from apiary.servers s order by s.started, s.id;
+
 -- name: serving
 select app, version from apiary_registry.activations a
 where number = (select max(number) from apiary_registry.activations b where b.app = a.app);
