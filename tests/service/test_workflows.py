@@ -288,8 +288,12 @@ def test_a_fork_goes_on_from_a_step(flows, name):
 
 def test_a_message_with_a_key_is_left_once(flows, tools, name):
     identifier = begin(flows, key=name)
-    for _ in range(3):
-        assert tell(flows, identifier, 1, "other", **{"Idempotency-Key": name}).status_code == 200
+    sent = [tell(flows, identifier, 1, "other", **{"Idempotency-Key": name}) for _ in range(3)]
+    assert [answer.status_code for answer in sent] == [200] * 3
+    assert ["idempotency-replayed" in answer.headers for answer in sent] == [False, True, True]
+    (call,) = {answer.headers["apiary-call-id"] for answer in sent}
+    record = flows.http.get(f"/api/v1/calls/{call}").json()
+    assert (record["function"], record["caller"], record["input"]["topic"]) == ("apiary.send", "admin", "other")
     assert shown(flows, identifier)["messages"] == {"other": 1}
 
 

@@ -113,18 +113,15 @@ class Workflows:
         given = await self._body(request, {"topic", "value"})
         if "topic" not in given:
             raise WrongArguments("a message has a topic", hint='send {"topic": "…", "value": …}')
-        await self._control(request, "send", given)
-        return JSONResponse({"id": request.path_params["workflow"]})
+        return await self._control(request, "send", given)
 
     async def cancel(self, request: Request) -> Response:
         """End it at its next step."""
-        await self._control(request, "cancel", await self._body(request, set()))
-        return JSONResponse({"id": request.path_params["workflow"]})
+        return await self._control(request, "cancel", await self._body(request, set()))
 
     async def resume(self, request: Request) -> Response:
         """Let it try again."""
-        await self._control(request, "resume", await self._body(request, set()))
-        return JSONResponse({"id": request.path_params["workflow"]})
+        return await self._control(request, "resume", await self._body(request, set()))
 
     async def fork(self, request: Request) -> Response:
         """Begin a new one with what this one has recorded below `step`, on `version`."""
@@ -132,8 +129,7 @@ class Workflows:
         if given.get("version") is not None:
             self._check_admin(request)
             given["version"] = await self._version(await self._app_of(request), given["version"])
-        found = await self._control(request, "fork", given)
-        return JSONResponse(found, 201, {"location": WORKFLOWS.decode() + found["id"]})
+        return await self._control(request, "fork", given)
 
     def _check_admin(self, request: Request) -> None:
         if "admin" not in self._calls.caller(request.scope["headers"]).roles:
@@ -174,8 +170,8 @@ class Workflows:
         except TimeoutError:
             return None
 
-    async def _control(self, request: Request, operation: str, given: Mapping[str, Any]) -> Any:
-        """Have the host of the app do something to a workflow."""
+    async def _control(self, request: Request, operation: str, given: Mapping[str, Any]) -> Response:
+        """Have the host of the app do something to a workflow, as a call of its own; the answer to that."""
         headers = request.scope["headers"]
         caller = self._calls.caller(headers)
         key = next((checked_key(value) for name, value in headers if name == b"idempotency-key"), None)
@@ -184,10 +180,17 @@ class Workflows:
         except RecursionError:
             raise WrongArguments("the body is nested too deeply") from None
         hosts = self._platform.app(await self._app_of(request))
-        answer = await hosts.call(Invoke(new_id(), PREFIX + operation, body, caller.name, caller.roles, key))
+        identifier = id_bytes(request.scope["apiary.call_id"])
+        answer = await hosts.call(Invoke(identifier, PREFIX + operation, body, caller.name, caller.roles, key))
         if answer.error is not None:
             raise from_problem(json.loads(answer.error))
-        return json.loads(answer.output)
+        answered = {"apiary-call-id": id_text(answer.replayed or identifier)}
+        if answer.replayed is not None:
+            answered["idempotency-replayed"] = "true"
+        found = json.loads(answer.output)
+        if found is None:
+            return JSONResponse({"id": id_text(id_bytes(request.path_params["workflow"]))}, 200, answered)
+        return JSONResponse(found, 201, {**answered, "location": WORKFLOWS.decode() + found["id"]})
 
     async def _body(self, request: Request, names: set[str]) -> dict[str, Any]:
         """The JSON object in the body of a request, which has no other members than these."""

@@ -59,7 +59,7 @@ def workflows(
     now = now_microseconds()
     found: dict[bytes, dict[str, Any]] = {}
     if status not in ENDED:
-        found.update((row["id"], _running(row)) for row in log.ask("log_running", {**asked, "id": None, "now": now}))
+        found.update((row["id"], _running(row)) for row in log.ask("log_running", {**asked, "now": now}))
     if status not in GOING_ON:
         found.update((row["id"], _ended(row)) for row in log.ask("log_ended", asked))
     return [entry for _, entry in sorted(found.items(), reverse=True)][:limit]
@@ -115,8 +115,7 @@ def workflow_end(log: Log, *, workflow: str) -> dict[str, Any]:
 
 def _row(log: Log, identifier: bytes) -> tuple[Row, bool]:
     """The row of a workflow, and whether it goes on."""
-    asked = dict.fromkeys(("function", "status", "caller", "before"))
-    running = log.ask("log_running", {**asked, "id": identifier, "roots": 0, "limit": 1, "now": now_microseconds()})
+    running = log.ask("log_begun", {"id": identifier, "now": now_microseconds()})
     ended = log.ask("log_end", {"id": identifier})
     if ended and ended[0]["kind"] == "workflow":
         return ended[0], False
