@@ -21,7 +21,11 @@ def increment_functions(cursor: apsw.Cursor, sql: ModuleType) -> dict[str, Funct
         cursor.execute(sql.WRITE, {"key": key, "value": value})
         return value
 
-    return {"increment": increment}
+    def add(key: int) -> int:
+        value: int = _one(cursor, sql.ADD, {"key": key})[0]
+        return value
+
+    return {"increment": increment, "add": add}
 
 
 def shop_functions(cursor: apsw.Cursor, sql: ModuleType) -> dict[str, Function]:

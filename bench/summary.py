@@ -135,10 +135,10 @@ def _rate_verdicts(name: str, workload: Measured) -> Iterator[Verdict]:
 def _cost_verdicts(name: str, seen: Measured) -> Iterator[Verdict]:
     rss = seen["memory"]["sum"]["rss"]
     yield Verdict(f"{name}, resident memory in MB", rss / MEGABYTE, targets.MEMORY_BYTES / MEGABYTE)
-    if "idle" in seen:
+    if "idle_one_statement" in seen:
         yield Verdict(f"{name}, idle median in µs", seen["idle"]["p50_us"], targets.IDLE_MEDIAN_US)
     if seen.get("start_seconds"):
-        yield Verdict("start to first answer in s", median(seen["start_seconds"]), targets.START_SECONDS)
+        yield Verdict(f"{name}, start to first answer in s", median(seen["start_seconds"]), targets.START_SECONDS)
     if seen.get("deploy"):
         first_calls = [one["first_call_seconds"] for one in seen["deploy"]]
         yield Verdict("deploy to first call in s", median(first_calls), targets.DEPLOY_SECONDS)

@@ -19,6 +19,7 @@ from bench.summary import (
     idle_load,
     keys_of,
     milliseconds,
+    peers_of,
     rate_of,
     ratio_of,
     runs_of,
@@ -69,7 +70,7 @@ def closed_table(name: str, workload: Measured) -> Table:
     ):
         table.add_column(column, justify="right")
     for keys in keys_of(workload):
-        for peer in workload["peers"]:
+        for peer in peers_of(workload, keys):
             runs = runs_of(workload, peer, keys)
             table.add_row(keys, peer, *closed_cells(runs), ratio_cell(workload, peer, keys))
     return table

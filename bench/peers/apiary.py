@@ -1,5 +1,6 @@
 """Apiary on its embedded database: `serve`, `deploy` from the command line, the data set loaded by calls."""
 
+import json
 import os
 import secrets
 import shutil
@@ -12,11 +13,12 @@ from typing import Any
 
 from bench.mix import Workload
 from bench.peers.database_server import DatabaseServer
-from bench.probe import CallFailed, Connection, result, wait_until_healthy
+from bench.probe import CallFailed, Connection, wait_until_healthy
 from bench.process import Server, ServerFailed, free_port, tree
 from bench.workloads import DATA_NAMES, FLOW_NAMES
 
 APPS = Path(__file__).parent.parent / "apps"
+WAIT_SECONDS = 30
 UNRECORDED = {"APIARY_UNSAFE_NO_RECORD": "1"}
 
 
@@ -76,12 +78,11 @@ class Apiary:
             raise ServerFailed(f"deploy of {app_folder.name} failed: {done.stderr.strip() or done.stdout.strip()}")
 
     def enqueue(self, connection: Connection, path: str, arguments: dict[str, Any]) -> Any:
-        """Start it without waiting, under a key; then ask again with the key, which waits for the outcome."""
-        key = {"Idempotency-Key": secrets.token_hex(16)}
-        status, body = connection.post(path, arguments, {**key, "Prefer": "respond-async"})
+        """Start it without waiting, then wait for its result."""
+        status, body = connection.post(path, arguments, {"Prefer": "respond-async"})
         if status != 202:
             raise CallFailed(f"enqueuing {path} answered {status}: {body.decode(errors='replace')[:800]}")
-        return result(f"POST {path} with its key", *connection.post(path, arguments, key))
+        return connection.get(f"/api/v1/workflows/{json.loads(body)['id']}/result?wait={WAIT_SECONDS}")
 
     def processes(self) -> Mapping[str, list[int]]:
         return {"platform": tree(self.server.pid) if self.server is not None else []}

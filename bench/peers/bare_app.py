@@ -11,12 +11,13 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import apsw
 
 from bench import data_set
-from bench.floor import prepare
+from bench.floor import PRAGMAS, prepare
 from bench.floor_functions import FUNCTIONS
 from bench.workloads import WORKLOADS
 
@@ -46,8 +47,11 @@ class Owner(threading.Thread):
             os._exit(1)
 
     def own(self) -> None:
+        fresh = not Path(os.environ["BENCH_FILE"]).exists()
         database = apsw.Connection(os.environ["BENCH_FILE"])
-        prepare(database, WORKLOAD)
+        if fresh:
+            prepare(database, WORKLOAD)
+        database.execute(PRAGMAS)
         sql = data_set.statements(WORKLOAD.app)
         functions = FUNCTIONS[WORKLOAD.app](database.cursor(), sql)
         for question in ("EFFECTS", "VIOLATIONS"):

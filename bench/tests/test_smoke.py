@@ -72,14 +72,14 @@ def test_every_peer_says_what_it_is_worth(peer: str, tmp_path: Path) -> None:
 
 
 # What makes an environment or a cluster takes seconds: the full table is run by `pytest -m soak`.
-SMOKED = {"sqlalchemy": ("hotel",), "functions": ("tpcc",), "bare": ("retwis",)}
+SMOKED = {"sqlalchemy": ("hotel",), "functions": ("tpcc",), "bare": ("increment",)}
 
 
 @pytest.mark.parametrize(("peer", "workloads"), SMOKED.items(), ids=SMOKED)
 def test_services_agree_with_ours(
     wrk: str, local_postgres: Path, tmp_path: Path, peer: str, workloads: tuple[str, ...]
 ) -> None:
-    options = ["--no-floor", "--no-costs", "--workload", ",".join(workloads), "--peers", f"apiary,{peer}"]
+    options = ["--no-floor", "--workload", ",".join(workloads), "--peers", f"apiary,{peer}"]
     found = run(tmp_path, *options, "--open", "20")
     assert_measured(found, "apiary", peer)
     for name in workloads:

@@ -62,6 +62,13 @@ def test_ratio_is_of_medians() -> None:
     assert "INVALID" not in text
 
 
+def test_peers_that_had_no_hot_keys_are_left_out_there() -> None:
+    hot = run("apiary", 1, 3000) | {"keys": "zipf"}
+    text = printed(result(run("apiary", 1, 4000), run("fastapi", 1, 500), hot))
+    assert text.count("fastapi") == 3  # a row of uniform keys, one of costs, and a target
+    assert "zipf" in text
+
+
 def test_a_failed_request_makes_the_number_invalid() -> None:
     what = result(run("apiary", 1, 4000), run("fastapi", 1, 500, fault="3 failed requests"))
     text = printed(what)
