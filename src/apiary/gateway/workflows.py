@@ -80,7 +80,7 @@ class Workflows:
         page = {name: _number(name, value) for name, value in given.items()}
         if page.keys() - {"after", "limit"}:
             raise WrongArguments(f"a workflow is not asked for by {min(page.keys() - {'after', 'limit'})!r}")
-        app, found = await self._find(request, "workflow", **page)
+        app, found = await self._find(request, "workflow", page)
         check_starter(found["caller"], caller.name, caller.roles)
         return JSONResponse({"app": app, **(found if "admin" in caller.roles else _for_starter(found))})
 
@@ -139,12 +139,15 @@ class Workflows:
         found = await self._platform.ask_log(app, "workflows", **asked)
         return [{"app": app, **entry} for entry in found]
 
-    async def _find(self, request: Request, question: str, **asked: Any) -> tuple[str, dict[str, Any]]:
+    async def _find(
+        self, request: Request, question: str, page: Mapping[str, int] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         """The app that has a workflow, and what its log says; `NotFound` where none has it."""
         workflow = request.path_params["workflow"]
         known = request.query_params.get("app") or self._apps.get(workflow)
         missing = NotFound("there are no apps yet")
         for app in [known] if known is not None else list(self._platform.apps):
+            asked = {} if page is None else {"visible": self._visible(app), **page}
             try:
                 found = await self._platform.ask_log(app, question, workflow=workflow, **asked)
             except NotFound as error:
@@ -155,6 +158,11 @@ class Workflows:
             self._apps[workflow] = app
             return app, found
         raise missing
+
+    def _visible(self, app: str) -> dict[str, Any]:
+        """The arguments that may be shown, by function, as the version says that serves."""
+        functions = self._platform.app(app).manifest.get("functions", {})
+        return {name: function["visible"] for name, function in functions.items()}
 
     async def _app_of(self, request: Request) -> str:
         apps = self._platform.apps
