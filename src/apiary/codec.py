@@ -70,6 +70,8 @@ class FunctionCodec:
             )  # deploy writes it down; a function without one is refused now
             self._secret = frozenset(name for name in names if has_secrets(_adapter(self._hints.get(name, Any))))
             self.has_secrets = bool(self._secret)
+            self.visible: Sequence[str] | None = sorted(set(names) - self._secret) if self._secret else None
+            """The arguments of which the log shows more than stars; `None`: all."""
             self._recorded = RecordedArguments(_configured(arguments), self._secret)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError) as error:
             raise DeclarationError(

@@ -172,7 +172,10 @@ class _Here:
         self._opened = opened
 
     def show(self, workflow: str, steps: int) -> dict[str, Any]:
-        return {"app": self._opened.app.name, **workflows.workflow(self._opened.log, workflow=workflow, limit=steps)}
+        opened = self._opened
+        visible = {name: bound.codec.visible for name, bound in opened.program.functions.items()}
+        shown = workflows.workflow(opened.log, workflow=workflow, visible=visible, limit=steps)
+        return {"app": opened.app.name, **shown}
 
     def end(self, workflow: str, seconds: float) -> Ended | None:
         found = workflows.workflow_end(self._opened.log, workflow=workflow)

@@ -27,7 +27,7 @@ CHECKS = [
 ]
 HARMFUL = re.compile(
     "kill|segfault|leave|spin|block|regex|recurse|large|descriptors|fork|print|slow|later_run|fail|later$"
-    "|approval|parent|shifty|nap"  # these wait
+    "|approval|parent|shifty|nap|guard"  # these wait
 )
 
 

@@ -126,3 +126,26 @@ def test_records_can_be_left_out(new_server, postgres_database, database, tools,
     server.deployed(write(tools, tmp_path / "one", "one"))
     assert one(database, "select grow.put('a')") == "one"
     assert one(database, "select count(*) from apiary_grow.calls") == 0
+
+
+def test_a_statement_starts_and_tells_workflows_with_its_transaction(served, database, tools):
+    served.deployed(tools.APPS / "flows")
+    with database.transaction(force_rollback=True):
+        undone = one(database, "select flows.\"order\"('undone')")
+    with database.transaction():
+        identifier = one(database, "select flows.\"order\"('kept')")
+
+    def stands(workflow):
+        return served.http.get(f"/api/v1/workflows/{workflow}").json().get("status")
+
+    tools.eventually(lambda: stands(identifier) == "waiting")
+    assert stands(undone) == 404
+    caller = served.http.get(f"/api/v1/workflows/{identifier}").json()["caller"]
+    assert caller == f"postgresql:{database.info.user}"
+    with database.transaction(force_rollback=True):
+        database.execute("select flows.answer(%s, 'undone')", (identifier,))
+    database.execute("select flows.answer(%s, 'kept')", (identifier,))
+    answer = served.http.get(f"/api/v1/workflows/{identifier}/result", params={"wait": 30})
+    assert (answer.status_code, answer.json()) == (200, "kept")
+    with pytest.raises(psycopg.Error, match="no workflow"):
+        database.execute("select flows.answer(%s, 'late')", (identifier,))

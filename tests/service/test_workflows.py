@@ -184,7 +184,7 @@ def test_a_result_is_waited_for(flows, tools, name):
         assert answer.headers["retry-after"] == "1"
     with ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(result, flows, identifier) for _ in range(20)]
-        time.sleep(0.1)
+        tools.eventually(lambda: flows.hosts("flows")[0]["in_flight"] == 20)
         tell(flows, identifier, {"x": 1})
         assert [answer.result().json() for answer in answers] == [{"x": 1}] * 20
     for wait in ("soon", "-1", "", "1e3"):
@@ -229,6 +229,19 @@ def test_a_child_is_a_workflow_of_its_own(flows, tools, name):
     assert shown(flows, child)["parent"] == identifier
     tell(flows, child, 5)
     assert result(flows, identifier).json() == 5
+
+
+def test_secrets_are_not_shown_while_a_workflow_runs(flows, tools, name):
+    identifier = begin(flows, "guarding", key=name, code="sesame")
+    child = tools.eventually(lambda: [step["id"] for step in shown(flows, identifier)["steps"]])[0]
+    for one in (identifier, child):
+        found = settled(flows, tools, one)
+        assert found["input"] == {"key": name, "code": "**********"}
+        assert "sesame" not in str(found)
+    assert found["status"] == "waiting"
+    tell(flows, child, "opens")
+    assert result(flows, identifier).json() == f"{name} 6 opens"
+    assert "sesame" not in str(shown(flows, identifier)) + str(shown(flows, child))
 
 
 def test_workflows_are_listed(flows, tools, name):
@@ -288,8 +301,12 @@ def test_a_fork_goes_on_from_a_step(flows, name):
 
 def test_a_message_with_a_key_is_left_once(flows, tools, name):
     identifier = begin(flows, key=name)
-    for _ in range(3):
-        assert tell(flows, identifier, 1, "other", **{"Idempotency-Key": name}).status_code == 200
+    sent = [tell(flows, identifier, 1, "other", **{"Idempotency-Key": name}) for _ in range(3)]
+    assert [answer.status_code for answer in sent] == [200] * 3
+    assert ["idempotency-replayed" in answer.headers for answer in sent] == [False, True, True]
+    (call,) = {answer.headers["apiary-call-id"] for answer in sent}
+    record = flows.http.get(f"/api/v1/calls/{call}").json()
+    assert (record["function"], record["caller"], record["input"]["topic"]) == ("apiary.send", "admin", "other")
     assert shown(flows, identifier)["messages"] == {"other": 1}
 
 
@@ -460,6 +477,28 @@ def test_a_fork_runs_on_the_version_that_is_named(small, tools, tmp_path, name):
     assert shown(small, fork)["version"] == old
     fresh = small.http.post(f"{API}/{first}/fork", json={"step": 0}).json()["id"]
     assert result(small, fresh).json() == 100
+
+
+def test_results_are_waited_for_across_a_deploy(small, tools, tmp_path, name):
+    identifier = begin(small, key=name)
+    settled(small, tools, identifier)
+    got = []
+    waiting = [
+        threading.Thread(target=lambda: got.append(result(small, identifier, 60))),
+        threading.Thread(target=lambda: got.append(post(small, "approval", {"key": name}, Idempotency_Key=name))),
+    ]
+    for thread in waiting:
+        thread.start()
+    tools.eventually(lambda: small.hosts("flows")[0]["in_flight"] == 2)
+    tools.eventually(lambda: len(small.http.get(API, params={"status": "waiting"}).json()) == 2)
+    source = (tools.APPS / "flows" / "flows.py").read_text() + "\n# another version\n"
+    tables = (tools.APPS / "flows" / "migrations" / "001-tables.sql").read_text()
+    small.deployed(tools.write_app(tmp_path / "new", {"flows.py": source, "migrations/001-tables.sql": tables}))
+    for entry in small.http.get(API, params={"status": "waiting"}).json():
+        assert tell(small, entry["id"], "old and new").status_code == 200
+    for thread in waiting:
+        thread.join(60)
+    assert [(answer.status_code, answer.json()) for answer in got] == [(200, "old and new")] * 2
 
 
 def test_a_result_is_there_after_a_restart_of_the_server(small, tools, name):

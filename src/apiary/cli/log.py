@@ -65,6 +65,8 @@ def _tree(call: dict[str, Any]) -> Tree:
         tree.add(Text(f"+{milliseconds(line['at'])}  {line['message']}  {line.get('fields', '')}"))
     for nested in call["nested"]:
         tree.add(f"called {nested['function']}: {nested['status']}, {milliseconds(nested['duration'])}")
+    if call["kind"] == "workflow":
+        tree.add(Text(f"its steps: apiary workflow show {call['id']}", "dim"))
     for attempt in call["earlier_attempts"]:
         tree.add(Text.assemble(f"attempt {attempt['attempt']}: ", status_text(attempt)))
     for child in call["queued_calls"]:

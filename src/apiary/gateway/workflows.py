@@ -80,7 +80,7 @@ class Workflows:
         page = {name: _number(name, value) for name, value in given.items()}
         if page.keys() - {"after", "limit"}:
             raise WrongArguments(f"a workflow is not asked for by {min(page.keys() - {'after', 'limit'})!r}")
-        app, found = await self._find(request, "workflow", **page)
+        app, found = await self._find(request, "workflow", page)
         check_starter(found["caller"], caller.name, caller.roles)
         return JSONResponse({"app": app, **(found if "admin" in caller.roles else _for_starter(found))})
 
@@ -113,18 +113,15 @@ class Workflows:
         given = await self._body(request, {"topic", "value"})
         if "topic" not in given:
             raise WrongArguments("a message has a topic", hint='send {"topic": "…", "value": …}')
-        await self._control(request, "send", given)
-        return JSONResponse({"id": request.path_params["workflow"]})
+        return await self._control(request, "send", given)
 
     async def cancel(self, request: Request) -> Response:
         """End it at its next step."""
-        await self._control(request, "cancel", await self._body(request, set()))
-        return JSONResponse({"id": request.path_params["workflow"]})
+        return await self._control(request, "cancel", await self._body(request, set()))
 
     async def resume(self, request: Request) -> Response:
         """Let it try again."""
-        await self._control(request, "resume", await self._body(request, set()))
-        return JSONResponse({"id": request.path_params["workflow"]})
+        return await self._control(request, "resume", await self._body(request, set()))
 
     async def fork(self, request: Request) -> Response:
         """Begin a new one with what this one has recorded below `step`, on `version`."""
@@ -132,8 +129,7 @@ class Workflows:
         if given.get("version") is not None:
             self._check_admin(request)
             given["version"] = await self._version(await self._app_of(request), given["version"])
-        found = await self._control(request, "fork", given)
-        return JSONResponse(found, 201, {"location": WORKFLOWS.decode() + found["id"]})
+        return await self._control(request, "fork", given)
 
     def _check_admin(self, request: Request) -> None:
         if "admin" not in self._calls.caller(request.scope["headers"]).roles:
@@ -143,12 +139,15 @@ class Workflows:
         found = await self._platform.ask_log(app, "workflows", **asked)
         return [{"app": app, **entry} for entry in found]
 
-    async def _find(self, request: Request, question: str, **asked: Any) -> tuple[str, dict[str, Any]]:
+    async def _find(
+        self, request: Request, question: str, page: Mapping[str, int] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         """The app that has a workflow, and what its log says; `NotFound` where none has it."""
         workflow = request.path_params["workflow"]
         known = request.query_params.get("app") or self._apps.get(workflow)
         missing = NotFound("there are no apps yet")
         for app in [known] if known is not None else list(self._platform.apps):
+            asked = {} if page is None else {"visible": self._visible(app), **page}
             try:
                 found = await self._platform.ask_log(app, question, workflow=workflow, **asked)
             except NotFound as error:
@@ -159,6 +158,11 @@ class Workflows:
             self._apps[workflow] = app
             return app, found
         raise missing
+
+    def _visible(self, app: str) -> dict[str, Any]:
+        """The arguments that may be shown, by function, as the version says that serves."""
+        functions = self._platform.app(app).manifest.get("functions", {})
+        return {name: function["visible"] for name, function in functions.items()}
 
     async def _app_of(self, request: Request) -> str:
         apps = self._platform.apps
@@ -174,8 +178,8 @@ class Workflows:
         except TimeoutError:
             return None
 
-    async def _control(self, request: Request, operation: str, given: Mapping[str, Any]) -> Any:
-        """Have the host of the app do something to a workflow."""
+    async def _control(self, request: Request, operation: str, given: Mapping[str, Any]) -> Response:
+        """Have the host of the app do something to a workflow, as a call of its own; the answer to that."""
         headers = request.scope["headers"]
         caller = self._calls.caller(headers)
         key = next((checked_key(value) for name, value in headers if name == b"idempotency-key"), None)
@@ -184,10 +188,17 @@ class Workflows:
         except RecursionError:
             raise WrongArguments("the body is nested too deeply") from None
         hosts = self._platform.app(await self._app_of(request))
-        answer = await hosts.call(Invoke(new_id(), PREFIX + operation, body, caller.name, caller.roles, key))
+        identifier = id_bytes(request.scope["apiary.call_id"])
+        answer = await hosts.call(Invoke(identifier, PREFIX + operation, body, caller.name, caller.roles, key))
         if answer.error is not None:
             raise from_problem(json.loads(answer.error))
-        return json.loads(answer.output)
+        answered = {"apiary-call-id": id_text(answer.replayed or identifier)}
+        if answer.replayed is not None:
+            answered["idempotency-replayed"] = "true"
+        found = json.loads(answer.output)
+        if found is None:
+            return JSONResponse({"id": id_text(id_bytes(request.path_params["workflow"]))}, 200, answered)
+        return JSONResponse(found, 201, {**answered, "location": WORKFLOWS.decode() + found["id"]})
 
     async def _body(self, request: Request, names: set[str]) -> dict[str, Any]:
         """The JSON object in the body of a request, which has no other members than these."""

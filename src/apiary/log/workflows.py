@@ -7,11 +7,12 @@ asked first: what leaves it meanwhile is found in the log.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from apiary.engine.places import Log
 from apiary.finite import read_json
+from apiary.recorded import STARS
 from apiary.runtime.errors import NotFound, WrongArguments
 from apiary.runtime.failures import told
 from apiary.runtime.ids import id_bytes, id_text
@@ -27,6 +28,8 @@ MAX_VALUE_BYTES = 64 * 1024
 """Of a step, larger arguments and results are not shown, but how large they are."""
 
 Row = Mapping[str, Any]
+Visible = Mapping[str, Collection[str] | None]
+"""The arguments of each function that may be shown; `None`: all."""
 
 
 def workflows(
@@ -59,16 +62,17 @@ def workflows(
     now = now_microseconds()
     found: dict[bytes, dict[str, Any]] = {}
     if status not in ENDED:
-        found.update((row["id"], _running(row)) for row in log.ask("log_running", {**asked, "id": None, "now": now}))
+        found.update((row["id"], _running(row)) for row in log.ask("log_running", {**asked, "now": now}))
     if status not in GOING_ON:
         found.update((row["id"], _ended(row)) for row in log.ask("log_ended", asked))
     return [entry for _, entry in sorted(found.items(), reverse=True)][:limit]
 
 
-def workflow(log: Log, *, workflow: str, after: int = -1, limit: int = MAX_STEPS) -> dict[str, Any]:
+def workflow(log: Log, *, workflow: str, visible: Visible, after: int = -1, limit: int = MAX_STEPS) -> dict[str, Any]:
     """Everything about one workflow: how it stands, what it waits for, what it lets others read, and its steps.
 
-    Of the steps, `limit` at most that come `after` one; `more` says after which to go on.
+    Of the steps, `limit` at most that come `after` one; `more` says after which to go on. `visible`: the arguments that
+    may be shown, by function. A record shows no others; the queue, which is to run them, has them all.
     """
     identifier = _identifier(workflow)
     row, running = _row(log, identifier)
@@ -76,10 +80,10 @@ def workflow(log: Log, *, workflow: str, after: int = -1, limit: int = MAX_STEPS
     asked = {"id": identifier, "after": after, "limit": limit, "most": MAX_VALUE_BYTES}
     recorded = [_step(step) for step in log.ask("log_steps", asked)]
     more = recorded[-1]["step"] if len(recorded) == limit else None
-    steps = recorded + (_open_steps(log, row, recorded, after, more) if running else [])
+    steps = recorded + (_open_steps(log, row, recorded, after, more, visible) if running else [])
     shown = {
         **(_running(row) if running else _ended(row)),
-        "input": read_json(row["input"]),
+        "input": _shown(row, visible) if running else read_json(row["input"]),
         "result": None if running or row["output"] is None else read_json(row["output"]),
         "error": _error(row, running),
         "deadline": _moment(row["deadline"]) if running else None,
@@ -115,8 +119,7 @@ def workflow_end(log: Log, *, workflow: str) -> dict[str, Any]:
 
 def _row(log: Log, identifier: bytes) -> tuple[Row, bool]:
     """The row of a workflow, and whether it goes on."""
-    asked = dict.fromkeys(("function", "status", "caller", "before"))
-    running = log.ask("log_running", {**asked, "id": identifier, "roots": 0, "limit": 1, "now": now_microseconds()})
+    running = log.ask("log_begun", {"id": identifier, "now": now_microseconds()})
     ended = log.ask("log_end", {"id": identifier})
     if ended and ended[0]["kind"] == "workflow":
         return ended[0], False
@@ -186,7 +189,7 @@ def _step(row: Row) -> dict[str, Any]:
         "started": row["started"],
         "duration": row["duration"],
         "input": _value(row, "input"),
-        "output": _value(row, "output"),
+        "output": None if row["kind"] == "undo" else _value(row, "output"),
         "error": read_json(row["error"]) if row["error"] else None,
     }
 
@@ -217,7 +220,7 @@ def _value(row: Row, name: str) -> Any:
 
 
 def _open_steps(
-    log: Log, row: Row, recorded: list[dict[str, Any]], after: int, more: int | None
+    log: Log, row: Row, recorded: list[dict[str, Any]], after: int, more: int | None, visible: Visible
 ) -> list[dict[str, Any]]:
     """The steps that were begun and have no outcome: children, which are workflows themselves, and actions."""
     first = max(row["first"], after + 1)
@@ -236,11 +239,19 @@ def _open_steps(
             found.append(_open_step(number, identifier, None, "action", "running"))
         else:
             step = _open_step(number, identifier, child["function"], "workflow", child["status"])
-            found.append({**step, "started": child["started"], "input": read_json(child["input"])})
+            found.append({**step, "started": child["started"], "input": _shown(child, visible)})
     if row["waits"] == MESSAGE and first <= row["issued"] == end:
         step = _open_step(end, step_id(row["id"], end), "wf.receive", "receive", "waiting")
         found.append({**step, "input": {"topic": row["topic"]}})
     return found
+
+
+def _shown(row: Row, visible: Visible) -> Any:
+    """The arguments of a workflow that is still to run, stars for those that are secret, or may be."""
+    given, names = read_json(row["input"]), visible.get(row["function"], ())
+    if names is None or not isinstance(given, dict):
+        return given
+    return {name: value if name in names else STARS for name, value in given.items()}
 
 
 def _identifier(text: str) -> bytes:

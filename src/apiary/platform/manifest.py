@@ -25,6 +25,7 @@ def manifest_of(app: App, program: Program) -> dict[str, Any]:
                 "roles": sorted(bound.function.options.roles) if bound.function.options.roles is not None else None,
                 "timeout": bound.function.options.timeout,
                 "placement": bound.function.options.placement,
+                "visible": cast(FunctionCodec, bound.codec).visible,
                 "input": cast(FunctionCodec, bound.codec).input_schema(),
                 "output": cast(FunctionCodec, bound.codec).output_schema(),
                 "signature": asdict(cast(FunctionCodec, bound.codec).signature()),

@@ -44,10 +44,11 @@ NOT_THE_USERS = (str(Path(__file__).parent.parent), "<frozen importlib", str(Pat
 class Codec(Protocol):
     """Turns the JSON of a call into a function's arguments, and its result into JSON.
 
-    `has_secrets`: the log does not show all of the arguments.
+    `has_secrets`: the log does not show all of the arguments, but those that are `visible`.
     """
 
     has_secrets: bool
+    visible: Sequence[str] | None
 
     def decode(self, call: Call) -> dict[str, Any]:
         """The arguments by name; `WrongArguments` where they do not fit."""

@@ -34,13 +34,20 @@ from (
            waits, topic, acting, due, deadline, problem,
            case when state <> '' then state when acting or due <= :now::bigint then 'running' else 'waiting' end as status
     from {log}.queue
-    where version is not null and (:id::bytea is null or id = encode(:id::bytea, 'hex')::uuid)
-      and (:function::text is null or function = :function) and (:caller::text is null or caller = :caller)
+    where version is not null and (:function::text is null or function = :function)
+      and (:caller::text is null or caller = :caller)
       and (:roots::integer = 0 or step is null)
       and (:before::bytea is null or id < encode(:before::bytea, 'hex')::uuid)
 ) as running
 where :status::text is null or status = :status
 order by running.id desc limit :limit::bigint;
+
+-- One that has begun and not ended.
+-- name: log_begun
+select uuid_send(id) as id, function, version, input, caller, key, uuid_send(parent) as parent, step,
+       coalesce(started, due) as started, first, issued, waits, topic, acting, due, deadline, problem,
+       case when state <> '' then state when acting or due <= :now::bigint then 'running' else 'waiting' end as status
+from {log}.queue where id = encode(:id::bytea, 'hex')::uuid and version is not null;
 
 -- Workflows that have ended.
 -- name: log_ended

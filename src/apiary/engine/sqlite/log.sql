@@ -27,11 +27,18 @@ select * from (
            waits, topic, acting, due, deadline, problem,
            case when state <> '' then state when acting = 1 or due <= :now then 'running' else 'waiting' end as status
     from apiary_queue
-    where version is not null and (:id is null or id = :id) and (:function is null or function = :function)
+    where version is not null and (:function is null or function = :function)
       and (:caller is null or caller = :caller) and (:roots = 0 or step is null)
       and (:before is null or id < :before)
 ) where :status is null or status = :status
 order by id desc limit :limit;
+
+-- One that has begun and not ended.
+-- name: log_begun
+select id, function, version, input, caller, key, parent, step, coalesce(started, due) as started, first, issued,
+       waits, topic, acting, due, deadline, problem,
+       case when state <> '' then state when acting = 1 or due <= :now then 'running' else 'waiting' end as status
+from apiary_queue where id = :id and version is not null;
 
 -- Workflows that have ended.
 -- name: log_ended

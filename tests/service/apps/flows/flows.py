@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from pydantic import SecretStr
+
 from apiary import App, Rejected, Transaction, Workflow
 
 app = App("flows", description="Workflows of all kinds.")
@@ -91,6 +93,18 @@ def shifty(wf: Workflow, path: str) -> str:
 def for_clerks(wf: Workflow) -> str:
     """Not for everybody."""
     return wf.caller
+
+
+@app.workflow
+def guarded(wf: Workflow, key: str, code: SecretStr) -> str:
+    """Wait, with a secret."""
+    return f"{key} {len(code.get_secret_value())} {wf.receive('answer')}"
+
+
+@app.workflow
+def guarding(wf: Workflow, key: str, code: SecretStr) -> str:
+    """Give the secret to a child."""
+    return wf.run(guarded, key, code)
 
 
 @app.transaction
