@@ -65,9 +65,7 @@ class FunctionCodec:
             self._arguments: TypeAdapter[Any] = TypeAdapter(arguments)
             result = self._hints.get("return", Any)
             self._result: TypeAdapter[Any] = _adapter(result)
-            self._result.json_schema(
-                mode="serialization"
-            )  # deploy writes it down; a function without one is refused now
+            self._result.json_schema(mode="serialization")  # deploy writes it down
             self._secret = frozenset(name for name in names if has_secrets(_adapter(self._hints.get(name, Any))))
             self.has_secrets = bool(self._secret)
             self.visible: Sequence[str] | None = sorted(set(names) - self._secret) if self._secret else None
