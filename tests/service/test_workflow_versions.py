@@ -68,7 +68,7 @@ def test_who_waits_for_it_gets_its_end_across_deploys(served, tools, tmp_path):
     thread.start()
     tools.eventually(lambda: served.call("effects", "flow") == ["a-1 one"])
     served.deployed(write(tools, tmp_path / "two", "two"))
-    thread.join(40)
+    thread.join(60)
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, "one one")]
 
 
