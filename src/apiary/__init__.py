@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from apiary.runtime.beating import beat
 from apiary.runtime.declaration import App, Function
 from apiary.runtime.errors import (
     Cancelled,
@@ -76,6 +77,7 @@ __all__ = [
     "Workflow",
     "WorkflowHandle",
     "WrongArguments",
+    "beat",
     "open",
 ]
 

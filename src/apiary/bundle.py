@@ -65,6 +65,10 @@ def locate(path: Path) -> tuple[Path, str]:
             same = [p for p in files if p.stem == path.name] or files
             if len(same) == 1:
                 return path, same[0].stem
+            named = files
+        if named:
+            names = ", ".join(sorted(found.name for found in named))
+            raise BundleRefused(f"{path} holds several that may be the app: {names}", hint="name one of them")
     raise BundleRefused(
         f"there is no app at {path}",
         hint="name a Python file that makes an App, a package, or a folder that holds one of them",

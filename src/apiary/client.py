@@ -16,6 +16,7 @@ import httpx
 from apiary.codec import FunctionCodec
 from apiary.given import given_key, write_given
 from apiary.handle import WAIT_SECONDS, Ended, WorkflowHandle
+from apiary.log.asking import AppLog
 from apiary.runtime.declaration import Function
 from apiary.runtime.errors import Error, HostCrashed, Unavailable, WrongArguments, from_problem
 from apiary.runtime.ids import id_text, new_id
@@ -90,9 +91,12 @@ class Http:
         except httpx.TimeoutException as error:
             raise Unreachable(f"{self.url} did not answer in time ({error})") from None
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
-            raise Unreachable(f"the connection to {self.url} broke off ({error})") from None
+            hint = "a call may have taken effect or not: with an idempotency key it can be sent again"
+            raise Unreachable(f"the connection to {self.url} broke off ({error})", hint=hint) from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             hint = "is the server running? start one: apiary serve, or apiary dev PATH"
+            if "://" not in self.url:
+                hint = f"write it like http://{self.url or 'localhost:8000'}"
             raise Unreachable(f"nothing answers at {self.url} ({error})", hint=hint) from None
 
     def close(self) -> None:
@@ -165,6 +169,20 @@ class Client:
         """A workflow, by its id. Its result is what JSON says."""
         return WorkflowHandle(_There(self), workflow, _plain)
 
+    @property
+    def log(self) -> AppLog:
+        """The log of the app, to be asked what its calls did, with an admin key."""
+        return AppLog(self._ask)
+
+    def _ask(self, question: str, arguments: dict[str, Any]) -> Any:
+        params = {"app": self._app, **arguments} if self._app else arguments
+        path = f"/api/v1/log/{question.replace('_', '-')}"
+        if question == "calls":
+            path = "/api/v1/calls"
+        elif question == "show":
+            path, params = f"/api/v1/calls/{quote(params['call'], safe='')}", {"effects": "true"}
+        return self._again(lambda: self._http.json("GET", path, params=params))
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -220,6 +238,10 @@ class _There:
 
     def show(self, workflow: str, steps: int) -> dict[str, Any]:
         found: dict[str, Any] = self._again(lambda: self._http.json("GET", _path(workflow), params={"limit": steps}))
+        return found
+
+    def export(self, workflow: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._again(lambda: self._http.json("GET", _path(workflow, "/export")))
         return found
 
     def end(self, workflow: str, seconds: float) -> Ended | None:

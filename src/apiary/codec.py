@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import UnionType
 from typing import Annotated, Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
@@ -28,8 +28,8 @@ from apiary.completeness import Completeness
 from apiary.decimals import has_decimals, rounded
 from apiary.finite import no_number
 from apiary.forms import Signature, signature_of
-from apiary.given import as_row, has_secrets, write_given
-from apiary.hints import hints_of
+from apiary.given import as_row, has_secrets, secrets_of, write_given
+from apiary.hints import culprit, hints_of
 from apiary.recorded import RecordedArguments
 from apiary.runtime.call import Bound, Program
 from apiary.runtime.declaration import App, Function
@@ -59,7 +59,7 @@ class FunctionCodec:
     def __init__(self, function: Function[..., Any]) -> None:
         self.function = function
         self._hints = hints_of(function)
-        names = list(function.parameters)
+        names = self._names = list(function.parameters)
         try:
             arguments = _arguments_type(function, self._hints)
             self._arguments: TypeAdapter[Any] = TypeAdapter(arguments)
@@ -67,13 +67,14 @@ class FunctionCodec:
             self._result: TypeAdapter[Any] = _adapter(result)
             self._result.json_schema(mode="serialization")  # deploy writes it down
             self._secret = frozenset(name for name in names if has_secrets(_adapter(self._hints.get(name, Any))))
-            self.has_secrets = bool(self._secret)
+            self.has_secrets, self.secrets = bool(self._secret), partial(secrets_of, self._secret)
             self.visible: Sequence[str] | None = sorted(set(names) - self._secret) if self._secret else None
             """The arguments of which the log shows more than stars; `None`: all."""
             self._recorded = RecordedArguments(_configured(arguments), self._secret)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError) as error:
+            odd = culprit(function, self._hints, lambda hint: _adapter(hint).json_schema())
             raise DeclarationError(
-                f"{function.name} uses a type that does not travel as JSON: {ADVICE.split(error.message)[0]}",
+                f"{function.name} uses a type that does not travel as JSON: {odd}{ADVICE.split(error.message)[0]}",
                 hint="arguments and results are what pydantic can describe: int, str, datetime, dataclasses, models, …",
             ) from error
         self._has_decimals = has_decimals(self._arguments.core_schema)
@@ -83,7 +84,6 @@ class FunctionCodec:
         self._none = _takes_none(self._result)
         schema = self._result.core_schema
         self._exact = EXACT.get(schema["type"]) if "serialization" not in schema else None
-        self._names = names
 
     def decode(self, call: Call) -> dict[str, Any]:
         """The arguments of a call by name; those that are not given are left to the function's defaults."""
@@ -263,7 +263,7 @@ class FunctionCodec:
 def compile_program(app: App, version: str) -> Program:
     """The program of an app: every function with its codec. `DeclarationError` where a type cannot travel."""
     functions = {name: Bound(f, FunctionCodec(f)) for name, f in app.functions.items()}
-    return Program(app.name, version, functions, pydantic_core.to_json)
+    return Program(app.name, version, functions, pydantic_core.to_json, app.queues)
 
 
 def convert_rows(kind: type[Any], names: Sequence[str], rows: list[tuple[Any, ...]]) -> list[Any]:

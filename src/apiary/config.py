@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,6 +14,8 @@ DEFAULT_FOLDER = ".apiary"
 SQLITE = "sqlite:///"
 LEASE_SECONDS = 3.0
 MIN_LEASE_SECONDS = 0.3
+MIGRATE_SECONDS = 3600.0
+"""What the migrations of a deploy may take."""
 POSTGRESQL = ("postgresql://", "postgres://")
 ALWAYS_REPLAY = "APIARY_ALWAYS_REPLAY"
 
@@ -21,6 +24,26 @@ class ConfigurationError(DeclarationError):
     """A setting that cannot be."""
 
     code = "configuration"
+
+
+class Capturing(StrEnum):
+    """Which effects of calls are kept with their records. `strict`: both, and a query's before its answer."""
+
+    OFF = "off"
+    READS = "reads"
+    WRITES = "writes"
+    BOTH = "both"
+    STRICT = "strict"
+
+    @property
+    def reads(self) -> bool:
+        """Whether what was read is kept."""
+        return self not in (Capturing.OFF, Capturing.WRITES)
+
+    @property
+    def writes(self) -> bool:
+        """Whether what was written is kept."""
+        return self not in (Capturing.OFF, Capturing.READS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +60,9 @@ class Settings:
     max_waiting_calls: int = 1024
     host_memory_bytes: int = 1024 * 1024 * 1024
     lease_seconds: float = LEASE_SECONDS
+    keep_workflows_days: float | None = None
     recording: bool = True
+    capture: Capturing = Capturing.BOTH
 
     @property
     def url(self) -> str:
@@ -84,7 +109,10 @@ def _sqlite(url: str) -> str:
     if not url.startswith(SQLITE):
         kind = url.split(":", 1)[0]
         raise ConfigurationError(
-            f"there is no engine for {kind}: URLs here", hint="write sqlite:///path (four slashes for an absolute one)"
+            "a URL of the embedded engine has three slashes"
+            if kind == "sqlite"
+            else f"there is no engine for {kind}: URLs here",
+            hint="write sqlite:///path (four slashes for an absolute one), or for a server postgresql://…",
         )
     path = unquote(url.removeprefix(SQLITE)) or "."
     if path == ":memory:":

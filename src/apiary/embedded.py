@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from apiary.bundle import load_app, load_from, migrations_of
 from apiary.codec import compile_program, convert_rows
+from apiary.config import Capturing
 from apiary.engine.dispatch import Dispatcher
 from apiary.engine.places import Log, open_here, replaying
 from apiary.engine.protocol import Engine
 from apiary.given import given_key, write_given
 from apiary.handle import Ended, WorkflowHandle
-from apiary.log import workflows
-from apiary.runtime.advance import is_refused
+from apiary.log.asking import AppLog
+from apiary.log.questions import QUESTIONS
 from apiary.runtime.call import Bound
 from apiary.runtime.control import PREFIX
 from apiary.runtime.declaration import App, Function, Kind
@@ -30,6 +32,7 @@ from apiary.runtime.errors import (
     from_problem,
 )
 from apiary.runtime.ids import id_text, new_id
+from apiary.runtime.repeated import is_refused
 from apiary.runtime.session import Call, Outcome
 from apiary.runtime.transaction import Transaction, current_transaction
 from apiary.runtime.workflow import Workflow, in_workflow
@@ -38,6 +41,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LOCAL_VERSION = "local"
+MAX_LOOKED_AT = 1000
 
 
 class OpenApp:
@@ -51,6 +55,7 @@ class OpenApp:
         *,
         caller: str = "local",
         broken: Callable[[], None] = lambda: None,
+        strict: bool = False,
     ) -> None:
         self.app = app
         self.engine = engine
@@ -59,7 +64,8 @@ class OpenApp:
         self.program = compile_program(app, LOCAL_VERSION)
         engine.rewrite()
         engine.migrate(migrations_of(app, engine.dialect), LOCAL_VERSION)
-        self._dispatcher = Dispatcher(engine, self.program, broken=broken)
+        self._closed = False
+        self._dispatcher = Dispatcher(engine, self.program, broken=broken, strict=strict)
         self._dispatcher.run_queue()
 
     @overload
@@ -116,8 +122,32 @@ class OpenApp:
         if not self._dispatcher.backlog.wait_empty(timeout):
             raise DeadlineExceeded(f"calls are still waiting in the queue after {timeout:g} s")
 
+    def catch_up(self, until: float, timeout: float = 30.0) -> float | None:
+        """Do what is due by the wall clock, which was set, and wait for it; for `apiary.testing`.
+
+        Returns when something is due next (seconds since 1970), if that is not after `until`.
+        """
+        if self._closed:
+            return None
+        self._look_at_the_clock()
+        if not self._dispatcher.backlog.wait_empty(timeout, later=False):
+            raise DeadlineExceeded(f"calls are still waiting in the queue after {timeout:g} s")
+        wait = self._look_at_the_clock()
+        now = time.time()
+        queued = self.engine.queued(MAX_LOOKED_AT, int(until * 1e6), self.program.version)
+        moments = [item.due / 1e6 for item in queued] + ([] if wait is None else [now + wait])
+        return min((moment for moment in moments if now < moment <= until), default=None)
+
+    def _look_at_the_clock(self) -> float | None:
+        """Begin what is due by now; seconds until a schedule has its next time."""
+        wait = self._dispatcher.schedules.look()
+        self._dispatcher.flows.ring()
+        self._dispatcher.backlog.look()
+        return wait
+
     def close(self) -> None:
         """Finish what runs, and close the database."""
+        self._closed = True
         self._dispatcher.close()
         self.engine.close()
         if self._log is not None:
@@ -131,6 +161,8 @@ class OpenApp:
                 hint="call the function itself, with the transaction as its first argument; or tx.enqueue, or wf.run",
             )
         key = given_key(arguments.pop("idempotency_key", None))
+        if isinstance(function, Function) and function.declared is not function:
+            raise RuleBroken("with_options is for tx.enqueue", hint="have a transaction enqueue the call")
         bound = self.program.find(function if isinstance(function, str) else function.name)
         encoded = bound.codec.encode_arguments(args, arguments)
         return Call(new_id(), bound.function.name, encoded, self._caller, frozenset({"admin"}), key), bound
@@ -152,11 +184,14 @@ class OpenApp:
         return self.program.find(ended.function).codec.decode_result(ended.output)
 
     @property
-    def log(self) -> Log:
-        """The log of the app, for `apiary.log.questions`."""
+    def log(self) -> AppLog:
+        """The log of the app, to be asked what its calls did."""
+        return AppLog(self._ask)
+
+    def _ask(self, question: str, arguments: dict[str, Any]) -> Any:
         if self._log is None:
             raise RuleBroken(f"the log of {self.app.name} cannot be read here")
-        return self._log
+        return QUESTIONS[question](self._log, **arguments)
 
     def __enter__(self) -> OpenApp:
         return self
@@ -170,15 +205,24 @@ class _Here:
 
     def __init__(self, opened: OpenApp) -> None:
         self._opened = opened
+        self._visible = {name: bound.codec.visible for name, bound in opened.program.functions.items()}
 
     def show(self, workflow: str, steps: int) -> dict[str, Any]:
         opened = self._opened
-        visible = {name: bound.codec.visible for name, bound in opened.program.functions.items()}
-        shown = workflows.workflow(opened.log, workflow=workflow, visible=visible, limit=steps)
+        shown: dict[str, Any] = opened._ask(
+            "workflow", {"workflow": workflow, "visible": self._visible, "limit": steps}
+        )
         return {"app": opened.app.name, **shown}
 
+    def export(self, workflow: str) -> dict[str, Any]:
+        opened = self._opened
+        return {
+            "app": opened.app.name,
+            **opened._ask("workflow_export", {"workflow": workflow, "visible": self._visible}),
+        }
+
     def end(self, workflow: str, seconds: float) -> Ended | None:
-        found = workflows.workflow_end(self._opened.log, workflow=workflow)
+        found = self._opened._ask("workflow_end", {"workflow": workflow})
         if found["error"] is not None:
             raise from_problem(found["error"])
         if found["output"] is not None:
@@ -194,19 +238,29 @@ class _Here:
         return Call(new_id(), PREFIX + operation, given, self._opened._caller, frozenset({"admin"}))
 
 
-def open(app: App | str | Path, database: str | None = None, *, always_replay: bool = False) -> OpenApp:
+def open(
+    app: App | str | Path,
+    database: str | None = None,
+    *,
+    always_replay: bool = False,
+    capture: Literal["off", "reads", "writes", "both", "strict"] = "both",
+) -> OpenApp:
     """Open an app in this process.
 
     `app`: an `App`, the name of a module that makes one, or a path. `database`: `sqlite:///shop.db`, by default
     `.apiary/NAME.db` below the current folder; or `postgresql://…`, where the app gets a schema and a role. Functions
     run in this process, whatever the database. `always_replay`: each step of a workflow is a run of its own, as with
     APIARY_ALWAYS_REPLAY=1, so that a body that does not do the same when it is run again is found out at once.
+    `capture`: what the log keeps, on SQLite, of what calls read and write; with `strict` all of it, and that of a query
+    before it returns.
     """
+    capturing = Capturing(capture)
     if not isinstance(app, App):
         path = Path(app)
         app = load_from(path) if path.exists() else load_app(str(app))
-    engine, log = open_here(database, app.name, convert_rows)
-    return OpenApp(app, replaying(engine) if always_replay else engine, log)
+    engine, log = open_here(database, app.name, convert_rows, capturing)
+    strict = capturing is Capturing.STRICT
+    return OpenApp(app, replaying(engine) if always_replay else engine, log, strict=strict)
 
 
 def _raised(outcome: Outcome) -> Error:

@@ -91,5 +91,34 @@ class Adopted:
     lost: bool
 
 
-Event = CallEnded | CallRefused | WorkflowBegun | WorkflowBlocked | Migrating | Activated | HostDied | Adopted
+@dataclass(frozen=True, slots=True)
+class WorkflowsDropped:
+    """Of so many workflows, which ended long ago, what they did is not kept any more; these were so many steps."""
+
+    app: str
+    workflows: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsDropped:
+    """So many records of queries were not written, and so many without what they read: the log could not keep up."""
+
+    app: str
+    records: int
+    effects: int
+
+
+Event = (
+    CallEnded
+    | CallRefused
+    | WorkflowBegun
+    | WorkflowBlocked
+    | WorkflowsDropped
+    | Migrating
+    | Activated
+    | HostDied
+    | Adopted
+    | RecordsDropped
+)
 Watcher = Callable[[Event], None]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import GeneratorType
 from typing import Any
 
@@ -43,6 +44,15 @@ def write_given(function: str, arguments: Mapping[str, Any]) -> tuple[bytes, lis
         raise WrongArguments(f"{function}: {error}") from None
 
 
+def secrets_of(names: Iterable[str], arguments: Mapping[str, Any]) -> list[Any]:
+    """What the secrets hide that are in the arguments of these names."""
+    maker = _Whole()
+    for name in names:
+        with suppress(WrongArguments, ValueError):  # of a model that cannot be written, what was found before that
+            maker.of(arguments.get(name))
+    return maker.secrets
+
+
 def given_key(key: Any) -> str | None:
     """An idempotency key, checked as over HTTP; `WrongArguments` where it is none."""
     if key is None or (isinstance(key, str) and key.isascii() and key.isprintable() and 1 <= len(key.strip()) <= 255):
@@ -73,10 +83,10 @@ def as_row(value: Any) -> Any:
 
 
 class _Whole:
-    """Makes one argument whole: the fields of models for models, what they hide for secrets, which it counts."""
+    """Makes one argument whole: the fields of models for models, what they hide for secrets, which it collects."""
 
     def __init__(self) -> None:
-        self.secrets = 0
+        self.secrets: list[Any] = []
 
     def of(self, value: Any, mode: str = "base64") -> Any:
         """The value as it is to be written. `mode` is how the type around it reads bytes."""
@@ -85,8 +95,8 @@ class _Whole:
         if isinstance(value, bytes):
             return value if mode == "base64" else value.hex() if mode == "hex" else value.decode()
         if isinstance(value, SECRETS):
-            self.secrets += 1
-            return self.of(value.get_secret_value(), mode)
+            self.secrets.append(value.get_secret_value())
+            return self.of(self.secrets[-1], mode)
         if isinstance(value, Row):
             value = as_row(value)
         if isinstance(value, dict):

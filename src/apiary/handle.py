@@ -30,6 +30,9 @@ class Workflows(Protocol):
     def end(self, workflow: str, seconds: float) -> Ended | None:
         """What it returned, where it has ended or does within so many seconds; raises what it ended with."""
 
+    def export(self, workflow: str) -> dict[str, Any]:
+        """What a workflow did, whole."""
+
     def control(self, operation: str, workflow: str, arguments: dict[str, Any]) -> Any:
         """Send to a workflow, cancel it, let it go on, fork it."""
 
@@ -58,7 +61,7 @@ class WorkflowHandle(Generic[R]):
                 raise TimeoutError(f"the workflow {self.id} has not ended within {timeout:g} s; it goes on")
 
     def status(self) -> str:
-        """How it stands: `running`, `waiting`, `blocked`, `cancelling`, `undoing`.
+        """How it stands: `queued`, `running`, `waiting`, `blocked`, `cancelling`, `undoing`.
 
         Or how it ended: `ok`, `rejected`, `failed`, `cancelled`.
         """
@@ -73,7 +76,10 @@ class WorkflowHandle(Generic[R]):
         self._workflows.control("send", self.id, {"topic": topic, "value": value})
 
     def cancel(self) -> None:
-        """End it at its next step. What it has done is undone as far as it says how; its result is `Cancelled` then."""
+        """End it at its next step, and the workflows that it started; what was done is undone as far as it says how.
+
+        Its result is `Cancelled` then.
+        """
         self._workflows.control("cancel", self.id, {})
 
     def resume(self) -> None:
@@ -91,6 +97,10 @@ class WorkflowHandle(Generic[R]):
     def show(self) -> dict[str, Any]:
         """Everything about it, as `GET /api/v1/workflows/{id}` has it: status, steps, what it waits for."""
         return self._workflows.show(self.id, 1000)
+
+    def export(self) -> dict[str, Any]:
+        """What it did, whole, for `apiary.testing.replay`, with stars for secrets; `Conflict` where not all is kept."""
+        return self._workflows.export(self.id)
 
     def __repr__(self) -> str:
         return f"<workflow {self.id}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_type_hints
 
 from apiary.runtime.declaration import FIRST, IDEMPOTENCY_KEY, Function, Kind
@@ -30,3 +31,13 @@ def hints_of(function: Function[..., Any]) -> dict[str, Any]:
             hint=f"write `def {function.name}({FIRST[function.kind]}, {first}, …)`",
         )
     return hints
+
+
+def culprit(function: Function[..., Any], hints: Mapping[str, Any], describe: Callable[[Any], object]) -> str:
+    """Of the arguments and the result of a function, which is the first that cannot be described, as `name: `."""
+    for name in (*function.parameters, "return"):
+        try:
+            describe(hints.get(name, Any))
+        except Exception:  # noqa: BLE001 - an annotation is the user's
+            return f"{name}: "
+    return ""

@@ -12,11 +12,11 @@ from watchfiles import Change, awatch
 
 from apiary.bundle import locate, make_bundle
 from apiary.cli.output import errors, explain, milliseconds, say
-from apiary.config import Settings, database_folder
+from apiary.config import POSTGRESQL, Settings, database_folder
 from apiary.events import Activated, CallEnded, Event, HostDied, Migrating, WorkflowBegun, WorkflowBlocked
 from apiary.gateway.server import run
 from apiary.platform.platform import Caller, Platform
-from apiary.runtime.errors import BundleRefused, Error
+from apiary.runtime.errors import BundleRefused, Error, MigrationRefused
 from apiary.runtime.ids import id_text
 
 DEVELOPER = Caller("developer", ("admin",))
@@ -26,15 +26,17 @@ NEWS_MILLISECONDS = 500
 def develop(path: Path, database: str | None, port: int) -> None:
     """Serve the app at `path` until interrupted."""
     settings = Settings(folder=database_folder(database), database=database, port=port)
-    session = Session(path, settings.folder)
+    session = Session(path, settings)
     run(settings, session.ready, prepare=session.prepare, trusting=True)
 
 
 class Session:
     """The app that is written, at `path`, and the platform on which it is deployed again and again."""
 
-    def __init__(self, path: Path, folder: Path) -> None:
+    def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
+        self._folder = folder = settings.folder
+        self._disposable = not (settings.database or "").startswith(POSTGRESQL)
         self._sources, _ = locate(path)
         self._copies = re.compile(re.escape(str((folder / "code").resolve())) + "/[0-9a-f]+(?=/)")
         self._version: str | None = None
@@ -93,7 +95,10 @@ class Session:
             if "traceback" in refused.details:
                 refused.details["traceback"] = self._own(str(refused.details["traceback"]))
             explain(refused)
-            errors.print(Text("not deployed; the version before serves on", "yellow"))
+            if refused.code == MigrationRefused.code and self._disposable:
+                errors.print(Text(f"to begin anew with an empty database: end this, and remove {self._folder}/", "dim"))
+            others = "the version before serves on" if self._platform.apps else "nothing serves until that is mended"
+            errors.print(Text(f"not deployed; {others}", "yellow"))
 
     def _own(self, traceback: str) -> str:
         """A traceback through the copy that was deployed, as one through the files of the developer."""

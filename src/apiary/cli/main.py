@@ -6,27 +6,37 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.text import Text
 
 from apiary import __version__
 from apiary.bundle import make_bundle
-from apiary.cli import dev as dev_command
 from apiary.cli import log as log_commands
 from apiary.cli import offline
+from apiary.cli import queues as queue_commands
 from apiary.cli import workflow as workflow_commands
 from apiary.cli.options import LOCAL, Key, Url
 from apiary.cli.output import Output, fail, say, show, table, value_of
-from apiary.cli.progress import migrations_told, tell
+from apiary.cli.progress import tell, waits_told
 from apiary.client import Http
-from apiary.config import LEASE_SECONDS, MIN_LEASE_SECONDS, Settings, database_folder, server_folder
+from apiary.config import (
+    LEASE_SECONDS,
+    MIGRATE_SECONDS,
+    MIN_LEASE_SECONDS,
+    POSTGRESQL,
+    Capturing,
+    Settings,
+    database_folder,
+    server_folder,
+)
 from apiary.engine.health import Check
-from apiary.gateway.server import run
-from apiary.platform.platform import Platform
-from apiary.platform.process import MIGRATE_SECONDS
 from apiary.runtime.errors import Error, WrongArguments
+
+# What only servers need is loaded by the commands that serve: the others start in half the time.
+if TYPE_CHECKING:
+    from apiary.platform.platform import Platform
 
 app = typer.Typer(
     name="apiary",
@@ -36,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(workflow_commands.app, name="workflow")
+app.add_typer(queue_commands.app, name="queues")
 app.add_typer(log_commands.app, name="log")
 
 
@@ -84,6 +95,9 @@ def serve(
     max_request_bytes: Annotated[int, typer.Option(min=1, help="The largest request.")] = 1024 * 1024,
     max_waiting_calls: Annotated[int, typer.Option(min=1, help="Calls of one app in flight; more are refused.")] = 1024,
     host_memory_mb: Annotated[int, typer.Option(min=0, help="Memory of one host, in MiB; 0: no limit.")] = 1024,
+    capture: Annotated[
+        Capturing, typer.Option(help="What the log keeps, on SQLite, of what calls read and write.")
+    ] = Capturing.BOTH,
     folder: Annotated[
         Optional[Path],  # noqa: UP045 - typer
         typer.Option(envvar="APIARY_FOLDER", help="Beside PostgreSQL, files of this machine; default: .apiary/"),
@@ -91,8 +105,14 @@ def serve(
     lease_seconds: Annotated[
         float, typer.Option(min=MIN_LEASE_SECONDS, help="Silence after which other servers take this one for lost.")
     ] = LEASE_SECONDS,
+    keep_workflows_days: Annotated[
+        Optional[float],  # noqa: UP045 - typer
+        typer.Option(min=0.0, help="So long the steps of workflows that ended are kept; default: for ever."),
+    ] = None,
 ) -> None:
     """Run a server. The first key of a new platform is APIARY_ADMIN_KEY, or is made and printed once."""
+    from apiary.gateway.server import run
+
     settings = Settings(
         folder=server_folder(database, folder),
         database=database,
@@ -104,7 +124,9 @@ def serve(
         max_waiting_calls=max_waiting_calls,
         host_memory_bytes=host_memory_mb * 1024 * 1024,
         lease_seconds=lease_seconds,
+        keep_workflows_days=keep_workflows_days,
         recording=os.environ.get("APIARY_UNSAFE_NO_RECORD") != "1",
+        capture=capture,
     )
 
     def ready(platform: Platform) -> None:
@@ -126,7 +148,9 @@ def dev(
     ] = 8000,
 ) -> None:
     """Serve an app while you write it: deploy, watch, reload, show calls as they happen. Takes calls without a key."""
-    dev_command.develop(path, database, port)
+    from apiary.cli.dev import develop
+
+    develop(path, database, port)
 
 
 @app.command()
@@ -138,7 +162,7 @@ def deploy(
     """Deploy an app: new calls use it, calls in flight finish on the version before."""
     bundle = make_bundle(path)
     http = Http(url, key, timeout=600 + MIGRATE_SECONDS)
-    with migrations_told(url, key):
+    with waits_told(url, key):
         result = http.json("POST", "/api/v1/apps", params={"module": bundle.module}, content=bundle.content)
     for name in result["migrations"]:
         say(f"applied the migration {name}")
@@ -232,6 +256,10 @@ def restore(
     database: Annotated[Optional[str], typer.Option("--database", help="sqlite:///FOLDER, a new one.")] = None,  # noqa: UP045
 ) -> None:
     """Put a backup into a new folder, from which a server can then be started."""
+    if database is not None and database.startswith(POSTGRESQL):
+        raise WrongArguments(
+            "a backup is restored into a folder", hint="a platform on PostgreSQL is restored with pg_restore or psql"
+        )
     show({"folder": str(offline.restore(source, database_folder(database)))})
 
 
@@ -264,6 +292,8 @@ def _arguments(given: list[str]) -> dict[str, Any]:
         name, separator, text = item.partition("=")
         if not separator or not name:
             raise WrongArguments(f"{item!r} is no argument", hint="write NAME=VALUE, for example user=7")
+        if name in arguments:
+            raise WrongArguments(f"{name} is given twice", hint="a list is one value: " + f"{name}='[1, 2]'")
         arguments[name] = value_of(text)
     return arguments
 

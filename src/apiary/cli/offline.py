@@ -49,12 +49,14 @@ def restore(source: Path, folder: Path) -> Path:
         raise WrongArguments(f"{folder} is not empty", hint="restore into a new folder: --database sqlite:///FOLDER")
     if not source.is_file():
         raise WrongArguments(f"there is no file {source}")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as fresh:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as fresh:
         try:
             _unpack_backup(source, Path(fresh))
         except (tarfile.TarError, EOFError) as error:
-            raise WrongArguments(f"{source} is no whole backup: {error}", hint="nothing was restored") from None
+            why = str(error).partition(":")[0]
+            raise WrongArguments(f"{source} is no whole backup: {why}", hint="nothing was restored") from None
+        folder.mkdir(exist_ok=True)
         for file in list(Path(fresh).iterdir()):
             file.rename(folder / file.name)
     return folder
@@ -87,7 +89,8 @@ def examine(url: str | None, folder: Path) -> list[Check]:
     version = health.sqlite_version()
     checks.append(Check("SQLite 3.44 or newer", version >= (3, 44), ".".join(map(str, version))))
     if url is not None and not folder.is_dir():
-        checks.append(Check("databases", False, f"there is no folder {folder}"))
-    for file in sorted(folder.glob("*.db")):
+        advice = "name the folder of a server: --database sqlite:///FOLDER"
+        checks.append(Check("databases", False, f"there is no folder {folder}", advice))
+    for file in sorted(set(folder.glob("*.db")) - set(folder.glob("*.log.db"))):
         checks.append(Check(file.name, *health.examine(file)))
     return checks

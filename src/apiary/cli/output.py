@@ -31,6 +31,7 @@ STATUS_STYLES = {
     "blocked": "red",
     "running": "cyan",
     "waiting": "cyan",
+    "queued": "dim",
 }
 
 
@@ -75,7 +76,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], val
         return
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold", no_wrap=column in ("id", "call"))  # ids are copied
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     people.print(made)
@@ -101,6 +102,13 @@ def value_of(text: str) -> Any:
 def moment(microseconds: int) -> str:
     """A time of the log as people read it, in the local zone."""
     return datetime.fromtimestamp(microseconds / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def short_moment(microseconds: int) -> str:
+    """The same for a table, which is wide enough already: the time of today, or the minute of another day."""
+    then = datetime.fromtimestamp(microseconds / 1e6).astimezone()
+    today = then.date() == datetime.now().astimezone().date()
+    return moment(microseconds)[11:] if today else then.strftime("%Y-%m-%d %H:%M")
 
 
 def milliseconds(microseconds: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from typing import Any
 
 from apiary.cli.output import say
 from apiary.client import Http
@@ -28,8 +29,8 @@ def tell(event: Event) -> None:
 
 
 @contextmanager
-def migrations_told(url: str, key: str | None) -> Iterator[None]:
-    """Say, as long as this lasts, what the server migrates: soon for the first time, then less and less often."""
+def waits_told(url: str, key: str | None) -> Iterator[None]:
+    """Say, as long as this lasts, what deploys wait for: soon for the first time, then less and less often."""
     over = threading.Event()
 
     def look() -> None:
@@ -37,7 +38,7 @@ def migrations_told(url: str, key: str | None) -> Iterator[None]:
         with closing(Http(url, key)) as http:
             while not over.wait(wait):
                 wait = min(2 * wait, LOOK_SECONDS)
-                for line in _migrating(http):
+                for line in _awaited(http):
                     say(line)
 
     thread = threading.Thread(target=look, name="apiary-progress", daemon=True)
@@ -49,13 +50,24 @@ def migrations_told(url: str, key: str | None) -> Iterator[None]:
         thread.join()
 
 
-def _migrating(http: Http) -> list[str]:
+def _awaited(http: Http) -> list[str]:
     try:
         apps = http.json("GET", "/api/v1/apps")
     except Error:
         return []
     found = [(app["app"], app["migrating"]) for app in apps if app.get("migrating")]
-    return [f"{name} {now['version']} {_applies(now['migrations'])} ({now['seconds']:.0f} s)" for name, now in found]
+    held = [app for app in apps if not app.get("migrating") and any(host.get("held") for host in _serving(app))]
+    return [
+        *(f"{name} {now['version']} {_applies(now['migrations'])} ({now['seconds']:.0f} s)" for name, now in found),
+        *(
+            f"{app['app']} {app['version']} ends the transactions that run; calls that write wait for that"
+            for app in held
+        ),
+    ]
+
+
+def _serving(app: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [host for host in app["hosts"] if host["state"] == "serving"]
 
 
 def _applies(migrations: Sequence[str]) -> str:

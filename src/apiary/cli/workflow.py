@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Optional
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ import typer
 from rich.text import Text
 
 from apiary.cli.options import LOCAL, Key, Url
-from apiary.cli.output import errors, moment, people, say, show, status_text, table, value_of, wants_json
+from apiary.cli.output import errors, people, say, short_moment, show, status_text, table, value_of, wants_json
 from apiary.cli.workflow_tree import tree_of, waits_text
 from apiary.client import Http
 from apiary.runtime.errors import Unavailable, WrongArguments
@@ -37,7 +38,7 @@ def list_workflows(
     function: Annotated[Optional[str], typer.Option(help="Only those of this function.")] = None,  # noqa: UP045
     status: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="running, waiting, blocked, cancelling, undoing; ok, rejected, failed, cancelled."),
+        typer.Option(help="queued, running, waiting, blocked, cancelling, undoing; ok, rejected, failed, cancelled."),
     ] = None,
     caller: Annotated[Optional[str], typer.Option(help="Only those of this caller.")] = None,  # noqa: UP045
     roots: Annotated[bool, typer.Option("--roots", help="Only those that no other workflow has started.")] = False,
@@ -54,7 +55,7 @@ def list_workflows(
     found = Http(url, key).json("GET", "/api/v1/workflows", params={**asked, "limit": str(limit)})
     rows = [
         (
-            moment(entry["started"]),
+            short_moment(entry["started"]),
             ("" if entry["step"] is None else "  ") + f"{entry['app']}.{entry['function']}",
             status_text(entry),
             waits_text(entry["waits_for"]),
@@ -98,6 +99,25 @@ def result(
 
 
 @app.command()
+def export(
+    workflow: Workflow,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 - typer
+        typer.Option("--output", help="The file to write; default: standard output."),
+    ] = None,
+    url: Url = LOCAL,
+    key: Key = None,
+) -> None:
+    """Write what a workflow did as JSON, for tests that run it again with other code."""
+    found = Http(url, key).json("GET", _path(workflow, "/export"))
+    if output is None:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    say(f"wrote {len(found['steps'])} steps of {found['function']} to {output}")
+
+
+@app.command()
 def send(
     workflow: Workflow,
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
@@ -112,7 +132,7 @@ def send(
 
 @app.command()
 def cancel(workflow: Workflow, url: Url = LOCAL, key: Key = None) -> None:
-    """End a workflow at its next step. What it has done is undone as far as it says how."""
+    """End a workflow at its next step, and those that it started. What was done is undone as far as it says how."""
     _post(workflow, "cancel", {}, "cancelled", url, key)
 
 

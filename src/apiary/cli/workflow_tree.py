@@ -30,7 +30,7 @@ def waits_text(waits: Mapping[str, Any] | None) -> str:
 def tree_of(found: Mapping[str, Any]) -> Tree:
     """Everything about a workflow, with a line for each of its steps."""
     tree = Tree(Text.assemble((f"{found['app']}.{found['function']} ", "bold"), status_text(found)))
-    for branch in (*_facts(found), *_says(found), *map(_step, found["steps"])):
+    for branch in (*_facts(found), *_says(found), *map(step_text, found["steps"])):
         tree.add(branch)
     if found["more"] is not None:
         tree.add(Text(f"there are more steps: --after {found['more']}", "dim"))
@@ -43,7 +43,7 @@ def _facts(found: Mapping[str, Any]) -> Iterator[Text | Tree]:
             yield Text(f"{name}: {found[name]}")
     for name in ("input", "result"):
         if found[name] is not None:
-            yield Text(f"{name}: {_short(found[name])}")
+            yield Text(f"{name}: {short(found[name])}")
     took = "" if found["ended"] is None else f", took {milliseconds(found['ended'] - found['started'])}"
     yield Text(f"started: {moment(found['started'])}{took}")
     if found["deadline"]:
@@ -60,20 +60,19 @@ def _facts(found: Mapping[str, Any]) -> Iterator[Text | Tree]:
 
 def _says(found: Mapping[str, Any]) -> Iterator[Text]:
     for name, value in found["published"].items():
-        yield Text(f"published {name}: {_short(value)}")
+        yield Text(f"published {name}: {short(value)}")
     for topic, count in found["messages"].items():
         yield Text(f"not received yet: {count} on {topic}")
     for line in found["lines"]:
         yield Text(f"+{milliseconds(line['at'])}  {line['message']}  {line.get('fields', '')}")
 
 
-def _step(step: Mapping[str, Any]) -> Text:
+def step_text(step: Mapping[str, Any]) -> Text:
     """One step: its number, what it ran and with what, what came of it."""
     what = step["function"] or step["kind"]
-    if step["kind"] == "undo":
-        return Text("what was done is undone", "magenta")
-    name = f"undo by {what}" if step["undo"] else f"{step['step']:>3} {what}"
-    given = "" if step["input"] is None else f"({_short(step['input'])})"
+    number = "" if step["step"] is None else f"{step['step']:>3} "
+    name = f"undo by {what}" if step["undo"] else f"{number}{what}"
+    given = "" if step["input"] is None else f"({short(step['input'])})"
     child = f" {step['id']}" if step["kind"] == "workflow" else ""
     attempt = f" attempt {step['attempt']}" if (step["attempt"] or 1) > 1 else ""
     took = f" {milliseconds(step['duration'])}" if step["duration"] else ""
@@ -86,9 +85,10 @@ def _came(step: Mapping[str, Any]) -> str:
         return f" → {step['error'].get('code')}: {step['error'].get('detail')}"
     if step["output"] is None:
         return ""
-    return f" until {moment(step['output'])}" if step["kind"] == "sleep" else f" → {_short(step['output'])}"
+    return f" until {moment(step['output'])}" if step["kind"] == "sleep" else f" → {short(step['output'])}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value in one line, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

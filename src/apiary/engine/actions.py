@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from apiary.engine.protocol import Engine
+from apiary.runtime.beating import listener
 from apiary.runtime.call import (
     Bound,
     Program,
@@ -44,14 +45,15 @@ GRACE_SECONDS = 2.0
 
 Reply = Callable[[Call, Outcome], None]
 Write = Callable[[Record, Callable[[bool], None]], None]
-Noting = Callable[[bytes, float], AbstractContextManager[None]]
+Noting = Callable[[bytes, float], AbstractContextManager[Callable[[], None]]]
 
 
 class ActionRunner:
     """Runs actions with their retries; callers have threads of their own, beside those of the queue and workflows.
 
     Calls with one idempotency key run once at a time, and share the outcome. `noting` is entered with the id of a call
-    and the seconds it may take, for as long as it runs: the process may end with it, or hang.
+    and the seconds it may take, for as long as it runs: the process may end with it, or hang. It gives what is to be
+    called when that time begins anew.
     """
 
     def __init__(self, engine: Engine, program: Program, write: Write, noting: Noting) -> None:
@@ -132,8 +134,9 @@ class ActionRunner:
                 raise Overloaded(f"{call.function} waited longer than its timeout and was not run; send it again")
             check_roles(bound.function, call.roles)
             began = True
-            with self._noting(blamed(call), bound.function.options.timeout + GRACE_SECONDS):
-                outcome, record = self._attempts(call, bound, bound.codec.decode(call))
+            timeout = bound.function.options.timeout
+            with self._noting(blamed(call), timeout + GRACE_SECONDS) as renew, Allowance(timeout, renew) as allowance:
+                outcome, record = self._attempts(call, bound, bound.codec.decode(call), allowance)
             self._write(record, written)
         except Exception as error:  # noqa: BLE001 - the engine's, or of the user's validators: the call must be answered
             problem = problem_of(call, error)
@@ -158,15 +161,16 @@ class ActionRunner:
         except Error as error:
             return Outcome(error=problem_of(call, error), cause=error)
 
-    def _attempts(self, call: Call, bound: Bound, arguments: dict[str, Any]) -> tuple[Outcome, Record]:
+    def _attempts(
+        self, call: Call, bound: Bound, arguments: dict[str, Any], allowance: Allowance
+    ) -> tuple[Outcome, Record]:
         """Run until it succeeds, is refused, has no attempts left, or the time is over."""
         options = bound.function.options
-        end = time.monotonic() + options.timeout
         notes = Notes()
         for attempt in range(1, options.retries + 2):
             tried = replace(call, attempt=attempt)
             try:
-                output = bound.codec.encode(_invoke(bound, call, arguments, end))
+                output = bound.codec.encode(_invoke(bound, call, arguments, allowance))
                 record = record_of(self._program, bound, tried, notes, "ok", output)
                 return Outcome(output, duration=record.duration), record
             except NoThread:
@@ -177,7 +181,7 @@ class ActionRunner:
                 notes.lines.append({"at": notes.elapsed(), "message": said})
                 wait = min(options.backoff * 2 ** (attempt - 1), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
                 last = isinstance(error, Rejected) or attempt > options.retries
-                if isinstance(error, DeadlineExceeded) or (not last and time.monotonic() + wait >= end):
+                if isinstance(error, DeadlineExceeded) or (not last and wait >= allowance.left()):
                     return stopped(self._program, call, notes)
                 if last:
                     problem = problem_of(call, error)
@@ -185,6 +189,36 @@ class ActionRunner:
                     return Outcome(error=problem, cause=error, duration=record.duration), record
                 time.sleep(wait)
         raise AssertionError("the last attempt returns")
+
+
+class Allowance:
+    """The time that an action has left. Each beat begins it anew, until it is over."""
+
+    def __init__(self, seconds: float, renew: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._renew = renew
+        self._lock = threading.Lock()
+        self._end = time.monotonic() + seconds
+
+    def __enter__(self) -> Allowance:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """It has run, or was left behind."""
+        with self._lock:
+            self._end = 0.0
+
+    def left(self) -> float:
+        """Seconds, none where it is over."""
+        return max(0.0, self._end - time.monotonic())
+
+    def beat(self) -> None:
+        """The action is getting on; `DeadlineExceeded` where that comes too late."""
+        with self._lock:
+            if not self.left():
+                raise DeadlineExceeded("the time of the action is over, and it was given up")
+            self._end = time.monotonic() + self._seconds
+            self._renew()
 
 
 class NoThread(Exception):
@@ -196,21 +230,21 @@ def _not_run(call: Call) -> Outcome:
     return Outcome(error=problem_of(call, error), cause=error)
 
 
-def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> Any:
+def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], allowance: Allowance) -> Any:
     """One attempt, in a thread of its own, which is left behind at the deadline."""
     function = bound.function
     if function.wants_idempotency_key:
         arguments = {**arguments, IDEMPOTENCY_KEY: call.key or id_text(call.id)}
-    seconds = max(0.0, end - time.monotonic())
-    patience = seconds
+    cleanup = 0.0
     run: Callable[[], Any] = partial(function.body, **arguments)
     if inspect.iscoroutinefunction(function.body):
-        patience += CLEANUP_SECONDS
-        run = partial(_in_a_loop, run, seconds)
+        cleanup = CLEANUP_SECONDS
+        run = partial(_in_a_loop, run, allowance)
     done: list[Any] = []
     failed: list[BaseException] = []
 
     def body() -> None:
+        listener.set(allowance.beat)
         try:
             done.append(run())
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
@@ -221,7 +255,9 @@ def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> 
         thread.start()
     except RuntimeError:
         raise NoThread from None
-    thread.join(patience)
+    while thread.is_alive() and allowance.left():
+        thread.join(allowance.left())
+    thread.join(cleanup)
     if failed:
         raise failed[0]
     if not done:
@@ -229,13 +265,16 @@ def _invoke(bound: Bound, call: Call, arguments: dict[str, Any], end: float) -> 
     return done[0]
 
 
-def _in_a_loop(body: Callable[[], Coroutine[Any, Any, Any]], seconds: float) -> Any:
+def _in_a_loop(body: Callable[[], Coroutine[Any, Any, Any]], allowance: Allowance) -> Any:
     async def within_time() -> Any:
+        task = asyncio.ensure_future(body())
+        while not task.done() and allowance.left():
+            await asyncio.wait({task}, timeout=allowance.left())
+        late = task.cancel()
         try:
-            async with asyncio.timeout(seconds) as limit:
-                return await body()
-        except TimeoutError:
-            if limit.expired():
+            return await task
+        except asyncio.CancelledError:
+            if late:
                 raise DeadlineExceeded("the action ran out of time") from None
             raise
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from apiary.engine.protocol import LAST_ATTEMPT, Committed
 from apiary.runtime.advance import MOST_STEPS, advance
-from apiary.runtime.call import Guard, Program, failure, perform, problem_of, stopped
+from apiary.runtime.beginning import first_input
+from apiary.runtime.call import Bound, Guard, Program, failure, perform, problem_of, stopped
 from apiary.runtime.control import PREFIX, control
 from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import (
@@ -25,14 +27,18 @@ from apiary.runtime.errors import (
 )
 from apiary.runtime.ledger import Lost
 from apiary.runtime.repeated import recorded_outcome, replayed
-from apiary.runtime.session import Call, Instance, Outcome, Record, WorkflowSession
-from apiary.runtime.transaction import Notes
+from apiary.runtime.session import Call, Instance, Outcome, Pause, Queued, Record, WorkflowSession
+from apiary.runtime.transaction import Notes, now_microseconds
+from apiary.runtime.undoing import CANCELLING, UNDOING, end_early, read_failure
 
 MAX_KEY_BYTES = 2000
 
 
 class BatchSession(WorkflowSession, Protocol):
     """A session in which many calls run, one after another."""
+
+    def claim(self, identifier: bytes) -> Queued | None:
+        """A call of the queue as it is now; where it is due, it begins: from now on another one may wait."""
 
     def dequeue(self, identifier: bytes) -> None:
         """Take a call out of the queue."""
@@ -89,7 +95,13 @@ class Batch:
         What is `lost` of the records is what had a record already.
         """
         duplicates = [record for record in records if not self._keep(record)]
-        outcomes = [self._one(call) for call in calls]
+        outcomes: list[Outcome] = []
+        try:
+            for call in calls:
+                outcomes.append(self._one(call))
+        except Unavailable as error:
+            error.during = calls[len(outcomes)].function
+            raise
         return Committed(outcomes, self._session.enqueued, duplicates)
 
     def _keep(self, record: Record) -> bool:
@@ -99,16 +111,20 @@ class Batch:
         instance = None
         if record.kind == Kind.WORKFLOW.value and record.queued and not again:
             instance = session.instance(record.id, None)
+        undoes = instance is not None and may_undo(instance)
         if instance is not None:
-            record = given_up(record, instance)
+            first = first_input(session, instance)
+            record = replace(record, status="stopped") if undoes else given_up(record, instance, first)
         try:
             session.record(record)
         except Duplicate:
             return False
         if record.step is not None and record.parent is not None and record.kind != Kind.QUERY.value:
             session.wake(record.parent, record.step)
-        if again:
-            session.count_attempt(record.id, record.attempt)
+        if again or undoes:
+            session.count_attempt(record.id, 0 if undoes else record.attempt)
+            if undoes and instance is not None:
+                end_early(session, instance, self._program.version, record.error)
         elif instance is not None:
             session.drop_instance(record.id)
         elif record.queued:
@@ -118,15 +134,17 @@ class Batch:
     def _one(self, call: Call) -> Outcome:
         bound = self._program.functions.get(call.function)
         if bound is not None and bound.function.kind is Kind.WORKFLOW:
-            return self._workflow(call)
-        run = control if call.function.startswith(PREFIX) else self._perform
+            return self._workflow(call) if call.epoch or not call.queued else self._has_changed(call)
         session = self._session
         notes = Notes()
         try:
             if call.key is not None or call.attempt > 1:
                 _check_key(call.key)
                 self._look_up(call)
-            outcome = run(self._program, call, session)
+            begins = call if call.claimed else self._begins(bound, call)
+            if isinstance(begins, Outcome):
+                return begins
+            outcome = self._run(begins, notes)
         except (WrongArguments, UnknownFunction, Forbidden) as error:
             return Outcome(error=problem_of(call, error), cause=error)
         except Duplicate:
@@ -139,10 +157,37 @@ class Batch:
             return outcome
         if call.queued:
             session.dequeue(call.id)
+            if call.parent is not None and call.step is not None:
+                session.wake(call.parent, call.step)
         return outcome
 
-    def _perform(self, program: Program, call: Call, session: BatchSession) -> Outcome:
-        return perform(program, call, session, self._guard)
+    def _run(self, call: Call, notes: Notes) -> Outcome:
+        if call.function.startswith(PREFIX):
+            return control(self._program, call, self._session)
+        return perform(self._program, call, self._session, self._guard, notes)
+
+    def _has_changed(self, call: Call) -> Outcome:
+        """A call was queued of what has become a workflow since then."""
+        error = UnknownFunction(f"{call.function} is a workflow by now, and was queued as something else")
+        outcome, record = uncommitted(self._program, call, error)
+        self._keep(record)
+        return outcome
+
+    def _begins(self, bound: Bound | None, call: Call) -> Call | Outcome:
+        """A call of the queue with the arguments that it has by now, if it is still due.
+
+        `Duplicate` where it has left the queue. Of an action, which runs elsewhere, these arguments are the outcome.
+        """
+        row = self._session.claim(call.id)
+        if row is None and self._session.find(call.id, None) is None:
+            return _gone(call, "the call is not in the queue any more")
+        if row is None:
+            raise Duplicate
+        if row.delayed and row.due > now_microseconds():
+            return Outcome(pause=Pause(row.due, 0, waiting=True))
+        if bound is not None and bound.function.kind is Kind.ACTION:
+            return Outcome(row.input)
+        return replace(call, input=row.input)
 
     def _workflow(self, call: Call) -> Outcome:
         """Begin a workflow or let it go on. What is refused was not begun."""
@@ -164,10 +209,10 @@ class Batch:
         """A workflow has ended that is to go on. Actions of it may have outlived it: they are recorded all the same."""
         record = self._session.find(call.id, None)
         if record is None:
-            error = NotFound("the workflow is not there any more")
-            return Outcome(error=problem_of(call, error), cause=error)
+            return _gone(call, "the workflow is not there any more")
         for late in call.arrived:
-            self._keep(late)
+            if self._session.find(late.id, None) is None:
+                self._keep(late)
         return replayed(record)
 
     def _look_up(self, call: Call) -> None:
@@ -186,11 +231,21 @@ class Batch:
             return Outcome(error=problem_of(call, error), cause=error)
 
 
-def given_up(record: Record, instance: Instance) -> Record:
-    """The record of a workflow that is not run to its end, as that which began says. Nothing of it is undone."""
+def may_undo(instance: Instance) -> bool:
+    """Whether a workflow that is given up is to undo what it did, which was not tried so far."""
+    return instance.state != UNDOING and not (instance.state == CANCELLING and instance.problem is not None)
+
+
+def given_up(record: Record, instance: Instance, first: bytes) -> Record:
+    """The record of a workflow that not even undoes what it did, as that which began says."""
+    error = record.error
+    if instance.state == UNDOING:
+        undos = read_failure(instance.problem or "").undos
+        error = json.dumps({**json.loads(error or "{}"), "not_undone": [f"{undo.function}: perhaps" for undo in undos]})
     return replace(
         record,
-        input=instance.input,
+        error=error,
+        input=first,
         caller=instance.caller,
         key=instance.key,
         parent=instance.parent,
@@ -198,6 +253,12 @@ def given_up(record: Record, instance: Instance) -> Record:
         started=instance.started,
         status="failed",
     )
+
+
+def _gone(call: Call, why: str) -> Outcome:
+    """What a call comes to that somebody has removed."""
+    error = NotFound(why)
+    return Outcome(error=problem_of(call, error), cause=error)
 
 
 def _check_key(key: str | None) -> None:
@@ -211,7 +272,7 @@ def _check_key(key: str | None) -> None:
 
 
 def uncommitted(program: Program, call: Call, error: Error) -> tuple[Outcome, Record]:
-    """What a call comes to whose own changes cannot be committed (a constraint that is checked at the end)."""
+    """What a call comes to that cannot run, or whose changes cannot be committed (a constraint checked at the end)."""
     problem = problem_of(call, error)
     record = failure(program, program.find(call.function), call, Notes(), problem, error)
     return Outcome(error=problem, cause=error), record

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apiary.engine.backlog import as_call
 from apiary.engine.protocol import LAST_ATTEMPT, MAX_DEATHS, Engine
+from apiary.engine.table import as_call
 from apiary.runtime.call import Program, problem_of, record_of
 from apiary.runtime.errors import HostCrashed, Unavailable
-from apiary.runtime.session import Call, Outcome, Record
+from apiary.runtime.session import Call, Outcome, Queued, Record
 from apiary.runtime.transaction import Notes
 
 WAIT_SECONDS = 10.0
@@ -72,12 +72,19 @@ class Deaths:
         record = record_of_lost(self._program, call, "failed" if last else "stopped", problem)
 
         def settled(kept: bool) -> None:
-            if kept and last:
+            if kept and last and self._has_ended(queued):
                 self._gave_up(call, Outcome(error=problem, cause=error))
             written.set()
 
         self._write(record, settled)
         return written
+
+    def _has_ended(self, queued: Queued) -> bool:
+        """Whether that was its end: a workflow undoes what it did before."""
+        try:
+            return queued.version is None or self._engine.queued_call(queued.id) is None
+        except Unavailable:
+            return True
 
 
 def record_of_lost(program: Program, call: Call, status: str, problem: Mapping[str, Any]) -> Record:

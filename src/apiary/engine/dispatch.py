@@ -11,9 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
-from zlib import crc32
 
 from apiary.engine.actions import ActionRunner
 from apiary.engine.backlog import Backlog
@@ -21,25 +21,26 @@ from apiary.engine.deaths import Death, Deaths
 from apiary.engine.digesting import Digesting
 from apiary.engine.durability import Durability, uncertain
 from apiary.engine.flows import Flows
-from apiary.engine.hold import Hold, May
-from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, partition_of, refuse_rest, soon
-from apiary.engine.protocol import HORIZON_SECONDS, Committed, Engine, Lane
+from apiary.engine.handing import Handing
+from apiary.engine.hold import Hold, May, begun
+from apiary.engine.jobs import Batches, Job, Jobs, Recording, Reply, refuse_rest, soon
+from apiary.engine.protocol import Committed, Engine, Lane
+from apiary.engine.records import Dropped, Records
+from apiary.engine.routes import Routes
 from apiary.engine.schedules import Schedules
-from apiary.engine.uncommitted import Uncommitted
+from apiary.engine.table import Table
 from apiary.engine.watchdog import ThreadGuard, Watchdog
-from apiary.runtime.call import Bound, Program, problem_of
-from apiary.runtime.control import RESULT
+from apiary.runtime.call import Program, problem_of
+from apiary.runtime.control import QUEUE_OPERATIONS, RESULT
 from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import Overloaded, Unavailable
-from apiary.runtime.session import Call, Outcome, Queued, Record
-from apiary.runtime.transaction import now_microseconds
+from apiary.runtime.session import Call, Outcome, Record
 
 MAX_QUEUED_IN_BATCH = 16
 RECORDS_WAIT_SECONDS = 0.01
 TELL_SECONDS = 0.01
 LATE_SECONDS = 15.0
 """So long after the longest timeout of its functions, nothing that a lost process or connection began still runs."""
-MAX_RECORDS_WAITING = 10_000
 
 
 class Dispatcher:
@@ -47,7 +48,7 @@ class Dispatcher:
 
     `flush` is called after each batch of replies, from the thread that made them; `observe` for every call that the
     queue ran; `broken` when one of the threads ends by a fault of its own; `wanted` when workflows of others than its
-    version are due.
+    version are due; `left` when the queue has changed for whoever runs it, which is not this process.
     """
 
     def __init__(
@@ -59,19 +60,22 @@ class Dispatcher:
         observe: Reply = lambda call, outcome: None,
         broken: Callable[[], None] = lambda: None,
         wanted: Callable[[Sequence[str]], None] = lambda versions: None,
+        left: Callable[[], None] = lambda: None,
         watchdog: Watchdog | None = None,
+        strict: bool = False,
+        dropped: Dropped = lambda records, effects: None,
     ) -> None:
         self.engine = engine
         self.program = program
         self._flush = flush
         self._observe = observe
         self._broken = broken
-        self._wanted = wanted
-        self._plain = True
+        self._strict = strict
+        self._table = Table(engine, program.version, wanted)
         self._watchdog = watchdog or Watchdog()
-        self._to_write: list[Jobs] = [SimpleQueue() for _ in range(engine.writers)]
+        self._to_write = Routes(engine.writers, engine.collides)
         self._to_read: SimpleQueue[Job | None] = SimpleQueue()
-        self._records: deque[Record] = deque()
+        self._records = Records(dropped)
         self._recordings: deque[Recording] = deque()
         self._nudged = False
         self._hold = Hold()
@@ -83,16 +87,15 @@ class Dispatcher:
         timeouts = (bound.function.options.timeout for bound in program.functions.values())
         self._late_seconds = max(timeouts, default=0.0) + LATE_SECONDS
         self._actions = ActionRunner(engine, program, self._record, self._watchdog.noting)
-        telling = soon(TELL_SECONDS, engine.tell)
-        self.flows = Flows(engine, program, self._put, self._actions.submit, self._observe, telling)
-        self.backlog = Backlog(self._queued, self._nudge_writers, self.flows, telling)
-        self._schedules = Schedules(engine, program, partial(self.submit, wait=0.0))
+        telling = soon(TELL_SECONDS, engine.tell, left)
+        self.flows = Flows(engine, program, self._to_write.put, self._actions.submit, self._observe, telling)
+        self.backlog = Backlog(self._table, self._to_write.nudge, self.flows, telling, program.queues)
+        self.schedules = Schedules(engine, program, partial(self.submit, wait=0.0))
         self._deaths = Deaths(engine, program, self._record, self._observe)
-        self._uncommitted = Uncommitted(program, self._record, self._queue_ran)
+        self._handing = Handing(program, self.backlog, self.flows, self._actions.submit, self._record, observe)
         self._digesting = Digesting(self._sort)
         self._durability = Durability(engine.sync, broken)
         self._opening = threading.Lock()  # one after another: the first is ready sooner than all together would be
-        self._running = [0] * engine.writers
         self._writers = [self._start(partial(self._write, number), engine.writer) for number in range(engine.writers)]
         self._readers = [self._start(self._read, engine.reader) for _ in range(engine.readers)]
         engine.listen(self.backlog.reload)
@@ -113,34 +116,36 @@ class Dispatcher:
             self.flows.begin(call, self._flushed(reply), job.wait)
         elif call.function == RESULT:
             self.flows.wait(call, self._flushed(reply), job.wait)
-        elif kind is Kind.QUERY and call.key is None:
+        elif call.function in QUEUE_OPERATIONS:
+            self._to_write.put(replace(job, reply=self.backlog.changing(reply)))
+        elif kind is Kind.QUERY and call.key is None and not self._strict:
             self._to_read.put(job)
         else:
-            self._put(job)
+            self._to_write.put(job)
         if self._closed:
             self._refuse_rest()
 
-    def _put(self, job: Job) -> None:
-        """Have a job run by one of the lanes that write."""
-        self._lane_of(job.call, job.bound).put(job)
-
     def run_queue(
-        self, except_for: Collection[bytes] = (), deaths: Iterable[Death] = (), *, plain: bool = True
+        self,
+        except_for: Collection[bytes] = (),
+        deaths: Iterable[Death] = (),
+        others: Collection[str] | None = (),
     ) -> None:
         """Begin to run the queue, except for what another process still runs. `deaths`: what was lost with the last.
 
-        Not `plain`: only the workflows of this version in it.
+        `others`: the versions whose workflows other processes look after; `None`: only those of this version are run.
         """
         self._deaths.count(list(deaths))
-        self._plain = plain
-        self.backlog.activate(except_for)
+        self._table.plain = others is not None
+        self.backlog.activate(except_for, others)
+        self.flows.doubt(self._late_seconds)
         self.backlog.reload_after(self._late_seconds)
-        if plain:
-            self._schedules.activate()
+        if others is not None:
+            self.schedules.activate()
 
     def leave_queue(self) -> list[bytes]:
         """Run nothing more of the queue; returns what of it still runs."""
-        self._schedules.deactivate()
+        self.schedules.deactivate()
         return self.backlog.deactivate()
 
     def hold(self, give_back: Callable[[Call], None]) -> None:
@@ -156,12 +161,12 @@ class Dispatcher:
     def resume(self) -> None:
         """End a hold. The queue is not run before it is activated again."""
         self._hold.change(May.ALL)
-        self._nudge_writers()
+        self._to_write.nudge()
 
     def retire(self) -> None:
         """End a hold for records only: calls are given back for good, because another process runs them now."""
         self._hold.change(May.RECORDS)
-        self._nudge_writers()
+        self._to_write.nudge()
 
     def excuse(self, seconds: float) -> None:
         """Refuse nobody for having waited, for so long: calls come in a crowd that had to wait elsewhere."""
@@ -172,7 +177,7 @@ class Dispatcher:
         if self._hold.may is May.NOTHING:
             self.retire()
         self._digesting.close()
-        self._schedules.deactivate()
+        self.schedules.deactivate()
         self.backlog.close()
         self._actions.close()
         self._closing = True
@@ -180,7 +185,7 @@ class Dispatcher:
         for thread in self._readers:
             thread.join()
         self._readers_ended = True
-        self._nudge_writers()
+        self._to_write.nudge()
         for thread in self._writers:
             thread.join()
         self.flows.close()
@@ -189,29 +194,13 @@ class Dispatcher:
         self._closed = True
         self._refuse_rest()
 
-    def _lane_of(self, call: Call, bound: Bound | None) -> Jobs:
-        """Calls that would collide (one idempotency key, one value of the function's key) meet in one lane."""
-        queues = self._to_write
-        if len(queues) == 1:
-            return queues[0]
-        partition = call.key or partition_of(call, bound)
-        if partition is not None:
-            return queues[crc32(partition.encode()) % len(queues)]
-        return min(zip(queues, self._running, strict=True), key=lambda lane: lane[0].qsize() + lane[1])[0]
-
-    def _nudge_writers(self) -> None:
-        for queue in self._to_write:
-            queue.put(None)
-
     def _refuse_rest(self) -> None:
-        for queue in (self._to_read, *self._to_write):
+        for queue in (self._to_read, *self._to_write.queues):
             refuse_rest(queue)
         self._flush()
 
     def _start(
-        self,
-        loop: Callable[[Lane], None],
-        open_lane: Callable[[Program, ThreadGuard], Lane],
+        self, loop: Callable[[Lane], None], open_lane: Callable[[Program, ThreadGuard], Lane]
     ) -> threading.Thread:
         guard = self._watchdog.guard()
         lane = open_lane(self.program, guard)
@@ -241,17 +230,17 @@ class Dispatcher:
 
     def _write(self, number: int, lane: Lane) -> None:
         """Run what comes to one of the lanes that write. The first also writes the records of what ran elsewhere."""
-        queue = self._to_write[number]
+        queue = self._to_write.queues[number]
         batches = Batches(queue, self.engine.max_batch)
         first = number == 0
         busy = self._hold.lane()
         while True:
             soon = first and self._records and self._hold.may is not May.NOTHING
             jobs = batches.next(0.0 if self._readers_ended else RECORDS_WAIT_SECONDS if soon else None)
-            self._running[number] = len(jobs)
+            self._to_write.running[number] = len(jobs)
             with busy:
                 idle = not self._write_batch(queue, lane, batches, jobs, self._hold.may)
-            self._running[number] = 0
+            self._to_write.running[number] = 0
             if idle and self._readers_ended and queue.empty():
                 lane.close()
                 return
@@ -264,12 +253,13 @@ class Dispatcher:
         if may is May.NOTHING:
             return True
         if may is May.ALL:
-            jobs += self._from_backlog(min(MAX_QUEUED_IN_BATCH, self.engine.max_batch - len(jobs)))
+            jobs += self._handing.jobs(min(MAX_QUEUED_IN_BATCH, self.engine.max_batch - len(jobs)))
+            jobs = self._to_write.here(queue, jobs)
         records: list[Record] = []
         recordings: list[Recording] = []
-        if queue is self._to_write[0]:
+        if queue is self._to_write.queues[0]:
             self._nudged = False
-            records += [self._records.popleft() for _ in range(len(self._records))]
+            records += self._records.take()
             recordings += [self._recordings.popleft() for _ in range(len(self._recordings))]
         if jobs or records or recordings:
             self._commit(queue, lane, batches, jobs, recordings, records)
@@ -284,8 +274,10 @@ class Dispatcher:
         recordings: Sequence[Recording],
         records: list[Record],
     ) -> None:
-        jobs = self._fresh(jobs)
         records += [recording.record for recording in recordings]
+        jobs = begun(lane, jobs, self._fresh, self._watchdog, records=bool(records))
+        if not (jobs or records):
+            return
         done = lane.run([job.call for job in jobs], records)
         batches.note(jobs, done.outcomes)
         self._settle(lane, jobs, done, recordings, here=queue.empty())
@@ -308,13 +300,12 @@ class Dispatcher:
         pairs = list(zip(jobs, done.outcomes, strict=True))
         if durable:
             self.backlog.add(done.queued)
-        if done.doubt or any(outcome.replayed and job.call.attempt > 1 for job, outcome in pairs):
-            self.backlog.reload()
-            self.backlog.reload_after(self._late_seconds)
         for job, outcome in pairs:
             job.reply(job.call, outcome if durable else uncertain(job.call))
         for recording in recordings:
             recording.written(durable and id(recording.record) not in lost)
+        if done.doubt or any(outcome.replayed and job.call.attempt > 1 for job, outcome in pairs):
+            self.backlog.doubt(self._late_seconds)
         self._flush()
         if durable:
             lane.confirm(done)
@@ -337,8 +328,8 @@ class Dispatcher:
 
     def _keep(self, records: list[Record]) -> None:
         """Hand records of queries to the writer, which writes them with its next commit, or after a short wait."""
-        self._records.extend(records[: MAX_RECORDS_WAITING - len(self._records)])
         if records:
+            self._records.put(records)
             self._nudge_once()
 
     def _record(self, record: Record, written: Callable[[bool], None]) -> None:
@@ -351,7 +342,7 @@ class Dispatcher:
     def _nudge_once(self) -> None:
         if not self._nudged:
             self._nudged = True
-            self._to_write[0].put(None)
+            self._to_write.queues[0].put(None)
 
     def _return(self, call: Call, reply: Reply) -> None:
         """A call may not run now: the server knows who may. A workflow that goes on is in the table."""
@@ -365,34 +356,13 @@ class Dispatcher:
             self._give_back(call)
             self._flush()
 
-    def _queued(self, limit: int) -> Sequence[Queued]:
-        until = now_microseconds() + int(HORIZON_SECONDS * 1e6)
-        if self._plain:
-            others = self.engine.versions_due(self.program.version, until)
-            if others:
-                self._wanted(others)
-        return self.engine.queued(limit, until, self.program.version, plain=self._plain)
-
-    def _from_backlog(self, limit: int) -> list[Job]:
-        jobs = []
-        for call in self.backlog.take(limit):
-            bound = self.program.functions.get(call.function)
-            if bound is not None and bound.function.kind is Kind.ACTION:
-                self._actions.submit(call, bound, self._uncommitted.settle)
-            else:
-                jobs.append(Job(call, bound, self._uncommitted.settle))
-        return jobs
-
-    def _queue_ran(self, call: Call, outcome: Outcome) -> None:
-        self.backlog.done(call, outcome)
-        self._observe(call, outcome)
-
-    def _fresh(self, jobs: list[Job]) -> list[Job]:
+    def _fresh(self, jobs: list[Job], why: str = "") -> list[Job]:
         """Without those that waited longer than they may run: they are refused, and may be sent again."""
         now = time.monotonic()
         late = [job for job in jobs if job.is_late(now, self._excused_until)]
         for job in late:
-            error = Overloaded(f"{job.call.function} waited {now - job.arrived:.1f} s and was not run; send it again")
+            waited = f"{job.call.function} waited {now - job.arrived:.1f} s{why}"
+            error = Overloaded(f"{waited} and was not run; send it again")
             job.reply(job.call, Outcome(error=problem_of(job.call, error), cause=error))
         if late:
             self._flush()

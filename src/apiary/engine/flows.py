@@ -11,10 +11,11 @@ import json
 import logging
 import random
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from itertools import count
 
 from apiary.engine.jobs import Job, Reply
 from apiary.engine.protocol import HORIZON_SECONDS, Engine
@@ -38,7 +39,8 @@ class Flows:
     """Lets workflows go on, by `submit`, which takes a job to its lane, and `act`, which has an action run.
 
     `ended` is told of those that end when their caller does not wait (any more), and of those that are blocked; `tell`
-    is called when another process should look into the queue, `freed`, which is set later, when there is room for more.
+    is called when another process should look into the queue. Set later: `freed`, for when there is room for more, and
+    `over`, which is told of each that ends.
     Inactive until `activate`: of two processes that serve one version of an app, one looks after what is due.
     """
 
@@ -57,15 +59,19 @@ class Flows:
         self._act = act
         self._tell_ended = ended
         self.freed: Callable[[], None] = lambda: None
+        self.over: Callable[[bytes], None] = lambda workflow: None
         self._tell_others = tell
         self._lock = threading.Condition()  # reentrant: what is refused is answered at once
         self._active = False
         self._elsewhere: frozenset[bytes] = frozenset()
+        self._others: Collection[str] | None = None
         self._closed = False
         self._running: Counter[bytes] = Counter()
         self._again: set[bytes] = set()
+        self._doubts: list[float] = []
         self._due: dict[bytes, int] = {}
-        self._heap: list[tuple[int, bytes, Call]] = []
+        self._heap: list[tuple[int, int, Call]] = []  # by their time, then as they came: a workflow may be in it twice
+        self._numbers = count()
         self._timers: set[threading.Timer] = set()
         self._rings_at: int | None = None
         self._acting: dict[bytes, Call] = {}
@@ -77,17 +83,44 @@ class Flows:
         self._waiters.add(call.id, call, reply, seconds)
         self._run(replace(call, detached=True) if seconds == 0 else call, self._came)
 
+    def enter(self, call: Call, told: Reply) -> None:
+        """Begin a workflow whose turn in its queue has come; `told` hears whether it has."""
+
+        def came(call: Call, outcome: Outcome) -> None:
+            told(call, outcome)
+            waits = outcome.pause is not None and outcome.pause.waiting
+            if not waits and not isinstance(outcome.cause, Unavailable):
+                self._came(call, outcome)
+
+        self._run(call, came)
+
     def wait(self, call: Call, reply: Reply, seconds: float | None) -> None:
         """`reply` gets the outcome of a workflow that `call` names or, after so many seconds, a pause."""
         self._waiters.add(id_bytes(json.loads(call.input)["workflow"]), call, reply, seconds, begun=True)
 
-    def activate(self, except_for: Iterable[bytes]) -> None:
-        """Look after what is due from now on, and after what a process left that is gone, but for `except_for`."""
+    def activate(self, except_for: Iterable[bytes], others: Collection[str] | None) -> None:
+        """Look after what is due from now on, but for the workflows `except_for`, which another process still runs.
+
+        `others`: as `Engine.adopt` has it.
+        """
         with self._lock:
             self._active = True
-            self._elsewhere = frozenset(except_for)
-        with suppress(Unavailable):  # whoever activates next finds them
+            self._elsewhere, self._others = frozenset(except_for), others
+
+    def doubt(self, seconds: float) -> None:
+        """There may be workflows, now or within so many seconds, that wait for actions which nobody runs."""
+        now = time.monotonic()
+        with self._lock:
+            self._doubts += [now, now + seconds]
+
+    def dispel(self) -> None:
+        """Go on with those workflows, where it is in doubt whether there are any."""
+        with self._lock:
+            due = [at for at in self._doubts if at <= time.monotonic()]
+        if due:
             self.adopt()
+            with self._lock:
+                self._doubts = [at for at in self._doubts if at not in due]
 
     def adopt(self) -> bool:
         """Go on with workflows for which a process was running actions that is gone; `False` where this is inactive."""
@@ -95,7 +128,7 @@ class Flows:
             own = {*self._running, *(workflow.id for workflow in self._acting.values())}
             active = self._active
         if active:
-            self._engine.adopt(self._program.version, own | self._elsewhere)
+            self._engine.adopt(self._program.version, own | self._elsewhere, self._others)
         return active
 
     def deactivate(self) -> list[bytes]:
@@ -157,6 +190,8 @@ class Flows:
             if isinstance(outcome.cause, Unavailable):
                 self._later(call.attempt, lambda: self._run(replace(call, attempt=call.attempt + 1), came))
                 return
+            if self._runs_anew(call, outcome, came):
+                return
             with self._lock:
                 self._acting.pop(record.id, None)
             written(True)
@@ -201,15 +236,19 @@ class Flows:
     def _came(self, call: Call, outcome: Outcome) -> None:
         """A workflow has ended, or come as far as it could."""
         pause = outcome.pause
+        if self._runs_anew(call, outcome, self._came):
+            return
         if pause is None and call.queued and isinstance(outcome.cause, Unavailable):
             again = replace(call, attempt=call.attempt + 1)
             self._later(call.attempt, lambda: self._run(again, self._came) if self._active else None)
         elif pause is None:
             self._again.discard(call.id)
+            self.over(call.id)
             if not self._waiters.tell(call.id, outcome) and outcome.replayed is None:
                 self._tell_ended(call, outcome)
         elif pause.of is not None:
             self._waiters.join(call.id, pause.of)
+            self._missed(_go_on(call.id, call.function, pause.epoch))
         else:
             if outcome.error is not None:
                 log.error("%s %s is blocked: %s", call.function, id_text(call.id), outcome.error["detail"])
@@ -234,6 +273,21 @@ class Flows:
             self._tell_others()
             self._waiters.look(workflow.id)
 
+    def _runs_anew(self, call: Call, outcome: Outcome, reply: Reply) -> bool:
+        """Run a workflow under its new epoch, where it was adopted here in the moment in which it began to run."""
+        pause = outcome.pause
+        if not self._active or not call.queued or pause is None or pause.epoch == call.epoch:
+            return False
+        self._run(replace(call, epoch=pause.epoch), reply)
+        return True
+
+    def _missed(self, workflow: Call) -> None:
+        """A call that repeated the id of a workflow may have been taken for a run of it by what woke that meanwhile."""
+        with self._lock:
+            if workflow.id in self._again:
+                self._again.discard(workflow.id)
+                self._schedule(workflow, now_microseconds())
+
     def _action_ended(self, action: Call, outcome: Outcome) -> None:
         """The answer to an action, whose record was written. One that could not be run is begun again later."""
         with self._lock:
@@ -254,22 +308,23 @@ class Flows:
             self._run(workflow, self._came)
         elif self._due.get(workflow.id, due + 1) > due:
             self._due[workflow.id] = due
-            heapq.heappush(self._heap, (due, workflow.id, workflow))
+            heapq.heappush(self._heap, (due, next(self._numbers), workflow))
             self._set_timer(now)
 
     def _set_timer(self, now: int) -> None:
         first = self._heap[0][0]
         if self._rings_at is None or first < self._rings_at:
             self._rings_at = first
-            self._after((first - now) / 1e6, self._ring)
+            self._after((first - now) / 1e6, self.ring)
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Run what is due by now."""
         with self._lock:
             now = now_microseconds()
             self._rings_at = None
             while self._heap and self._heap[0][0] <= now:
-                due, identifier, workflow = heapq.heappop(self._heap)
-                if self._due.get(identifier) == due:
+                due, _, workflow = heapq.heappop(self._heap)
+                if self._due.get(workflow.id) == due:
                     self._schedule(workflow, now)
             if self._heap:
                 self._set_timer(now)

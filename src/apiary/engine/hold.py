@@ -1,9 +1,20 @@
-"""What the lanes that write may do: run calls, only write records, or nothing, while another process migrates."""
+"""When lanes may write: not, or only records, while another process migrates; in turn with one that writes, too."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from enum import Enum, auto
+
+from apiary.engine.jobs import Job
+from apiary.engine.protocol import Lane
+from apiary.engine.watchdog import Watchdog
+
+LOCKED_SECONDS = 600.0
+"""So long what has run waits for a process that holds the database, to be recorded."""
+WAITS = b"\xff" * 16
+"""What the flight recorder says of a lane that waits."""
 
 
 class May(Enum):
@@ -33,3 +44,21 @@ class Hold:
         for lane in self._lanes:
             with lane:
                 pass
+
+
+def begun(
+    lane: Lane, jobs: list[Job], fresh: Callable[[list[Job], str], list[Job]], watchdog: Watchdog, *, records: bool
+) -> list[Job]:
+    """Begin a transaction of this lane; returns the jobs that may still run.
+
+    `fresh` refuses those that have waited too long, and says why. With `records` to write it waits even for none.
+    """
+    jobs = fresh(jobs, "")
+    if not (jobs or records) or lane.begin():
+        return jobs
+    with watchdog.noting(WAITS, LOCKED_SECONDS):  # who waits for another process is not silent
+        end = time.monotonic() + LOCKED_SECONDS
+        while (jobs := fresh(jobs, " for another process that writes to the database")) or records:
+            if lane.begin() or time.monotonic() > end:
+                break
+    return jobs

@@ -114,13 +114,14 @@ def refuse_rest(queue: Jobs) -> None:
                 item.reply(item.call, Outcome(error=problem_of(item.call, error), cause=error))
 
 
-def soon(seconds: float, work: Callable[[], None]) -> Callable[[], None]:
-    """A function that has `work` done after so many seconds, once for all who ask for it meanwhile."""
+def soon(seconds: float, *works: Callable[[], None]) -> Callable[[], None]:
+    """A function that has `works` done after so many seconds, once for all who ask for it meanwhile."""
     lock = threading.Lock()
 
     def run() -> None:
         lock.release()
-        work()
+        for work in works:
+            work()
 
     def ask() -> None:
         if lock.acquire(blocking=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +43,9 @@ class Lane(Protocol):
 
     def open(self) -> None:
         """Get ready for the first batch, as far as that is possible now."""
+
+    def begin(self) -> bool:
+        """Begin what `run` commits, in a lane that writes; false where another process goes on writing for a second."""
 
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
         """Run calls, each in a part of its own, write `records` with them, and commit all at once.
@@ -91,6 +94,12 @@ class Engine(Protocol):
     def reader(self, program: Program, guard: Guard) -> Lane:
         """A lane for queries."""
 
+    def collides(self, function: str) -> bool:
+        """Whether calls of a function had better not run on several lanes now, as they kept each other from committing.
+
+        May be asked of any function at any time, also of one that is not there.
+        """
+
     def sync(self) -> None:
         """Wait until all that was committed before is durable; `OSError` where the disk fails."""
 
@@ -103,20 +112,35 @@ class Engine(Protocol):
     def find_all(self, identifiers: Sequence[bytes]) -> list[Record]:
         """The records of those of these calls that have one that is durable."""
 
-    def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
-        """What waits in the queue, the earliest first.
+    def queued(
+        self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True, queue: str | None = None
+    ) -> list[Queued]:
+        """What waits in the queue and is due until then (microseconds since 1970), the earliest first.
 
-        Of workflows, those that end on this version and are due until then (microseconds since 1970). Not `plain`: of
-        workflows only.
+        Of workflows that have begun, those that end on this version; not `plain`: nothing else. Of what has not begun,
+        as many of each queue, or of one `queue`, as the limit says; of each share and each priority the same number.
+        """
+
+    def begun(self) -> list[tuple[str, bytes]]:
+        """The workflows that have begun and not ended and came from a queue: its name, and their ids."""
+
+    def paused(self) -> list[str]:
+        """The names of the queues that are paused."""
+
+    def admit(self, queue: str, wanted: int, most: int, seconds: float) -> tuple[int, float]:
+        """How many of so many calls of a queue may begin, of which `most` may begin within so many seconds.
+
+        They count as begun from then on. Where none may, the seconds until one may; by the clock of the database.
         """
 
     def versions_due(self, version: str, until: int) -> list[str]:
         """The other versions that have workflows which are due until then."""
 
-    def adopt(self, version: str, except_for: Iterable[bytes]) -> None:
-        """Let the workflows of a version go on whose actions ran in a process that is gone: they are run again.
+    def adopt(self, version: str, except_for: Iterable[bytes], others: Collection[str] | None) -> None:
+        """Let workflows go on whose actions ran in a process that is gone: they are run again.
 
-        `except_for` are workflows whose process is still there.
+        Those of `version` but for `except_for`, whose process is still there; and those of all versions but for the
+        `others`, which have processes of their own (`None`: all have).
         """
 
     def queued_call(self, identifier: bytes) -> Queued | None:

@@ -101,6 +101,7 @@ class Schedules:
         found = map(schedule_of, program.functions.values())
         self._schedules = [schedule for schedule in found if schedule is not None]
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
         self._stop: threading.Event | None = None
 
     def activate(self) -> None:
@@ -117,11 +118,21 @@ class Schedules:
                 self._stop.set()
                 self._stop = None
 
+    def look(self) -> float | None:
+        """Begin what is due, as the thread does by itself; seconds until the next time, if there is one."""
+        with self._lock:
+            stop = self._stop
+        return None if stop is None else self._look_at_all(stop)
+
+    def _look_at_all(self, stop: threading.Event) -> float:
+        with self._looking:
+            now = time.time()
+            return min(self._look(schedule, now, stop) for schedule in self._schedules)
+
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
-                now = time.time()
-                wait = min(self._look(schedule, now, stop) for schedule in self._schedules)
+                wait = self._look_at_all(stop)
             except Error as error:
                 log.warning("schedules are looked at again, because of: %s", error.message)
                 wait = AGAIN_SECONDS

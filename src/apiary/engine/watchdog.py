@@ -102,12 +102,19 @@ class Watchdog:
         return guard
 
     @contextmanager
-    def noting(self, call: bytes, seconds: float) -> Iterator[None]:
-        """Write down which action runs in this block, and for how long it may; it is not ended from here."""
+    def noting(self, call: bytes, seconds: float) -> Iterator[Callable[[], None]]:
+        """Write down which action runs in this block, and for how long it may; it is not ended from here.
+
+        Gives a function that writes down that its time begins anew.
+        """
         slot = self._free.popleft()
-        self.note(slot, call, time.monotonic() + seconds, action=True)
+
+        def renew() -> None:
+            self.note(slot, call, time.monotonic() + seconds, action=True)
+
+        renew()
         try:
-            yield
+            yield renew
         finally:
             self.note(slot, NO_CALL, NEVER)
             self._free.append(slot)

@@ -20,8 +20,10 @@ from starlette.staticfiles import StaticFiles
 
 from apiary.bundle import MAX_BUNDLE_BYTES, Bundle, disk_failed
 from apiary.gateway.calls import Calls
+from apiary.gateway.log import Logs
 from apiary.gateway.metrics import Metrics
 from apiary.gateway.openapi import document
+from apiary.gateway.queues import Queues
 from apiary.gateway.wire import Disconnected, problem_body, problem_headers, read_body
 from apiary.gateway.workflows import Workflows
 from apiary.platform.hosts import AppHosts
@@ -49,6 +51,7 @@ class Api:
         self._platform = platform
         self._calls = calls
         self._metrics = metrics
+        self._queues = Queues(platform, calls)
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
@@ -69,7 +72,9 @@ class Api:
                 Route("/api/v1/apps/{app}/rollback", self.rollback, methods=["POST"]),
                 Route("/api/v1/calls", self.logged_calls),
                 Route("/api/v1/calls/{call}", self.logged_call),
+                *self._queues.routes(),
                 *Workflows(self._platform, self._calls).routes(),
+                *Logs(self._platform, self._calls).routes(),
                 Route("/api/v1/servers", self.servers),
                 Route("/api/v1/backup", self.backup),
             ],
@@ -89,6 +94,7 @@ class Api:
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, for Prometheus."""
+        self._metrics.queues = await self._queues.counted()
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def index(self, request: Request) -> Response:
@@ -128,12 +134,12 @@ class Api:
     async def apps(self, request: Request) -> Response:
         """The apps that are deployed."""
         self._admin(request)
-        return JSONResponse([_described(hosts) for _, hosts in sorted(self._platform.apps.items())])
+        return JSONResponse([self._described(hosts) for _, hosts in sorted(self._platform.apps.items())])
 
     async def app(self, request: Request) -> Response:
         """One app: its functions and its processes."""
         self._admin(request)
-        return JSONResponse(_described(self._hosts(request)))
+        return JSONResponse(self._described(self._hosts(request)))
 
     async def deploy(self, request: Request) -> Response:
         """Deploy the bundle in the body. `module` (query): what to import."""
@@ -165,9 +171,9 @@ class Api:
         app = given.pop("app", None)
         arguments: dict[str, Any] = {}
         for name, value in given.items():
-            if name in ("function", "status", "caller"):
+            if name in ("function", "status", "caller", "text"):
                 arguments[name] = value
-            elif name in ("limit", "before", "after") and re.fullmatch("[0-9]{1,18}", value):
+            elif name in ("limit", "before", "after", "since", "until") and re.fullmatch("[0-9]{1,18}", value):
                 arguments[name] = int(value)
             else:
                 raise WrongArguments(f"calls cannot be asked for by {name}={value!r}")
@@ -178,16 +184,14 @@ class Api:
         return JSONResponse(every[: arguments.get("limit", 50)])
 
     async def logged_call(self, request: Request) -> Response:
-        """Everything about one call."""
+        """Everything about one call; with `effects=true` also what it read and wrote."""
         self._admin(request)
-        for name in self._platform.apps:
-            try:
-                return JSONResponse(
-                    {"app": name, **await self._platform.ask_log(name, "show", call=request.path_params["call"])}
-                )
-            except NotFound as error:
-                missing = error
-        raise missing if self._platform.apps else NotFound("there are no apps yet")
+        effects = request.query_params.get("effects", "false")
+        if effects not in ("true", "false"):
+            raise WrongArguments(f"effects is true or false, not {effects!r:.50}")
+        call = request.path_params["call"]
+        app, found = await self._platform.ask_logs("show", call=call, effects=effects == "true")
+        return JSONResponse({"app": app, **found})
 
     async def servers(self, request: Request) -> Response:
         """The servers that share the database, with their hosts."""
@@ -211,6 +215,9 @@ class Api:
             raise Forbidden("this is for administrators", hint="use the admin key of the server")
         return caller
 
+    def _described(self, hosts: AppHosts) -> dict[str, Any]:
+        return _described(hosts, self._platform.retention.days(hosts))
+
     def _hosts(self, request: Request) -> AppHosts:
         return self._platform.app(request.path_params["app"])
 
@@ -221,7 +228,7 @@ class Api:
         return hosts
 
 
-def _described(hosts: AppHosts) -> dict[str, Any]:
+def _described(hosts: AppHosts, days: float | None) -> dict[str, Any]:
     running = [(host, "serving") for host in (hosts.active,) if host] + [(host, "draining") for host in hosts.draining]
     running += [(host, "migrating") for host in (hosts.migrating,) if host]
     return {
@@ -229,11 +236,13 @@ def _described(hosts: AppHosts) -> dict[str, Any]:
         "version": hosts.version,
         "functions": {name: function["kind"] for name, function in hosts.manifest.get("functions", {}).items()},
         "migrating": _migrating(hosts.migrating),
+        "keep_workflows_days": days,
         "hosts": [
             {
                 "version": host.version,
                 "pid": host.pid,
                 "state": state,
+                "held": host.held,
                 "in_flight": len(host.in_flight),
                 "resident_bytes": resident_bytes(host.pid),
             }

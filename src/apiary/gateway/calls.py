@@ -93,7 +93,7 @@ class Calls:
 
     def _without_key(self, headers: Headers) -> Caller:
         if self._anonymous is None:
-            raise NotAuthenticated("a call needs a key here")
+            raise NotAuthenticated("a key is needed here")
         if self._anonymous.roles:
             _check_origin(headers)
         return self._anonymous

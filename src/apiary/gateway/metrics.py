@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from apiary.events import Activated, CallEnded, CallRefused, Event, HostDied
+from apiary.events import Activated, CallEnded, CallRefused, Event, HostDied, RecordsDropped, WorkflowsDropped
 from apiary.platform.memory import resident_bytes
 from apiary.platform.platform import Platform
 
@@ -19,15 +21,18 @@ OTHER = "other"
 
 
 class Metrics(Collector):
-    """Counts events, and shows them with the state of the platform."""
+    """Counts events, and shows them with the state of the platform. `queues`: those of apps, as they are now."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self.queues: dict[str, list[dict[str, Any]]] = {}
         self._calls: dict[tuple[str, str], dict[str, int]] = {}
         self._durations: dict[tuple[str, str], list[int]] = {}
         self._seconds: dict[tuple[str, str], float] = {}
         self._deaths: dict[str, int] = {}
         self._activations: dict[str, int] = {}
+        self._forgotten: dict[str, int] = {}
+        self._dropped: dict[tuple[str, str], int] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
         platform.watch(self._count)
@@ -50,6 +55,11 @@ class Metrics(Collector):
             self._seconds[function] = self._seconds.get(function, 0.0) + seconds
         elif isinstance(event, HostDied):
             self._deaths[event.app] = self._deaths.get(event.app, 0) + 1
+        elif isinstance(event, WorkflowsDropped):
+            self._forgotten[event.app] = self._forgotten.get(event.app, 0) + event.workflows
+        elif isinstance(event, RecordsDropped):
+            for what, count in (("record", event.records), ("effects", event.effects)):
+                self._dropped[event.app, what] = self._dropped.get((event.app, what), 0) + count
         elif isinstance(event, Activated):
             self._activations[event.app] = self._activations.get(event.app, 0) + 1
 
@@ -86,15 +96,44 @@ class Metrics(Collector):
                 buckets.append((bound, float(total)))
             durations.add_metric(list(function), buckets, self._seconds[function])
         yield durations
+        dropped = CounterMetricFamily(
+            "apiary_log_dropped", "What the log lacks of queries, because it could not keep up.", labels=["app", "what"]
+        )
+        for (app, what), count in self._dropped.items():
+            dropped.add_metric([app, what], count)
+        yield dropped
         deaths = CounterMetricFamily("apiary_host_deaths", "Hosts that ended unasked.", labels=["app"])
         activations = CounterMetricFamily("apiary_activations", "Versions that began to serve.", labels=["app"])
+        forgotten = CounterMetricFamily(
+            "apiary_workflows_dropped", "Ended workflows whose steps are not kept any more.", labels=["app"]
+        )
         in_flight = GaugeMetricFamily("apiary_calls_in_flight", "Calls without an answer yet.", labels=["app"])
         memory = GaugeMetricFamily("apiary_host_resident_bytes", "Memory of a host.", labels=["app", "version", "pid"])
+        lag = GaugeMetricFamily("apiary_log_lag_seconds", "How long effects of calls wait.", labels=["app"])
         for app, hosts in self._platform.apps.items():
+            lag.add_metric([app], self._platform.expander.lag(app))
             deaths.add_metric([app], self._deaths.get(app, 0))
             activations.add_metric([app], self._activations.get(app, 0))
+            forgotten.add_metric([app], self._forgotten.get(app, 0))
             running = [host for host in (hosts.active, *hosts.draining) if host is not None]
             in_flight.add_metric([app], hosts.waiting + sum(len(host.in_flight) for host in running))
             for host in running:
                 memory.add_metric([app, host.version, str(host.pid)], resident_bytes(host.pid))
-        yield from (deaths, activations, in_flight, memory)
+        yield from (deaths, activations, forgotten, in_flight, memory, lag)
+        yield from self._of_queues()
+
+    def _of_queues(self) -> Iterator[Metric]:
+        calls = GaugeMetricFamily("apiary_queue_calls", "Calls in a queue.", labels=["app", "queue", "state"])
+        oldest = GaugeMetricFamily(
+            "apiary_queue_oldest_seconds", "Since when the first call is due that waits.", labels=["app", "queue"]
+        )
+        paused = GaugeMetricFamily("apiary_queue_paused", "Whether a queue is paused.", labels=["app", "queue"])
+        for app, queues in self.queues.items():
+            for queue in queues:
+                name = queue["queue"]
+                for state in ("waiting", "later", "running"):
+                    calls.add_metric([app, name, state], queue[state])
+                age = 0.0 if queue["oldest"] is None else max(0.0, time.time() - queue["oldest"] / 1e6)
+                oldest.add_metric([app, name], age)
+                paused.add_metric([app, name], float(queue["paused"]))
+        yield from (calls, oldest, paused)

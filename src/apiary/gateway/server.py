@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -159,9 +160,9 @@ def listen(address: str, port: int) -> socket.socket:
         listener.bind((address, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {address}:{port}: {error}", hint="name another port: --port"
-        ) from None
+        taken = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+        hint = "name another port: --port" if taken else "name an address of this machine: --host"
+        raise ConfigurationError(f"cannot listen on {address}:{port}: {error}", hint=hint) from None
     return listener
 
 

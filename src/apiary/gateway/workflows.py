@@ -51,6 +51,7 @@ class Workflows:
             Route(WORKFLOWS.decode().rstrip("/"), self.every),
             Route(place, self.one),
             Route(f"{place}/result", self.result),
+            Route(f"{place}/export", self.export),
             Route(f"{place}/messages", self.send, methods=["POST"]),
             Route(f"{place}/cancel", self.cancel, methods=["POST"]),
             Route(f"{place}/resume", self.resume, methods=["POST"]),
@@ -83,6 +84,12 @@ class Workflows:
         app, found = await self._find(request, "workflow", page)
         check_starter(found["caller"], caller.name, caller.roles)
         return JSONResponse({"app": app, **(found if "admin" in caller.roles else _for_starter(found))})
+
+    async def export(self, request: Request) -> Response:
+        """What a workflow did, whole, to be run again elsewhere."""
+        self._check_admin(request)
+        app, found = await self._find(request, "workflow_export", {})
+        return JSONResponse({"app": app, **found})
 
     async def result(self, request: Request) -> Response:
         """The result of a workflow as its call has it, once it has ended; 202 if that is not within `wait` seconds."""

@@ -1,7 +1,7 @@
 """Questions about the workflows of one app: which there are, where one is, what it came to.
 
-A workflow that has begun and not ended is a row of the queue, one that has ended a record of the log. The queue is
-asked first: what leaves it meanwhile is found in the log.
+A workflow that has not ended is a row of the queue, also one that has not begun; one that has ended is a record of the
+log. The queue is asked first: what leaves it meanwhile is found in the log.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from apiary.recorded import STARS
 from apiary.runtime.errors import NotFound, WrongArguments
 from apiary.runtime.failures import told
 from apiary.runtime.ids import id_bytes, id_text
-from apiary.runtime.machine import UNDO_FROM, step_id
+from apiary.runtime.machine import CONTINUED, UNDO_FROM, step_id
 from apiary.runtime.session import MESSAGE, NEVER
 from apiary.runtime.transaction import now_microseconds
+from apiary.runtime.undoing import UNDOING
 
-GOING_ON = ("running", "waiting", "blocked", "cancelling", "undoing")
+GOING_ON = ("queued", "running", "waiting", "blocked", "cancelling", "undoing")
 ENDED = ("ok", "rejected", "failed", "cancelled")
 MAX_WORKFLOWS = 1000
 MAX_STEPS = 1000
@@ -75,15 +76,15 @@ def workflow(log: Log, *, workflow: str, visible: Visible, after: int = -1, limi
     may be shown, by function. A record shows no others; the queue, which is to run them, has them all.
     """
     identifier = _identifier(workflow)
-    row, running = _row(log, identifier)
+    row, running = find(log, workflow)
     limit = max(1, min(limit, MAX_STEPS))
     asked = {"id": identifier, "after": after, "limit": limit, "most": MAX_VALUE_BYTES}
-    recorded = [_step(step) for step in log.ask("log_steps", asked)]
+    recorded = [recorded_step(each) for each in log.ask("log_steps", asked)]
     more = recorded[-1]["step"] if len(recorded) == limit else None
     steps = recorded + (_open_steps(log, row, recorded, after, more, visible) if running else [])
     shown = {
         **(_running(row) if running else _ended(row)),
-        "input": _shown(row, visible) if running else read_json(row["input"]),
+        "input": shown_input(row, visible) if running else read_json(row["input"]),
         "result": None if running or row["output"] is None else read_json(row["output"]),
         "error": _error(row, running),
         "deadline": _moment(row["deadline"]) if running else None,
@@ -106,8 +107,8 @@ def workflow_end(log: Log, *, workflow: str) -> dict[str, Any]:
 
     Also its function and its `caller`, who has a right to know. One that is blocked has an `error`, too.
     """
-    row, running = _row(log, _identifier(workflow))
-    error = _error(row, running)
+    row, running = find(log, workflow)
+    error = _error(row, running) if not running or row["status"] == "blocked" else None
     return {
         "function": row["function"],
         "caller": row["caller"],
@@ -117,8 +118,9 @@ def workflow_end(log: Log, *, workflow: str) -> dict[str, Any]:
     }
 
 
-def _row(log: Log, identifier: bytes) -> tuple[Row, bool]:
-    """The row of a workflow, and whether it goes on."""
+def find(log: Log, workflow: str) -> tuple[Row, bool]:
+    """The row of a workflow, and whether it goes on; `NotFound`."""
+    identifier = _identifier(workflow)
     running = log.ask("log_begun", {"id": identifier, "now": now_microseconds()})
     ended = log.ask("log_end", {"id": identifier})
     if ended and ended[0]["kind"] == "workflow":
@@ -173,32 +175,34 @@ def _waits_for(row: Row) -> dict[str, Any] | None:
 
 
 def _error(row: Row, running: bool) -> dict[str, Any] | None:
+    """Why it ended, or is to; of one that still undoes what it did, what it will have ended with."""
     text = row["problem"] if running else row["error"]
     found: dict[str, Any] | None = None if text is None else read_json(text)
-    return found
+    return found["error"] if found is not None and running and row["status"] == UNDOING else found
 
 
 def _moment(microseconds: int) -> int | None:
     return None if microseconds >= NEVER else microseconds
 
 
-def _step(row: Row) -> dict[str, Any]:
+def recorded_step(row: Row) -> dict[str, Any]:
+    """A call that is recorded, as a step of a workflow; it may be none."""
     return {
         **_open_step(row["step"], row["id"], row["function"], row["kind"], row["status"]),
         "attempt": row["attempt"],
         "started": row["started"],
         "duration": row["duration"],
         "input": _value(row, "input"),
-        "output": None if row["kind"] == "undo" else _value(row, "output"),
+        "output": _value(row, "output"),
         "error": read_json(row["error"]) if row["error"] else None,
     }
 
 
-def _open_step(number: int, identifier: bytes, function: str | None, kind: str, status: str) -> dict[str, Any]:
+def _open_step(number: int | None, identifier: bytes, function: str | None, kind: str, status: str) -> dict[str, Any]:
     """A step that has no outcome yet."""
     return {
         "step": number,
-        "undo": number >= UNDO_FROM,
+        "undo": number is not None and UNDO_FROM <= number < CONTINUED,
         "id": id_text(identifier),
         "function": function,
         "kind": kind,
@@ -239,14 +243,14 @@ def _open_steps(
             found.append(_open_step(number, identifier, None, "action", "running"))
         else:
             step = _open_step(number, identifier, child["function"], "workflow", child["status"])
-            found.append({**step, "started": child["started"], "input": _shown(child, visible)})
+            found.append({**step, "started": child["started"], "input": shown_input(child, visible)})
     if row["waits"] == MESSAGE and first <= row["issued"] == end:
         step = _open_step(end, step_id(row["id"], end), "wf.receive", "receive", "waiting")
         found.append({**step, "input": {"topic": row["topic"]}})
     return found
 
 
-def _shown(row: Row, visible: Visible) -> Any:
+def shown_input(row: Row, visible: Visible) -> Any:
     """The arguments of a workflow that is still to run, stars for those that are secret, or may be."""
     given, names = read_json(row["input"]), visible.get(row["function"], ())
     if names is None or not isinstance(given, dict):

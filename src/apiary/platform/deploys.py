@@ -10,8 +10,9 @@ import asyncio
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -35,7 +36,7 @@ DONE_SECONDS = 30.0
 
 
 class Deploys:
-    """The deployments that this server sees to, one after another."""
+    """The deployments that this server sees to: those of one app one after another, those of several side by side."""
 
     def __init__(
         self,
@@ -52,7 +53,10 @@ class Deploys:
         self._followers = followers
         self._apps = apps
         self._new_hosts = new_hosts
-        self._deploying = asyncio.Lock()
+        self._loading = asyncio.Lock()
+        self._deploying: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._under_way: Counter[str] = Counter()
+        self._made: set[str] = set()
 
     async def deploy(self, bundle: Bundle, by: str) -> tuple[str, str, tuple[str, ...]]:
         """Load a bundle beside what serves and, if all is well, let it take over.
@@ -60,37 +64,55 @@ class Deploys:
         Returns the app, the version, and the migrations that were applied. Where anything fails the version before
         it serves on, and the error says why.
         """
-        async with self._deploying:
-            folder = self._launcher.code / bundle.version
-            known = folder.exists()
-            try:
-                if not known:
-                    await asyncio.to_thread(_unpack, bundle.content, folder)
+        async with self._unpacked(bundle) as folder:
+            async with self._loading:
                 locked = await packages.lock(folder)
                 code = Code(app="", version=bundle.version, module=bundle.module, packages=locked)
                 host = await self._launcher.launch(code)
-                app = host.manifest["app"]
+            app = host.manifest["app"]
+            deploying = self._deploying[app]
+            if busy := deploying.locked():
+                await host.stop()  # it would wait with all that it has loaded, and what is pending changes meanwhile
+            async with deploying:
+                if busy:
+                    host = await self._launcher.launch(code)
                 try:
                     await self._keep(app, bundle, locked, by)
                 except BaseException:
                     await host.stop()
                     raise
                 migrated = await self._take_over(host, by)
-            except BaseException:
-                if not known:
-                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-                raise
             return app, bundle.version, migrated
 
     async def rollback(self, hosts: AppHosts, version: str | None, by: str) -> str:
         """Let an older version serve again: the given one, or the one before the present. Returns its name."""
-        async with self._deploying:
+        async with self._deploying[hosts.app]:
             if version is None:
                 version = str(await self._ask("version_before", app=hosts.app))
             code: Code = await self._ask("code", app=hosts.app, version=version, into=str(self._launcher.code))
             if code.version != hosts.version:
                 await self._take_over(await self._launcher.launch(code), by)
             return code.version
+
+    @asynccontextmanager
+    async def _unpacked(self, bundle: Bundle) -> AsyncIterator[Path]:
+        """The folder with the sources of a bundle. One that was made for this goes again if no such block succeeds."""
+        version = bundle.version
+        folder = self._launcher.code / version
+        async with self._loading:
+            if not folder.exists():
+                await asyncio.to_thread(_unpack, bundle.content, folder)
+                self._made.add(version)
+            self._under_way[version] += 1
+        try:
+            yield folder
+            self._made.discard(version)
+        finally:
+            self._under_way[version] -= 1
+            async with self._loading:
+                if version in self._made and not self._under_way[version]:
+                    self._made.discard(version)
+                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _keep(self, app: str, bundle: Bundle, locked: str, by: str) -> None:
         with tempfile.NamedTemporaryFile(dir=self._launcher.folder(TEMPORARY)) as staged:

@@ -114,7 +114,7 @@ class Followers:
             if app not in self.busy | self._following.keys() and deployment.server != self._peers.server:
                 hosts = self._apps.get(app) or self._new_hosts(app)
                 if deployment.phase == MIGRATING:
-                    hosts.begin_hold()
+                    hosts.held.begin()
                 self._follow(app, self._take_part(hosts, deployment))
         for app, version in self.state.active.items():
             if app not in self.busy | self._following.keys() | self.state.begun.keys():
@@ -140,7 +140,7 @@ class Followers:
         hosts = self._apps.setdefault(app, self._new_hosts(app))
         hosts.version = version
         if held:
-            hosts.begin_hold()
+            hosts.held.begin()
             hosts.keep_trying(version)
             return
         try:
@@ -236,7 +236,7 @@ class Followers:
         own["server"] = self._peers.server
         if deployment.server != self._peers.server and not await self._ask("claim", **own, lost=deployment.server):
             return True  # another server sees to it
-        await asyncio.to_thread(locks.wait_for_migration, self._folder)
+        await asyncio.to_thread(locks.wait_for_migration, self._folder, app)
         try:
             if deployment.phase == LOADING or not await self._has_migrated(app, version):
                 log.warning("the deployment of %s %s had not migrated when its server ended: forgotten", app, version)

@@ -25,6 +25,7 @@ from uuid import UUID
 
 from apiary.bundle import Migration, load_app, migrations_of
 from apiary.codec import compile_program, convert_rows
+from apiary.config import Capturing
 from apiary.engine.deaths import Death
 from apiary.engine.dispatch import Dispatcher
 from apiary.engine.places import open_engine
@@ -37,10 +38,12 @@ from apiary.platform.messages import (
     EXPELLED_STATUS,
     Answer,
     Ask,
+    Dropped,
     Frames,
     FromHost,
     Idle,
     Invoke,
+    Left,
     Loaded,
     Ran,
     Refused,
@@ -52,7 +55,6 @@ from apiary.platform.messages import (
     frame,
     to_host,
 )
-from apiary.runtime.advance import is_refused
 from apiary.runtime.call import Program
 from apiary.runtime.declaration import App, Kind
 from apiary.runtime.errors import (
@@ -62,6 +64,7 @@ from apiary.runtime.errors import (
     RuleBroken,
 )
 from apiary.runtime.ids import id_bytes, id_text
+from apiary.runtime.repeated import is_refused
 from apiary.runtime.session import Call, Outcome
 
 log = logging.getLogger("apiary")
@@ -114,6 +117,7 @@ class Host:
             place,
             convert_rows,
             recording=self._start.recording,
+            capturing=self._start.capture,
             host=UUID(host) if host else None,
             expelled=_expelled,
         )
@@ -126,7 +130,10 @@ class Host:
             observe=self._ran,
             broken=_die,
             wanted=lambda versions: self._send(Wanted(tuple(versions))),
+            left=lambda: self._send(Left()),
             watchdog=Watchdog(self._recorder),
+            strict=self._start.capture is Capturing.STRICT,
+            dropped=lambda records, effects: self._send(Dropped(records, effects)),
         )
         _settle_memory()
         self._memory.settle()
@@ -234,16 +241,18 @@ class Host:
             "excuse": dispatcher.excuse,
             "run_queue": self._run_queue,
             "adopt": self._adopt,
+            "look": dispatcher.backlog.reload,
+            "running": dispatcher.backlog.running,
             "leave_queue": self._leave_queue,
             "release": lambda: dispatcher.flows.release(self._give_back_begun),
         }
         return own[question](**arguments)
 
-    def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]], plain: bool = True) -> None:
+    def _run_queue(self, except_for: list[str], deaths: dict[str, tuple[str, bool]], others: list[str] | None) -> None:
         lost = [Death(id_bytes(text), *how) for text, how in deaths.items()]
-        if not plain:
+        if others is None:
             threading.Thread(target=self._watch_idle, name="apiary-idle", daemon=True).start()
-        self._dispatcher.run_queue(list(map(id_bytes, except_for)), lost, plain=plain)
+        self._dispatcher.run_queue(list(map(id_bytes, except_for)), lost, others)
 
     def _leave_queue(self) -> list[str]:
         """Run no more of the queue. Who waits for the end of a workflow waits for it elsewhere from now on."""
@@ -268,7 +277,7 @@ class Host:
         return self._dispatcher.backlog.adopt()
 
     def _migrate(self) -> list[str]:
-        with migrating(Path(self._start.folder)):
+        with migrating(Path(self._start.folder), self._app.name):
             return self._engine.migrate(self._migrations, self._start.version)
 
 

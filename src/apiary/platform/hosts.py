@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from apiary.events import Activated, Event, HostDied, Migrating
+from apiary.platform.admission import Admission
 from apiary.platform.caretakers import Caretakers
-from apiary.platform.messages import Answer, Invoke, News, Ran, Spent, Wanted
+from apiary.platform.flights import InFlight, gone
+from apiary.platform.held import Held
+from apiary.platform.messages import Answer, Dropped, Invoke, Left, News, Ran, Spent, Wanted
 from apiary.platform.news import event_of
-from apiary.platform.process import HostProcess, InFlight, gone
+from apiary.platform.process import HostProcess
 from apiary.platform.survivors import Survivors
 from apiary.platform.turns import Turn
-from apiary.runtime.errors import BundleRefused, Error, Overloaded, Unavailable
+from apiary.runtime.errors import BundleRefused, Error, Unavailable
 from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
 
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 1.0
-EXCUSE_FACTOR = 4.0
-"""Of the length of a hold. What has come in that time is caught up with by then, where a fifth of the time was free."""
-MAX_EXCUSE_SECONDS = 60.0
 
 
 class MigrationUnknown(Unavailable):
@@ -39,7 +39,8 @@ class AppHosts:
     """The hosts of one app: one that serves, and those of older versions that finish what they began.
 
     While a new one migrates, the one that serves is held: it answers queries, and gives back the calls that write.
-    These wait here, and are sent to whichever of the two serves afterwards.
+    These wait here, and are sent to whichever of the two serves afterwards. `one_writer`: the database lets one process
+    write at a time, so each host is held before another one takes its place.
     """
 
     def __init__(
@@ -50,21 +51,24 @@ class AppHosts:
         publish: Callable[[HostProcess], Awaitable[None]],
         emit: Callable[[Event], None],
         max_waiting: int,
+        *,
+        one_writer: bool,
     ) -> None:
         self.app = app
         self.version: str | None = None
         self.active: HostProcess | None = None
         self.draining: set[HostProcess] = set()
-        self.caretakers = Caretakers(app, self.load, self._ran, self._cared_for)
+        self.caretakers = Caretakers(app, self.load, self._heard, self._cared_for, self._take_up)
         self.migrating: HostProcess | None = None
         self._load = load
         self._turn = turn
+        turn.ending, turn.others = lambda: self.draining, self._looked_after
         self._publish = publish
         self._emit = emit
-        self._max_waiting = max_waiting
+        self._admission = Admission(app, max_waiting)
+        self._one_writer = one_writer
         self._waiting: list[InFlight] = []
-        self._held: list[InFlight] | None = None
-        self._held_since = 0.0
+        self.held = Held()
         self._survivors = Survivors(self._send)
         self._changing = asyncio.Lock()
         self._failures = 0
@@ -81,16 +85,15 @@ class AppHosts:
     @property
     def waiting(self) -> int:
         """How many calls no host has at the moment."""
-        return len(self._waiting) + len(self._held or ())
+        return len(self._waiting) + len(self.held)
 
     def call(self, message: Invoke, within: float | None = None) -> asyncio.Future[Answer]:
         """Send a call to the host that serves; the future has its answer. `Overloaded` when too many wait.
 
         `within`: as `InFlight` has it.
         """
-        active = self.active
-        if self.waiting + (len(active.in_flight) if active else 0) >= self._max_waiting:
-            raise Overloaded(f"{self._max_waiting} calls of {self.app} are waiting already; send it again later")
+        flights = self.active.in_flight.values() if self.active else ()
+        self._admission.check(message, flights, self.waiting, self.manifest)
         flight = InFlight(message, asyncio.get_running_loop().create_future(), within=within)
         self._send(flight)
         return flight.answer
@@ -129,23 +132,33 @@ class AppHosts:
         return host.migrated
 
     async def switch(self, host: HostProcess) -> None:
-        """Let `host` serve from now on. The host before it finishes what is in flight, then ends."""
+        """Let `host` serve from now on. The host before it finishes what is in flight, then ends.
+
+        Once begun it is done, whether or not anybody still waits for it: a hold must not stay.
+        """
+        await asyncio.shield(self._background(self._switch(host)))
+
+    async def _switch(self, host: HostProcess) -> None:
         async with self._changing:
             await self._change(host)
 
     async def _change(self, host: HostProcess) -> None:
-        if self._held is not None:
-            await self._excuse(host)
+        if self._one_writer and not self.held and self.active is not None:
+            await self._hold()
+        if self.held:
+            await self.held.excuse(host)
         await self.caretakers.end(host.version)
         old = self._serve(host)
-        self._let_go()
-        if old is None:
-            with suppress(Error):  # it is gone, and whoever takes its place runs the queue
-                await self._turn.run(host)
-        else:
+        self._send_all(self.held.end())
+        if old is not None:
             self.draining.add(old)
-            await self._hand_over(old, host)
-            self._background(self._drain(old))
+            with suppress(Error):
+                if old.held:
+                    await old.release("retire")
+        with suppress(Error):  # it is gone, and whoever takes its place runs the queue
+            await self._turn.run(host)
+        if old is not None:
+            self._background(self._drain(old, old.patience + host.patience))
         await self._publish(host)
         self._emit(Activated(self.app, host.version, host.migrated))
 
@@ -163,7 +176,7 @@ class AppHosts:
             log.error("%s stays in a process without memory, because no other starts: %s", self.app, error.message)
             return
         async with self._changing:
-            wanted = spent is self.active and self._held is None and not self._closed
+            wanted = spent is self.active and not self.held and not self._closed
             if wanted:
                 await self._change(host)
         if not wanted:
@@ -184,7 +197,7 @@ class AppHosts:
         await asyncio.gather(self.caretakers.close(), *(host.forsake() for host in hosts))
         await asyncio.gather(*(host.stop() for host in hosts))
         self._survivors.refuse()
-        for flight in [*self._waiting, *(self._held or ())]:
+        for flight in [*self._waiting, *self.held.end()]:
             flight.fail(gone("the server is stopping"))
 
     def kill(self) -> None:
@@ -226,58 +239,53 @@ class AppHosts:
         """The versions whose workflows a host looks after that serves, or has served."""
         return {host.version for host in (*self.draining, *([self.active] if self.active else []))}
 
+    def _looked_after(self) -> set[str]:
+        """The versions whose workflows hosts look after that do not serve."""
+        return {*self.caretakers.versions, *(host.version for host in self.draining)}
+
     def _heard(self, host: HostProcess, news: News) -> None:
-        """What the host that serves says unasked."""
-        if isinstance(news, Ran):
-            self._ran(news)
+        """What a host says unasked."""
+        if isinstance(news, Ran | Dropped):
+            self._emit(event_of(self.app, news))
         elif isinstance(news, Wanted):
             self.caretakers.want(news.versions)
+        elif isinstance(news, Left):
+            self._background(self._turn.look())
         elif isinstance(news, Spent):
             self._background(self._relieve(host))
 
     def _returned(self, flight: InFlight) -> None:
         """A host may not run this call: another one does, after the hold if there is one."""
-        if self._held is None:
-            self._send_all([flight])
+        if self.held:
+            self.held.keep(flight)
         else:
-            self._held.append(flight)
+            self._send_all([flight])
 
     async def hold(self) -> None:
         """Let nothing be written from now on; returns when that is so, and hosts before the last have ended."""
         await asyncio.gather(*(old.wait_for_end() for old in self.draining))
         async with self._changing:
-            self.begin_hold()
             await self._turn.leave()
             await self.caretakers.end_all()
-            if self.active is not None:
-                with suppress(Error):  # it is gone, and whoever takes its place is held too
-                    await self.active.hold()
+            await self._hold()
 
-    def begin_hold(self) -> None:
-        """Let no host that begins to serve write; calls that do are kept here."""
-        if self._held is None:
-            self._held, self._held_since = [], time.monotonic()
+    async def _hold(self) -> None:
+        self.held.begin()
+        if self.active is not None:
+            with suppress(Error):  # it is gone, and whoever takes its place is held too
+                await self.active.hold()
 
     async def resume(self) -> None:
         """End the hold, if there is one, without a new host."""
         async with self._changing:
-            if self._held is None:
+            if not self.held:
                 return
             if self.active is not None:
                 with suppress(Error):  # it is gone, and will be replaced
                     await self.active.release("resume")
-                    await self._excuse(self.active)
+                    await self.held.excuse(self.active)
                     await self._turn.run(self.active)
-            self._let_go()
-
-    async def _excuse(self, host: HostProcess) -> None:
-        """The calls that waited come all at once. To wait for each other is not their fault either."""
-        with suppress(Error):
-            await host.excuse(min(EXCUSE_FACTOR * (time.monotonic() - self._held_since), MAX_EXCUSE_SECONDS))
-
-    def _let_go(self) -> None:
-        held, self._held = self._held, None
-        self._send_all(held or [])
+            self._send_all(self.held.end())
 
     async def _migrated(self, host: HostProcess) -> HostProcess:
         """Let a host migrate; returns it, or another one like it where it died after it had migrated."""
@@ -311,22 +319,16 @@ class AppHosts:
         other.migrated = host.pending
         return other
 
-    async def _hand_over(self, old: HostProcess, new: HostProcess) -> None:
-        """The old host ends its hold, writes only records from then on, and leaves the queue to the new one."""
-        with suppress(Error):
-            if old.held:
-                await old.release("retire")
-        await self._turn.hand_over(old, new)
-
-    async def _drain(self, old: HostProcess) -> None:
-        await old.stop()
+    async def _drain(self, old: HostProcess, within: float) -> None:
+        await old.stop(within)
         self.draining.discard(old)
-        if self.active is not None and self._held is None and not self._closed:
+        await self._take_up()
+
+    async def _take_up(self) -> None:
+        """Let the host that serves go on with what others have left that are gone."""
+        if self.active is not None and not self.held and not self._closed:
             with suppress(Error):
                 await self._turn.run(self.active)
-
-    def _ran(self, message: Ran) -> None:
-        self._emit(event_of(self.app, message))
 
     def _ended(self, host: HostProcess) -> None:
         """A process is gone: settle the calls that were in flight there, and replace it if it served."""
@@ -366,7 +368,7 @@ class AppHosts:
                     host = await self.start(str(self.version))
                 except Exception as error:  # noqa: BLE001 - whatever it was (no memory, no processes), it may pass
                     await self._turn.give_up()
-                    for flight in self._waiting if self._held is None else ():
+                    for flight in () if self.held else self._waiting:
                         flight.fail(gone(f"the app {self.app} cannot be started: {error}"))
                     self._waiting = [flight for flight in self._waiting if not flight.answer.done()]
                     continue
@@ -380,18 +382,19 @@ class AppHosts:
         """Serve with a host that was started again, unless a deploy was faster; held, as the one before it was."""
         async with self._changing:
             if free := self.active is None and not self._closed and host.version == self.version:
-                if self._held is not None:
+                if self.held:
                     await host.hold()
                 self._serve(host)
                 await self._publish(host)
-                if self._held is None:
+                if not self.held:
                     await self._turn.run(host)
         if free:
             self._emit(Activated(self.app, host.version, host.migrated))
         else:
             await host.stop()
 
-    def _background(self, work: Any) -> None:
+    def _background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from apiary.config import Settings
 from apiary.engine.places import Places, Source
@@ -64,6 +64,7 @@ class Launcher:
             folder=str(self._settings.folder.resolve()),
             memory_bytes=self._settings.host_memory_bytes,
             recording=self._settings.recording,
+            capture=self._settings.capture,
             host=str(uuid4()),
         )
 
@@ -71,4 +72,5 @@ class Launcher:
         """Make a place for an app and the version that a host has loaded, and make the host known to other servers."""
         await self._peers.add(host, app)
         folders = tuple(Path(folder) for folder in (start.code, start.packages) if folder is not None)
-        return await asyncio.to_thread(self._places.make, app, Source(start.module, start.version, folders))
+        source = Source(start.module, start.version, folders)
+        return await asyncio.to_thread(self._places.make, app, source, UUID(start.host))

@@ -11,17 +11,23 @@ from typing import IO
 
 from apiary.config import ConfigurationError
 
+OTHER = "name another folder: --database sqlite:///FOLDER; with PostgreSQL --folder FOLDER"
+
 
 def own(folder: Path) -> IO[str]:
-    """Lock the folder for this process, until the file is closed: its databases have one owner."""
-    file = (folder / "server.lock").open("a+")
+    """Make the folder and lock it for this process, until the file is closed: its databases have one owner."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "server.lock").open("a+")
+    except OSError as error:
+        raise ConfigurationError(f"the folder {folder} cannot be written: {error.strerror}", hint=OTHER) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.seek(0)
         raise ConfigurationError(
             f"another server (process {file.read().strip() or 'unknown'}) is using {folder}",
-            hint="stop it first, or name another folder: --database sqlite:///FOLDER; with PostgreSQL --folder FOLDER",
+            hint=f"stop it first, or {OTHER}",
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -30,18 +36,18 @@ def own(folder: Path) -> IO[str]:
 
 
 @contextmanager
-def migrating(folder: Path) -> Iterator[None]:
-    """Be the only process that migrates in the folder; waits for another one, also for one that is just dying.
+def migrating(folder: Path, app: str) -> Iterator[None]:
+    """Be the only process that migrates an app in the folder; waits for another one, also for one that is just dying.
 
     A process that is killed while it waits for the disk ends only after that. Before it has, nobody can tell whether
     its commit counts.
     """
-    with (folder / "migrating.lock").open("a") as file:
+    with (folder / f"{app}.migrating.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def wait_for_migration(folder: Path) -> None:
-    """Wait until no process migrates in the folder."""
-    with migrating(folder):
+def wait_for_migration(folder: Path, app: str) -> None:
+    """Wait until no process migrates the app in the folder."""
+    with migrating(folder, app):
         pass

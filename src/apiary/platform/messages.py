@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from apiary.config import Capturing
+
 LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 512 * 1024 * 1024
 EXPELLED_STATUS = 71
@@ -26,6 +28,7 @@ class Start(msgspec.Struct, tag="start", array_like=True):
     folder: str
     memory_bytes: int
     recording: bool
+    capture: Capturing = Capturing.BOTH
     host: str = ""
 
 
@@ -116,8 +119,19 @@ class Idle(msgspec.Struct, tag="idle", array_like=True):
     """No workflow of this version has anything to do, now or soon."""
 
 
+class Dropped(msgspec.Struct, tag="dropped", array_like=True):
+    """So many records of queries were not written, and so many others without what they read."""
+
+    records: int
+    effects: int
+
+
+class Left(msgspec.Struct, tag="left", array_like=True):
+    """The queue has changed for whoever runs it, which is not this host: there is more in it, or less runs."""
+
+
 ToHost = Start | Invoke | Ask | Stop
-News = Ran | Spent | Wanted | Idle
+News = Ran | Spent | Wanted | Idle | Dropped | Left
 FromHost = Loaded | Refused | Answer | Returned | News
 
 encoder = msgspec.msgpack.Encoder()

@@ -16,6 +16,10 @@ from apiary.runtime.errors import BundleRefused
 SHARED = ("pydantic", "pydantic-core", "typing-extensions", "annotated-types", "typing-inspection", "apsw", "msgspec")
 """Packages that a host has loaded already when it loads an app: an app gets the platform's version of them."""
 
+CONFLICT = "conflicting dependencies"
+CONFLICT_HINT = f"an app gets the platform's own {', '.join(f'{name} {version(name)}' for name in SHARED)}"
+MISSING_HINT = "requirements are installed from wheels; is each of them on the index, or in wheels/ beside it?"
+
 
 async def lock(code: Path) -> str:
     """The exact packages that an app's `requirements.txt` means today, one `name==version --hash=…` a line.
@@ -78,7 +82,13 @@ async def _pip(*arguments: str) -> None:
     if process.returncode != 0:
         text = output.decode(errors="replace").strip()
         raise BundleRefused(
-            f"the app's requirements cannot be installed: {text.splitlines()[-1] if text else 'pip failed'}",
-            hint="requirements are installed from wheels; is each of them on the index, or in wheels/ beside it?",
+            f"the app's requirements cannot be installed: {_reason(text)}",
+            hint=CONFLICT_HINT if CONFLICT in text else MISSING_HINT,
             output=text,
         )
+
+
+def _reason(text: str) -> str:
+    """What pip says, in one line. Of a conflict the last line is a link to its manual, and the one before tells it."""
+    lines = text.splitlines() or ["pip failed"]
+    return next((line for line in lines if CONFLICT in line), lines[-1]).removeprefix("ERROR: ")

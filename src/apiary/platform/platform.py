@@ -17,22 +17,24 @@ from typing import IO, Any
 
 from apiary.bundle import Bundle
 from apiary.codec import convert_rows
-from apiary.config import ConfigurationError, Settings
+from apiary.config import Capturing, Settings
 from apiary.embedded import OpenApp
 from apiary.engine.members import Members
 from apiary.engine.places import Places, open_places
-from apiary.events import Event, Watcher
+from apiary.events import CallEnded, Event, Watcher
 from apiary.log.questions import QUESTIONS
 from apiary.platform import locks
 from apiary.platform.deploys import Deploys
+from apiary.platform.expander import Expander
 from apiary.platform.follow import Followers
 from apiary.platform.hosts import AppHosts
 from apiary.platform.launch import TEMPORARY, Launcher
 from apiary.platform.peers import Peers
 from apiary.platform.process import HostProcess
 from apiary.platform.registry import Version, digest_of, registry
+from apiary.platform.retention import Retention
 from apiary.platform.turns import Turns
-from apiary.runtime.errors import Error, NotAuthenticated, UnknownApp
+from apiary.runtime.errors import Error, NotAuthenticated, NotFound, UnknownApp
 
 log = logging.getLogger("apiary")
 
@@ -62,20 +64,16 @@ class Platform:
         self._lock: IO[str]
         self._turns: Turns
         self._peers: Peers
+        self.expander: Expander
         self._launcher: Launcher
         self._followers: Followers
         self._deploys: Deploys
+        self.retention: Retention
         self._publishing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open the registry and start a host for each app."""
         folder = self.settings.folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the folder {folder} cannot be made: {error.strerror}", hint="name another one: --database"
-            ) from None
         self._lock = locks.own(folder)
         shutil.rmtree(folder / "code", ignore_errors=True)  # a copy of what the registry has
         shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
@@ -86,6 +84,7 @@ class Platform:
         if not self._followers.state.keys:
             await self._first_key()
         await self._followers.start()
+        self.retention.start()
 
     def _connect(self, members: Members) -> None:
         """Put the parts together."""
@@ -99,10 +98,13 @@ class Platform:
 
         self._turns = Turns(members)
         self._peers = Peers(members, self.apps, self.emit, self._turns, look, serves)
+        effects = self.settings.recording and self.settings.capture is not Capturing.OFF
+        self.expander = Expander(self._places.expander if effects else None)
         self._launcher = Launcher(self.settings, self._places, self._peers, self._ask)
         parts = (self._ask, self._launcher, self._peers)
         self._followers = Followers(*parts, self.apps, self._hosts, self.settings.folder)
         self._deploys = Deploys(*parts, self._followers, self.apps, self._hosts)
+        self.retention = Retention(self._places, self.apps, self.settings.keep_workflows_days, self.emit)
 
     def _open(self) -> None:
         self._places = open_places(self.settings.database, self.settings.folder)
@@ -136,8 +138,10 @@ class Platform:
         """Let what is in flight finish, then end the hosts."""
         for task in self._publishing:
             task.cancel()
+        await self.retention.close()
         await self._followers.close()
         await asyncio.gather(*(hosts.close() for hosts in self.apps.values()))
+        await self.expander.close()
         await self._peers.leave()
         if self._registry is not None:
             await asyncio.to_thread(self._registry.close)
@@ -155,6 +159,8 @@ class Platform:
 
     def emit(self, event: Event) -> None:
         """Tell every watcher."""
+        if isinstance(event, CallEnded):
+            self.expander.tell(event.app)
         for watcher in self._watchers:
             watcher(event)
 
@@ -193,6 +199,23 @@ class Platform:
         self.app(app)
         return await asyncio.to_thread(lambda: QUESTIONS[question](self._places.log(app), **arguments))
 
+    async def ask_logs(self, question: str, **arguments: Any) -> tuple[str, Any]:
+        """The answer to a question for something that is in the log of one app; which one, and the answer."""
+        missing = NotFound("there are no apps yet", hint="deploy one: apiary deploy PATH")
+        for app in self.apps:
+            try:
+                return app, await self.ask_log(app, question, **arguments)
+            except NotFound as error:
+                missing = error
+        raise missing
+
+    async def queues(self, app: str) -> list[dict[str, Any]]:
+        """The queues of an app, what waits and what runs; see `log/queues.py`."""
+        declared = self.app(app).manifest.get("queues", {})
+        running = await self._turns.of(app).running()
+        found: list[dict[str, Any]] = await self.ask_log(app, "queues", declared=declared, running=running)
+        return found
+
     async def backup(self) -> IO[bytes]:
         """All databases in one tar archive, each consistent in itself, while everything runs.
 
@@ -222,8 +245,9 @@ class Platform:
             self.new_admin_key = key
 
     def _hosts(self, app: str) -> AppHosts:
-        waiting = self.settings.max_waiting_calls
-        return AppHosts(app, self._launcher.load, self._turns.of(app), self._publish, self.emit, waiting)
+        waiting, one = self.settings.max_waiting_calls, self._places.one_writer
+        load, turn = self._launcher.load, self._turns.of(app)
+        return AppHosts(app, load, turn, self._publish, self.emit, waiting, one_writer=one)
 
     async def _publish(self, host: HostProcess) -> None:
         """Let other clients of the database call the version that serves now; later, where that cannot be at once."""

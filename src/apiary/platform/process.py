@@ -13,11 +13,12 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
 from mmap import mmap
 from typing import Any, Literal
 
+from apiary.config import MIGRATE_SECONDS
 from apiary.engine.watchdog import RECORDER_BYTES, Running, read_pulse, read_slots
+from apiary.platform.flights import InFlight, gone
 from apiary.platform.memory import resident_bytes
 from apiary.platform.messages import (
     EXPELLED_STATUS,
@@ -34,17 +35,18 @@ from apiary.platform.messages import (
     frame,
     from_host,
 )
-from apiary.runtime.errors import BundleRefused, Error, Unavailable, from_problem
-from apiary.runtime.ids import id_text, new_id
+from apiary.runtime.errors import BundleRefused, Error, from_problem
+from apiary.runtime.ids import new_id
 
 Make = Callable[[str, Start], Awaitable[dict[str, Any]]]
 """Makes a place for an app, of the version that a message starts; returns what its host needs to open it."""
 
 START_SECONDS = 60.0
-MIGRATE_SECONDS = 3600.0
 HOLD_SECONDS = 60.0
 """Beyond the longest timeout of the functions that write: what runs when a hold begins may end."""
 STOP_SECONDS = 75.0
+LAST_SECONDS = 15.0
+"""Beyond the longest timeout of its functions, actions included: what a host began before a deploy may end."""
 CHECK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
@@ -54,26 +56,6 @@ MEMORY_TOLERANCE = 1.25
 SECRETS = ("APIARY_ADMIN_KEY", "APIARY_KEY", "APIARY_DATABASE", "PGPASSWORD")
 """Variables of the server's environment that are not for the code of apps."""
 NEVER = float("inf")
-
-
-@dataclass(slots=True, eq=False)
-class InFlight:
-    """A call that was sent and has no answer yet. `crashes` counts the hosts that died while they ran it.
-
-    `within` is how many seconds the answer may take, where that does not follow from its function.
-    """
-
-    message: Invoke | Ask
-    answer: asyncio.Future[Answer]
-    crashes: int = 0
-    sent: float = field(default_factory=time.monotonic)
-    within: float | None = None
-
-    def fail(self, error: Error) -> None:
-        """Answer it with an error, unless it has its answer."""
-        if not self.answer.done():
-            problem = {**error.problem(), "call_id": id_text(self.message.id)}
-            self.answer.set_result(Answer(self.message.id, b"", json.dumps(problem).encode()))
 
 
 class HostProcess(asyncio.Protocol):
@@ -179,7 +161,7 @@ class HostProcess(asyncio.Protocol):
     async def release(self, how: Literal["resume", "retire"]) -> None:
         """End a hold: `resume` runs all calls again, `retire` writes records of what has run, and gives back calls."""
         await self._insist(how, PATIENCE_SECONDS)
-        self.held = False
+        self.held = how == "retire"
         self._excused_until = time.monotonic()
 
     async def forsake(self) -> None:
@@ -220,10 +202,16 @@ class HostProcess(asyncio.Protocol):
                 self.kill(f"it could not {question}: {error.message}")
             raise
 
-    async def stop(self) -> None:
-        """Let it answer what is in flight, then let it finish its queue jobs and exit."""
+    @property
+    def patience(self) -> float:
+        """Seconds in which all that it runs has come to an end."""
+        timeouts = (function["timeout"] for function in self.manifest["functions"].values())
+        return max(STOP_SECONDS, max(timeouts, default=0.0) + LAST_SECONDS)
+
+    async def stop(self, within: float | None = None) -> None:
+        """Let it answer what is in flight, then let it finish its queue jobs and exit, within so many seconds."""
         self.stopping = True
-        end = self._loop.time() + STOP_SECONDS
+        end = self._loop.time() + (STOP_SECONDS if within is None else within)
         while self.in_flight and not self._ended.is_set() and self._loop.time() < end:
             await asyncio.wait([flight.answer for flight in self.in_flight.values()], timeout=0.5)
         if not self._ended.is_set():
@@ -390,8 +378,3 @@ class HostProcess(asyncio.Protocol):
     def _declared(self, flight: InFlight) -> dict[str, Any] | None:
         message = flight.message
         return self.manifest["functions"].get(message.function) if isinstance(message, Invoke) else None
-
-
-def gone(message: str) -> Unavailable:
-    """The error of a call whose host went away and cannot be replaced."""
-    return Unavailable(message, hint="send the call again; with an idempotency key it takes effect once")

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 from apiary.engine.protocol import MAX_DEATHS
+from apiary.platform.flights import InFlight, gone
 from apiary.platform.messages import Invoke
-from apiary.platform.process import HostProcess, InFlight, gone
+from apiary.platform.process import HostProcess
 from apiary.runtime.errors import DeadlineExceeded, HostCrashed
 
 MAX_SHARED_DEATHS = 6

@@ -7,7 +7,7 @@ of other servers have put into the queue the one that runs it is told by them (`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 
 from apiary.engine.members import Beat, Members
@@ -22,15 +22,20 @@ class Turn:
     """The queue of one app, and the host of this server that runs it, or will when it is this server's turn.
 
     `deaths` says which calls of the queue were lost with a host, by what, and whether nothing else ran beside them.
+    `ending` are hosts that end what they began and run the queue no more, `others` the versions whose workflows have
+    hosts of their own.
     """
 
     def __init__(self, app: str, claim: Claim, release: Release) -> None:
         self.app = app
         self.deaths: dict[str, tuple[str, bool]] = {}
+        self.ending: Callable[[], Collection[HostProcess]] = tuple
+        self.others: Callable[[], Collection[str]] = tuple
         self._claim = claim
         self._release = release
         self._wanted: HostProcess | None = None
         self._runs: HostProcess | None = None
+        self._busy: dict[HostProcess, list[str]] = {}
         self._changing = asyncio.Lock()
 
     @property
@@ -38,22 +43,11 @@ class Turn:
         """Whether there is a host that would run the queue."""
         return self._wanted is not None and not self._wanted.ended and self._runs is not self._wanted
 
-    async def run(self, host: HostProcess, except_for: Sequence[str] = ()) -> None:
-        """Let a host run the queue but for these calls, as soon as it is this server's turn."""
+    async def run(self, host: HostProcess) -> None:
+        """Let a host run the queue, as soon as it is this server's turn, but for what those that end are busy with."""
         async with self._changing:
             self._wanted = host
-            await self._begin(except_for)
-
-    async def hand_over(self, old: HostProcess, new: HostProcess) -> None:
-        """The old host runs no more of the queue; the new one runs all but what the old one is still busy with."""
-        async with self._changing:
-            self._wanted = new
-            try:
-                busy = await old.ask("leave_queue")
-            except Error:
-                busy = []
-            with suppress(Error):  # it is gone, and whoever takes its place runs the queue
-                await self._begin(busy)
+            await self._begin()
 
     async def leave(self) -> None:
         """No host runs the queue from now on: the one that did is held."""
@@ -64,7 +58,7 @@ class Turn:
         """Let the host that waits run the queue, if it is this server's turn by now."""
         async with self._changing:
             if self.waits:
-                await self._begin(())
+                await self._begin()
 
     async def give_up(self) -> None:
         """No host starts: another server's may run the queue."""
@@ -76,13 +70,40 @@ class Turn:
         """Whether the host that runs the queue has taken over what hosts have left that are gone."""
         return self._runs is not None and bool(await self._runs.ask("adopt", dead=dead))
 
-    async def _begin(self, except_for: Sequence[str]) -> None:
+    async def running(self) -> dict[str, int] | None:
+        """How many calls of each queue run, where a host of this server runs the queue and says so."""
+        with suppress(Error):
+            if self._runs is not None:
+                found: dict[str, int] = await self._runs.ask("running")
+                return found
+        return None
+
+    async def look(self) -> None:
+        """Let the host that runs the queue look into it: another one has left something there."""
+        with suppress(Error):  # whoever takes its place looks
+            if self._runs is not None:
+                await self._runs.ask("look")
+
+    async def _begin(self) -> None:
+        await self._ask_ending()
         host = self._wanted
         if host is None or not await self._claim(self.app):
             return
         deaths, self.deaths = self.deaths, {}
-        await host.ask("run_queue", except_for=except_for, deaths=deaths)
+        busy = [call for calls in self._busy.values() for call in calls]
+        await host.ask("run_queue", except_for=busy, deaths=deaths, others=list(self.others()))
         self._runs = host
+
+    async def _ask_ending(self) -> None:
+        """Let hosts leave the queue that end, and remember what each is busy with: it is told to stop soon after."""
+        ending = list(self.ending())
+        self._busy = {host: calls for host, calls in self._busy.items() if host in ending}
+        for host in ending:
+            if host not in self._busy:
+                try:
+                    self._busy[host] = await host.ask("leave_queue")
+                except Error:
+                    self._busy[host] = []  # it is gone
 
 
 class Turns:

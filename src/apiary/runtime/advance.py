@@ -14,11 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from apiary.runtime.beginning import begun, deadline_of, first_input, joined, left_to_queue
 from apiary.runtime.call import (
     Bound,
     Guard,
     Program,
     failure,
+    input_of,
     let_go,
     out_of_time,
     problem_of,
@@ -32,29 +34,23 @@ from apiary.runtime.errors import (
     DeadlineExceeded,
     Duplicate,
     Error,
-    Forbidden,
-    KeyReused,
     Nondeterministic,
     Stopped,
     Unavailable,
-    UnknownFunction,
     Unseen,
-    WrongArguments,
-    known_errors,
+    from_problem,
 )
 from apiary.runtime.failures import told
 from apiary.runtime.ids import id_text
 from apiary.runtime.ledger import Again, Broken, Ended, Leave, Ledger, Wait
-from apiary.runtime.machine import UNDO_FROM, Op, Operation
-from apiary.runtime.plain import plain, same_json
-from apiary.runtime.repeated import check_first_caller
+from apiary.runtime.machine import CONTINUED, Op, Operation
+from apiary.runtime.plain import plain
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Pause, WorkflowSession
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
-from apiary.runtime.undoing import UNDOING, Failure, read_failure
+from apiary.runtime.undoing import CANCELLING, UNDOING, Failure, Undo, read_failure
 from apiary.runtime.workflow import Workflow, _running
 
 KEPT = "what its steps did before is kept, but for what was undone"
-REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
 MOST_STEPS = 100
 """So many functions of a workflow run in one transaction; then others have their turn."""
 
@@ -69,17 +65,18 @@ def advance(
     """
     bound = program.find(call.function)
     found = session.instance(call.id, call.key) if call.queued or call.attempt > 1 or call.key else None
-    if found is not None and not call.queued:
-        return _joined(bound, call, found)
+    unsure = found is not None and call.attempt > 1 and found.acting and found.version == program.version
+    if found is not None and not call.queued and not (unsure and found.id == call.id):
+        return joined(bound, call, found, first_input(session, found))
+    if found is None and not call.queued and bound.function.options.queue is not None:
+        return left_to_queue(program, bound, call, session)
     if call.queued:
         if found is None:
             raise Duplicate
-        if found.epoch != call.epoch or found.version != program.version:
-            return Outcome(pause=Pause(NEVER, found.epoch))
-        found.deadline = min(found.deadline, _deadline(bound, found.started))
-        if not call.arrived and found.state in ("", UNDOING) and now_microseconds() < _due(found):
-            return Outcome(pause=Pause(_due(found), found.epoch))
-    instance = found or _begun(program, bound, call)
+        pause = _not_now(program, bound, call, found, unsure)
+        if pause is not None:
+            return Outcome(pause=pause)
+    instance = found or begun(program, bound, call)
     most = 1 if call.careful else most_steps
     ledger = Ledger(program.version, call, session, instance, stored=found is not None, most=most)
     run = _Run(program, bound, call, session, guard, instance, found is not None, ledger)
@@ -93,30 +90,26 @@ def advance(
         raise DatabaseUnavailable(f"where the workflow is could not be written: {error.message}") from error
 
 
+def _not_now(program: Program, bound: Bound, call: Call, found: Instance, unsure: bool) -> Pause | None:
+    """Why a workflow does not go on, if so. One whose turn in its queue has come begins.
+
+    `unsure`: the run in which it began its actions may be this one, whose commit was kept and not told of.
+    """
+    now = now_microseconds()
+    if not found.version:
+        if now < found.due:
+            return Pause(found.due, found.epoch, waiting=True)
+        found.version, found.started = program.version, now
+    if found.epoch != call.epoch or found.version != program.version:
+        return Pause(NEVER, found.epoch)
+    found.deadline = min(found.deadline, deadline_of(bound, found.started))
+    if not call.arrived and not unsure and found.state in ("", UNDOING) and now < _due(found):
+        return Pause(_due(found), found.epoch)
+    return None
+
+
 def _due(instance: Instance) -> int:
     return instance.due if instance.state == UNDOING else min(instance.due, instance.deadline)
-
-
-def _begun(program: Program, bound: Bound, call: Call) -> Instance:
-    started = now_microseconds()
-    return Instance(
-        id=call.id,
-        function=call.function,
-        version=program.version,
-        input=call.input,
-        caller=call.caller,
-        roles=tuple(call.roles),
-        key=call.key,
-        parent=call.parent,
-        step=call.step,
-        started=started,
-        deadline=_deadline(bound, started),
-    )
-
-
-def _deadline(bound: Bound, started: int) -> int:
-    lifetime = bound.function.options.lifetime
-    return NEVER if lifetime is None else started + int(lifetime * 1e6)
 
 
 def blocked(function: str, workflow: bytes) -> Nondeterministic:
@@ -127,31 +120,6 @@ def blocked(function: str, workflow: bytes) -> Nondeterministic:
     )
     error.call_id = id_text(workflow)
     return error
-
-
-def is_refused(outcome: Outcome) -> bool:
-    """Whether a workflow that was to be begun has not begun. A backend tells of errors by their codes only."""
-    error = outcome.error
-    if error is None or outcome.replayed is not None:
-        return False
-    kind = known_errors().get(str(error["code"]))
-    return kind is not None and issubclass(kind, REFUSALS) and error["status"] == kind.status
-
-
-def _joined(bound: Bound, call: Call, found: Instance) -> Outcome:
-    """The answer to a call that repeats one which has begun: the same end, when it comes."""
-    check_roles(bound.function, call.roles)
-    check_first_caller(found.caller, call)
-    try:
-        same = same_json(json.loads(found.input), json.loads(call.input or b"{}"))
-    except (ValueError, RecursionError):
-        bound.codec.decode(call)
-        same = False
-    if found.function != call.function or not same:
-        raise KeyReused(
-            f"the idempotency key was used for another call of {found.function}", first_call_id=id_text(found.id)
-        )
-    return Outcome(pause=Pause(NEVER, found.epoch, of=found.id))
 
 
 @dataclass(slots=True)
@@ -206,14 +174,16 @@ class _Run:
                 raise why.error
             if not ledger.ending:
                 return self._blocked(why.error)
-            failed = self._ended_early()
-            failed.add_note(f"it was not where it had been: {why.error.message}")
+            ended = self._ended_early()
+            ended.add_note(f"it was not where it had been: {why.error.message}")
+            return self._failed(ended, early=True)
         if isinstance(why, Wait):
             return self._paused(why)
         if isinstance(why, Again):
             return self._again(why)
         if isinstance(why, Ended):
-            failed = out_of_time(self.bound) if why.late else self._ended_early()
+            ended = out_of_time(self.bound) if why.late else self._ended_early()
+            return self._failed(ended, early=not why.late)
         return self._ended(output) if failed is None else self._failed(failed)
 
     def _body(self) -> bytes:
@@ -257,13 +227,18 @@ class _Run:
             step=number,
         )
 
-    def _ended_early(self) -> BaseException:
-        if self.instance.state == "cancelling":
+    def _ended_early(self) -> Error:
+        if self.instance.problem is not None:
+            return from_problem(json.loads(self.instance.problem))
+        if self.instance.state == CANCELLING:
             return Cancelled(f"{self.call.function} was cancelled")
         return DeadlineExceeded(f"{self.call.function} did not end within {self.bound.function.options.lifetime:g} s")
 
-    def _failed(self, failed: BaseException) -> Outcome:
-        """The body came to nothing. What it had begun is undone; an action that was not begun is not."""
+    def _failed(self, failed: BaseException, *, early: bool = False) -> Outcome:
+        """The body came to nothing. What it had begun is undone; an action that was not begun is not.
+
+        `early`: it did not come so far by itself, so the workflows that it started are to end early, too.
+        """
         call, notes = self._ending_call(), self.notes
         problem = problem_of(call, failed, KEPT)
         if not notes.entered and not self.stored:
@@ -274,7 +249,10 @@ class _Run:
         found = Failure(record.status, json.loads(record.error or "{}"), failed, notes.lines, undos)
         self.ledger.why = None
         self.ledger.undoing = True
-        if undos:
+        found.children = self.steps.cancel_children(every=early)
+        if early and self.instance.problem is not None and isinstance(failed, Error):
+            self.steps.give_up_actions(failed)
+        if undos or found.children:
             actions = {number: call for number, call in self.steps.open_actions().items() if number not in fresh}
             found.actions = [(number, call.function, call.input) for number, call in actions.items()]
             self.steps.actions = actions
@@ -284,8 +262,11 @@ class _Run:
         """Undo, the last first, and end. What cannot be undone is told of."""
         ledger, steps = self.ledger, self.steps
         written = replace(failure, error={**failure.error})
-        for undo in reversed(failure.undos):
-            _, error = self._guarded(partial(steps.undo, undo))
+        tasks: list[tuple[Undo | None, Callable[[], None]]]
+        tasks = [(None, partial(steps.outlast, child)) for child in failure.children]
+        tasks += [(undo, partial(steps.undo, undo)) for undo in reversed(failure.undos)]
+        for undo, do in tasks:
+            _, error = self._guarded(do)
             why, ledger.why = ledger.why, None
             if isinstance(why, Wait):
                 return self._undoing(written, why)
@@ -293,28 +274,28 @@ class _Run:
                 raise why.error
             if isinstance(why, Ended):
                 error = out_of_time(self.bound)
-            if error is not None:
+            if error is not None and undo is not None:
                 failure.remained(undo, error)
         return self._ended(b"null", failure)
 
     def _undoing(self, failure: Failure, wait: Wait) -> Outcome:
         """Undoing goes on later: that it has begun is written down, and what with."""
         if self.instance.state != UNDOING:
-            self.instance.state = UNDOING
-            operation = Operation(Op.UNDO, "wf.undo", b"{}")
-            self.ledger.keep(UNDO_FROM + self.instance.first, operation, failure.written())
+            self.instance.state, self.instance.problem = UNDOING, failure.written()
         return self._paused(wait)
 
     def _failure_written(self) -> Failure:
         """Undoing goes on."""
         self.ledger.undoing = True
-        step = self.ledger.look(UNDO_FROM + self.instance.first)
-        failure = read_failure(step.output or b"" if step is not None else b"")
+        failure = read_failure(self.instance.problem or "")
         self.notes.entered, self.notes.lines = True, failure.lines
         self.steps.begun(failure.actions)
         return failure
 
     def _again(self, again: Again) -> Outcome:
+        if self.ledger.look(CONTINUED) is None:
+            shown = input_of(self.bound, replace(self.call, input=self.instance.input))
+            self.ledger.keep(CONTINUED, Operation(Op.CONTINUE, "wf.continue_as", shown), b"null")
         self.instance.first = self.instance.issued = self.ledger.next
         self.instance.input = again.input
         return self._paused(Wait(now_microseconds()))
@@ -363,6 +344,8 @@ class _Run:
             error = json.dumps(failure.error)
             record = record_of(self.program, bound, call, self.notes, failure.status, error=error)
             record.kind = Kind.WORKFLOW.value
+        if instance.first:
+            record.input = first_input(session, instance, record.input)
         kept = self.stored or ledger.wrote or call.key is not None or self.call.detached or failure is not None
         if not kept:
             session.records += [*ledger.held, record]

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from apiary.runtime.declaration import Function, Kind
@@ -32,6 +33,7 @@ from apiary.runtime.errors import (
 from apiary.runtime.failures import raised
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
+from apiary.runtime.queueing import Queue, checked_queues
 from apiary.runtime.session import Call, Outcome, Record, Session
 from apiary.runtime.transaction import Notes, Transaction, _current, as_json, check_roles
 
@@ -52,6 +54,9 @@ class Codec(Protocol):
 
     def decode(self, call: Call) -> dict[str, Any]:
         """The arguments by name; `WrongArguments` where they do not fit."""
+
+    def secrets(self, arguments: Mapping[str, Any]) -> Sequence[Any]:
+        """What must not be shown of the arguments."""
 
     def encode(self, result: Any) -> bytes:
         """The result as JSON."""
@@ -86,10 +91,18 @@ ToJson = Callable[[Any], bytes]
 class Program:
     """The functions of one version of an app, ready to be called by name."""
 
-    def __init__(self, app: str, version: str, functions: Mapping[str, Bound], to_json: ToJson | None = None) -> None:
+    def __init__(
+        self,
+        app: str,
+        version: str,
+        functions: Mapping[str, Bound],
+        to_json: ToJson | None = None,
+        queues: Mapping[str, Queue] = MappingProxyType({}),
+    ) -> None:
         self.app = app
         self.version = version
         self.functions = dict(functions)
+        self.queues = checked_queues(queues, (bound.function for bound in functions.values()))
         self.to_json: ToJson = to_json or (lambda value: json.dumps(value).encode())
 
     def find(self, name: str) -> Bound:
@@ -102,7 +115,7 @@ class Program:
     def encode(self, function: Function[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """The JSON arguments of a call of `function`, which must be of this program."""
         bound = self.find(function.name)
-        if bound.function is not function:
+        if bound.function is not function.declared:
             raise UnknownFunction(f"{function!r} does not belong to the app {self.app}")
         return bound.codec.encode_arguments(args, kwargs)
 
@@ -125,19 +138,24 @@ class Guard(Protocol):
 
 
 def perform(
-    program: Program, call: Call, session: Session, guard: Guard, keep: Callable[[Record], None] | None = None
+    program: Program,
+    call: Call,
+    session: Session,
+    guard: Guard,
+    notes: Notes,
+    keep: Callable[[Record], None] | None = None,
 ) -> Outcome:
     """Run one call of a query or a transaction in the open transaction of `session`.
 
     The function runs in a part (savepoint) of its own. Where it returns, its record joins that part. Where it
     raises, the part is undone and the failure recorded, and so it is where types of the user fail to read arguments. A
     call that is refused before the function runs (wrong arguments, not allowed) has no record, unless it came from the
-    queue or is a step. `keep` takes the record; by default it is written.
+    queue or is a step. `notes` take what the call says of itself, also where it is stopped.
+    `keep` takes the record; by default it is written.
 
     Raises `Duplicate`, with everything undone, where the call has a record already, `Stopped` where it ran out of
     time, and `Unavailable` where the database gave up.
     """
-    notes = Notes()
     keep = keep or session.record
     session.savepoint("call")
     try:
@@ -158,10 +176,11 @@ def perform(
         raise failed
     problem = problem_of(call, failed)
     if notes.entered or call.queued or call.step is not None or not is_refusal(failed):
-        bound = program.functions.get(call.function)
+        record = failure(program, program.functions.get(call.function), call, notes, problem, failed)
+        record.effects = session.effects()
         session.savepoint("call")
         try:
-            keep(failure(program, bound, call, notes, problem, failed))
+            keep(record)
         except BaseException:
             session.undo("call")
             raise
@@ -183,6 +202,8 @@ def run(
             check_roles(bound.function, call.roles)
             guard.begin(call, bound.function.options.timeout)
             arguments = bound.codec.decode(call)
+            if bound.codec.has_secrets:
+                session.conceal(bound.codec.secrets(arguments))
             notes.entered = True
             output = bound.codec.encode(_body(program, bound, call, session, notes, arguments))
             if notes.broken is not None:
@@ -196,7 +217,9 @@ def run(
     if late:
         raise Stopped
     if session.recording:
-        keep(record_of(program, bound, call, notes, "ok", output))
+        record = record_of(program, bound, call, notes, "ok", output)
+        record.effects = session.effects()
+        keep(record)
     return output
 
 
@@ -208,6 +231,8 @@ def _body(
     transaction = Transaction(session, call, notes, function.kind is Kind.QUERY, program)
     token = _current.set(transaction)
     try:
+        if function.kind is Kind.QUERY:
+            return session.confine(lambda: function.body(transaction, **arguments))
         return function.body(transaction, **arguments)
     finally:
         notes.over = True
@@ -236,7 +261,8 @@ def stopped(program: Program, call: Call, notes: Notes) -> tuple[Outcome, Record
     bound = program.find(call.function)
     cause = out_of_time(bound)
     problem = problem_of(call, cause)
-    return Outcome(error=problem, cause=cause), failure(program, bound, call, notes, problem, cause)
+    record = failure(program, bound, call, notes, problem, cause)
+    return Outcome(error=problem, cause=cause, duration=record.duration), record
 
 
 def out_of_time(bound: Bound) -> DeadlineExceeded:
@@ -288,7 +314,7 @@ def record_of(
         started=notes.started,
         duration=notes.elapsed(),
         status=status,
-        input=_input_of(bound, call),
+        input=input_of(bound, call),
         output=_kept(bound, call, output),
         error=error,
         lines=as_json(notes.lines),
@@ -300,7 +326,7 @@ def record_of(
     )
 
 
-def _input_of(bound: Bound | None, call: Call) -> bytes:
+def input_of(bound: Bound | None, call: Call) -> bytes:
     """What the record keeps of the input; of one that cannot be read, at least not the secrets."""
     if bound is None:
         return call.input
@@ -342,6 +368,7 @@ def user_traceback(cause: BaseException) -> str:
     while parts:
         part = parts.pop()
         kept = [frame for frame in part.stack if not frame.filename.startswith(NOT_THE_USERS)]
-        part.stack = traceback.StackSummary.from_list(kept or list(part.stack)[-1:])
+        shown = kept or ([] if issubclass(part.exc_type or Exception, SyntaxError) else list(part.stack)[-1:])
+        part.stack = traceback.StackSummary.from_list(shown)
         parts.extend(inner for inner in (part.__cause__, part.__context__) if inner is not None)
     return "".join(formatted.format())

@@ -1,4 +1,4 @@
-"""What people and programs do to workflows from outside: send, cancel, resume, fork. Each is a call with a record.
+"""What people and programs do to workflows and queues from outside: send, cancel, pause, … Each has a record.
 
 They are small transactions of the platform's own, which run where those of the app do. Who started a workflow may send
 to it and cancel it; the rest is for administrators.
@@ -17,12 +17,16 @@ from apiary.runtime.machine import PAGE, Step, step_id
 from apiary.runtime.messages import checked_name, checked_value
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Record, WorkflowSession
 from apiary.runtime.transaction import now_microseconds
-from apiary.runtime.undoing import UNDOING
+from apiary.runtime.undoing import end_early
 
 PREFIX = "apiary."
 RESULT = "apiary.result"
 """Waits for the end of a workflow. Not an operation: it writes nothing, and is answered by `engine/flows.py`."""
+QUEUE_OPERATIONS = ("apiary.pause", "apiary.unpause")
+"""What is done to queues, of which those must hear who run them."""
 KIND = "platform"
+DROPPED = '[{"at": 0, "message": "what it did is not kept any more"}]'
+"""The log lines of a workflow whose steps were dropped, because it ended long ago."""
 
 Operation = Callable[[Program, Call, WorkflowSession, Mapping[str, Any]], Any]
 
@@ -97,12 +101,8 @@ def _send(program: Program, call: Call, session: WorkflowSession, given: Mapping
 
 
 def _cancel(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
-    """End a workflow at its next step; what it has done is undone as far as it says how."""
-    instance = _running(session, call, given)
-    if instance.state != UNDOING:
-        instance.state, instance.problem, instance.acting = "cancelling", None, False
-        session.keep_instance(instance, fresh=False)
-    session.wake(instance.id, None)
+    """End a workflow at its next step, and those that it started; what was done is undone as far as it says how."""
+    end_early(session, _running(session, call, given), program.version)
 
 
 def _resume(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
@@ -154,6 +154,25 @@ def _fork(program: Program, call: Call, session: WorkflowSession, given: Mapping
     return {"id": id_text(fork.id), "from": id_text(origin), "step": end}
 
 
+def _pause(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
+    """Begin no more calls of a queue; those that run go on."""
+    session.pause(_queue(program, call, given), paused=True)
+
+
+def _unpause(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
+    """Begin calls of a queue again."""
+    session.pause(_queue(program, call, given), paused=False)
+
+
+def _queue(program: Program, call: Call, given: Mapping[str, Any]) -> str:
+    _check_admin(call)
+    name = given.get("queue")
+    if not isinstance(name, str) or name not in program.queues:
+        known = ", ".join(sorted(program.queues)) or "none"
+        raise NotFound(f"{program.app} has no queue {name!r:.80}", hint=f"there are: {known}")
+    return name
+
+
 def _copied(step: Step, fork: Instance, started: int) -> Record:
     return Record(
         id=step_id(fork.id, step.number),
@@ -180,6 +199,8 @@ def _begun(session: WorkflowSession, workflow: bytes) -> tuple[Instance, int]:
         record = session.find(workflow, None)
         if record is None or record.kind != "workflow":
             raise _unknown(workflow)
+        if record.lines == DROPPED:
+            raise Conflict(f"what the workflow {id_text(workflow)} did is not kept any more, so it cannot be forked")
         instance = Instance(
             workflow, record.function, record.version, record.input, record.caller, ("admin",), None, None, None, 0
         )
@@ -222,4 +243,6 @@ OPERATIONS: dict[str, Operation] = {
     "apiary.cancel": _cancel,
     "apiary.resume": _resume,
     "apiary.fork": _fork,
+    "apiary.pause": _pause,
+    "apiary.unpause": _unpause,
 }

@@ -6,15 +6,18 @@ the platform calls it by name through `apiary.runtime.call`.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from apiary.runtime.errors import DeclarationError, RuleBroken
+from apiary.runtime.queueing import AT_ONCE, Queue, Terms, queue_of, terms_of
 from apiary.runtime.transaction import Transaction, current_transaction
 from apiary.runtime.workflow import in_workflow
 
@@ -29,9 +32,9 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 PAGES = {"docs", "web"}
 OWN_OPTIONS = {
     "query": {"key", "placement"},
-    "transaction": {"key", "placement"},
-    "action": {"retries", "backoff"},
-    "workflow": {"lifetime", "schedule", "zone", "missed"},
+    "transaction": {"key", "placement", "queue"},
+    "action": {"retries", "backoff", "queue"},
+    "workflow": {"queue", "lifetime", "schedule", "zone", "missed"},
 }
 FIRST = {"workflow": "wf: Workflow", "query": "tx: Transaction", "transaction": "tx: Transaction"}
 
@@ -50,7 +53,7 @@ class Options:
     """What a decorator was told. Times in seconds; `retries` counts the attempts after the first.
 
     `lifetime`: so long a workflow may take in all; its `timeout` is what its own code may take between two steps. It
-    begins by itself at the times of its `schedule`.
+    begins by itself at the times of its `schedule`. `queue` is the name of the one in which its queued calls wait.
     """
 
     roles: frozenset[str] | None = None
@@ -63,6 +66,7 @@ class Options:
     schedule: str | None = None
     zone: str = "UTC"
     missed: str = "once"
+    queue: str | None = None
 
 
 class Function(Generic[P, R]):
@@ -73,6 +77,8 @@ class Function(Generic[P, R]):
         self.kind = kind
         self.body = body
         self.options = options
+        self.terms: Terms = AT_ONCE
+        self.declared: Function[P, R] = self
         self.name = body.__name__
         self.description = inspect.getdoc(body) or ""
         self.parameters = _parameters(self)
@@ -84,6 +90,8 @@ class Function(Generic[P, R]):
         self.__wrapped__ = body
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.terms != AT_ONCE:
+            raise RuleBroken(f"{self.name} was called with options for tx.enqueue", hint=f"call {self.name}(…)")
         if in_workflow() and current_transaction() is None:
             raise RuleBroken(
                 f"{self.name} was called in a workflow, where it would not be recorded",
@@ -109,6 +117,26 @@ class Function(Generic[P, R]):
         result: R = args[0]._nested(self, args[1:], kwargs)
         return result
 
+    def with_options(
+        self,
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+        priority: int = 0,
+        unique: str | None = None,
+        debounce: float | None = None,
+    ) -> Function[P, R]:
+        """The same function, to be enqueued on other terms: `tx.enqueue(send.with_options(delay=60), user)`.
+
+        The call begins after `delay` seconds, or not before `at` (with a time zone); before calls of a lower `priority`
+        that wait in its queue (-1000 to 1000). `unique`: while a call of the function waits under this name, enqueueing
+        another one returns the id of that. `debounce`: besides, that one gets the arguments of the latest, and begins
+        when none has come for so many seconds.
+        """
+        found = copy.copy(self)
+        found.terms = terms_of(delay, at, priority, unique, debounce)
+        return found
+
     def __repr__(self) -> str:
         return f"<{self.kind.value} {self.app.name}.{self.name}>"
 
@@ -118,9 +146,17 @@ class App:
 
     `name` is lower case: letters, digits, underscores. `migrations` is a folder of numbered `.sql` files, by
     default `migrations/` beside the module that declares the app; one that is named must be there.
+    `keep_workflows_days`: so long a server keeps the steps of workflows that ended (default: as it was told).
     """
 
-    def __init__(self, name: str, *, description: str = "", migrations: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        migrations: str | Path | None = None,
+        keep_workflows_days: float | None = None,
+    ) -> None:
         if not isinstance(name, str) or not NAME.match(name):
             raise DeclarationError(
                 f"{name!r} cannot be the name of an app",
@@ -128,9 +164,14 @@ class App:
             )
         if not isinstance(description, str):
             raise DeclarationError(f"the description of an app is text, not {description!r}")
+        days = keep_workflows_days
+        if days is not None and (isinstance(days, bool) or not isinstance(days, int | float) or not days >= 0):
+            raise DeclarationError(f"keep_workflows_days is a number of days, not {days!r}")
         self.name = name
         self.description = description
+        self.keep_workflows_days = days
         self.functions: dict[str, Function[..., Any]] = {}
+        self.queues: dict[str, Queue] = {}
         frame = inspect.currentframe()
         caller = frame.f_back if frame else None
         self.file = Path(caller.f_code.co_filename) if caller else None
@@ -138,6 +179,25 @@ class App:
         self.folder = self.file.parent if self.file else Path()
         self.migrations = self.folder / (migrations if migrations is not None else "migrations")
         self.names_migrations = migrations is not None
+
+    def queue(
+        self,
+        name: str,
+        *,
+        concurrency: int | None = 10,
+        rate: tuple[int, float] | None = None,
+        fair_by: str | None = None,
+    ) -> Queue:
+        """Declare a queue, for functions that name it: `@app.action(queue="mail")`.
+
+        At most `concurrency` of its calls run at the same time, on all servers together (`None`: no limit); a workflow
+        runs from its beginning to its end. `rate`: at most so many begin within any so many seconds. `fair_by`: the
+        name of an argument; calls with different values of it take turns, however many of one there are.
+        """
+        if name in self.queues:
+            raise DeclarationError(f"the app {self.name} declares the queue {name} twice")
+        queue = self.queues[name] = queue_of(name, concurrency, rate, fair_by)
+        return queue
 
     @overload
     def query(self, body: Callable[P, R], /) -> Function[P, R]: ...
@@ -170,9 +230,13 @@ class App:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         key: str | None = None,
         placement: str | None = None,
+        queue: str | Queue | None = None,
     ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
     def transaction(self, body: Any = None, /, **options: Any) -> Any:
-        """Declare a function of which each call is one serializable ACID transaction. Options as for `query`."""
+        """Declare a function of which each call is one serializable ACID transaction.
+
+        Options as for `query`; and the `queue` in which its queued calls wait.
+        """
         return self._declare(Kind.TRANSACTION, body, options)
 
     @overload
@@ -186,13 +250,15 @@ class App:
         timeout: float = DEFAULT_ACTION_TIMEOUT_SECONDS,
         retries: int = 0,
         backoff: float = 0.5,
+        queue: str | Queue | None = None,
     ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
     def action(self, body: Any = None, /, **options: Any) -> Any:
         """Declare a function that touches the outside world: no transaction, recorded after it ran, retried.
 
         `retries`: attempts after the first when it raises anything but `Rejected`. `backoff`: seconds before
         the second attempt, doubled (with jitter) before each further one. `timeout`: seconds for all attempts.
-        A parameter named `idempotency_key` receives the same key at every attempt. It may be `async def`.
+        A parameter named `idempotency_key` receives the same key at every attempt. It may be `async def`. `queue`: in
+        which its queued calls wait.
         """
         options.setdefault("timeout", DEFAULT_ACTION_TIMEOUT_SECONDS)
         return self._declare(Kind.ACTION, body, options)
@@ -209,6 +275,7 @@ class App:
         schedule: str | None = None,
         zone: str = "UTC",
         missed: Literal["once", "all", "skip"] = "once",
+        queue: str | Queue | None = None,
     ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
     def workflow(self, body: Any = None, /, **options: Any) -> Any:
         """Declare a function that runs to completion, in which each function it runs takes effect exactly once.
@@ -216,7 +283,8 @@ class App:
         `roles`: who may start it. `timeout`: seconds that it may take in all, waiting included (default: no limit);
         it is ended and undone then. `schedule`: begin it by the clock, too, at the times of a cron expression in a time
         `zone`; its first parameter, if it has any, gets the time. Of times that were `missed` while no server ran, it
-        begins for the last (`once`), for each (`all`), or for none (`skip`).
+        begins for the last (`once`), for each (`all`), or for none (`skip`). `queue`: in which
+        it waits for its beginning, whoever starts it.
         """
         lifetime = options.pop("timeout", None)
         if lifetime is not None and (isinstance(lifetime, bool) or not isinstance(lifetime, int | float)):
@@ -252,7 +320,11 @@ def _options(kind: Kind, given: dict[str, Any]) -> Options:
     named = isinstance(roles, list | tuple | set | frozenset) and all(isinstance(role, str) for role in roles)
     if roles is not None and not named:
         raise DeclarationError(f"roles is a list of names, not {roles!r}")
-    options = Options(**{**given, "roles": None if roles is None else frozenset(roles)})
+    queue = given.get("queue")
+    if not isinstance(queue, str | Queue | None):
+        raise DeclarationError(f"queue is a queue of the app or its name, not {queue!r}")
+    named_queue = queue.name if isinstance(queue, Queue) else queue
+    options = Options(**{**given, "roles": None if roles is None else frozenset(roles), "queue": named_queue})
     times = {"timeout": options.timeout, "backoff": options.backoff, "timeout of a workflow": options.lifetime or 1.0}
     for name, value in times.items():
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e6:

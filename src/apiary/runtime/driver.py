@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from apiary.runtime.call import Bound, Guard, Program, perform, stopped
+from apiary.runtime.call import Bound, Guard, Program, failure, perform, problem_of, stopped
 from apiary.runtime.declaration import Function, Kind
 from apiary.runtime.errors import (
     Duplicate,
+    Error,
     NotFound,
     RuleBroken,
     Stopped,
@@ -27,9 +28,10 @@ from apiary.runtime.ids import id_text
 from apiary.runtime.ledger import Again, Broken, Ended, Ledger, Lost, Wait
 from apiary.runtime.machine import Op, Operation, Step, step_id
 from apiary.runtime.messages import checked_name, checked_value
-from apiary.runtime.session import MESSAGE, NEVER, Call, Instance, Queued, Record, WorkflowSession
+from apiary.runtime.queueing import AT_ONCE, Terms, queued_call
+from apiary.runtime.session import MESSAGE, NEVER, Call, Instance, Record, WorkflowSession
 from apiary.runtime.transaction import Notes, check_roles, now_microseconds
-from apiary.runtime.undoing import Undo
+from apiary.runtime.undoing import Undo, end_early
 
 OPS = {kind: Op(kind.value) for kind in Kind}
 MAX_SLEEP_SECONDS = 100 * 366 * 86400.0
@@ -54,6 +56,7 @@ class Steps:
         self.caller = instance.caller
         self.ledger = ledger
         self.actions: dict[int, Call] = {}
+        self.children: list[int] = []
         self.undos: list[Undo] = []
         self._program = program
         self._call = call
@@ -67,12 +70,18 @@ class Steps:
 
     def start(self, function: Function[..., Any], args: Sequence[Any], kwargs: dict[str, Any], undo: Any) -> int:
         by = None if undo is None else self._undo(undo)
-        number = self.call(function.name, self._encoded(function, args, kwargs))
+        terms = function.terms
+        if terms != AT_ONCE and (function.kind is not Kind.WORKFLOW or terms.unique is not None):
+            raise RuleBroken(
+                f"{function.name} is a step of a workflow, which is run in its place",
+                hint="with_options is for tx.enqueue; a child workflow may have a delay or a priority",
+            )
+        number = self.call(function.name, self._encoded(function, args, kwargs), terms)
         if by is not None:
             self.undos.append(Undo(number, *by))
         return number
 
-    def call(self, name: str, encoded: bytes) -> int:
+    def call(self, name: str, encoded: bytes, terms: Terms = AT_ONCE) -> int:
         """Begin an operation that runs the function of this name."""
         bound = self._program.find(name)
         shown = encoded
@@ -80,7 +89,7 @@ class Steps:
             shown = bound.codec.canonical(self._step_call(0, name, encoded))
         number, known = self._begin(Operation(OPS[bound.function.kind], name, shown))
         if known is None:
-            self._do(number, bound, self._step_call(number, name, encoded))
+            self._do(number, bound, self._step_call(number, name, encoded), terms)
         return number
 
     def wait(self, number: int) -> Step:
@@ -110,6 +119,31 @@ class Steps:
     def begun(self, actions: Sequence[tuple[int, str, bytes]]) -> None:
         """These actions were begun by another run: each a number, a function and its arguments."""
         self.actions = {number: self._step_call(number, name, given) for number, name, given in actions}
+
+    def give_up_actions(self, error: Error) -> None:
+        """The actions that are open failed with this: they are not begun again, whatever they did."""
+        for number, call in self.open_actions().items():
+            problem = problem_of(call, error)
+            bound = self._program.find(call.function)
+            self.ledger.hold(number, failure(self._program, bound, call, Notes(), problem, error))
+
+    def cancel_children(self, *, every: bool) -> list[int]:
+        """Cancel the workflows that were started and have not ended, or those that are to be undone; their numbers."""
+        cancelled = []
+        undone = {undo.number for undo in self.undos}
+        begun = range(self._instance.first, max(self._instance.issued, self.ledger.next))
+        for number in begun if every else filter(undone.__contains__, self.children):
+            if self.ledger.look(number) is None:
+                child = self._session.instance(step_id(self.id, number), None)
+                if child is not None:
+                    end_early(self._session, child, self._program.version)
+                    self.ledger.wrote = True
+                    cancelled.append(number)
+        return cancelled
+
+    def outlast(self, number: int) -> None:
+        """Wait until a workflow that was cancelled has ended."""
+        self.wait(number)
 
     def open_actions(self) -> dict[int, Call]:
         """The actions that were begun and have no outcome."""
@@ -197,34 +231,36 @@ class Steps:
     def _result(self, step: Step) -> Any:
         return self._program.find(step.function).codec.decode_result(step.output or b"null")
 
-    def _do(self, number: int, bound: Bound, call: Call) -> None:
+    def _do(self, number: int, bound: Bound, call: Call, terms: Terms) -> None:
         op = OPS[bound.function.kind]
         if op is Op.ACTION:
             self.actions[number] = call
         elif op is Op.WORKFLOW:
+            self.children.append(number)
             with self.ledger.database():
-                self._begin_child(number, call)
+                self._begin_child(number, call, terms)
         else:
             self._inline(number, call, reads=op is Op.QUERY)
 
-    def _begin_child(self, number: int, call: Call) -> None:
+    def _begin_child(self, number: int, call: Call, terms: Terms) -> None:
         issued = number < self._instance.issued
         if issued or (self.ledger.undoing and self._session.instance(call.id, None) is not None):
             return
         self.ledger.flush()
         self.ledger.wrote = True
+        function = self._program.find(call.function).function
         self._session.enqueue(
-            Queued(
+            queued_call(
+                self._program,
+                function,
+                call.input,
+                terms,
                 id=call.id,
-                function=call.function,
-                input=call.input,
                 caller=call.caller,
-                parent=self.id,
-                due=now_microseconds(),
-                version=self._program.version,
                 roles=self._instance.roles,
+                parent=self.id,
+                now=now_microseconds(),
                 step=number,
-                epoch=1,
             )
         )
 
@@ -259,7 +295,7 @@ class Steps:
     def _perform(self, call: Call, keep: Any, *, alone: bool) -> None:
         notes = Notes()
         try:
-            perform(self._program, call, self._session, self._guard, keep)
+            perform(self._program, call, self._session, self._guard, notes, keep)
         except Stopped:
             _, record = stopped(self._program, call, notes)
             if self._session.lost:

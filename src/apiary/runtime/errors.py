@@ -223,6 +223,8 @@ class Unavailable(Error):
     retryable = True
     unreachable: ClassVar[bool] = False
     """Whether the database could not even be asked, so that this says nothing of the call."""
+    during: str | None = None
+    """The function that ran when the transaction of several calls could not go on, where that is known."""
 
 
 class Overloaded(Unavailable):

@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from apiary.runtime.errors import Duplicate, Nondeterministic, TooManySteps, Unavailable
 from apiary.runtime.machine import History, Machine, Op, Operation, Step, step_id
 from apiary.runtime.session import NEVER, Call, Instance, Record, WorkflowSession
 from apiary.runtime.transaction import now_microseconds
+from apiary.runtime.undoing import CANCELLING
 
 MAX_SECONDS = 0.05
 """So long a workflow runs in one transaction, if no function of it takes longer; then others have their turn.
@@ -81,8 +83,8 @@ class Ledger:
         self._known = 0
         self._began = time.monotonic()
         self._until: float | None = None
-        load = (lambda first, end: session.steps(call.id, first, end)) if stored or call.attempt > 1 else None
-        self._machine = Machine(call.id, History(load), instance.first)
+        history = History(partial(session.steps, call.id), fresh=not stored and call.attempt == 1)
+        self._machine = Machine(call.id, history, instance.first)
 
     @property
     def next(self) -> int:
@@ -92,7 +94,7 @@ class Ledger:
     @property
     def ending(self) -> bool:
         """Whether the workflow is to end before its time."""
-        return self._instance.state == "cancelling" or now_microseconds() >= self._instance.deadline
+        return self._instance.state == CANCELLING or now_microseconds() >= self._instance.deadline
 
     @property
     def alone(self) -> bool:
@@ -108,6 +110,8 @@ class Ledger:
             number, step = self._machine.begin(operation, undoing=self.undoing)
         except (Nondeterministic, Unavailable, Duplicate) as error:
             self.leave(Broken(error))
+        if step is None and number < self._instance.issued and operation.op not in (Op.ACTION, Op.WORKFLOW):
+            self.leave(Broken(_other(number, operation)))
         if step is not None:
             self._known += 1
         elif number < self._instance.issued:
@@ -135,7 +139,7 @@ class Ledger:
     def hold(self, number: int, record: Record) -> Step:
         """An operation was done that can be asked again without harm: its record is written with the next one."""
         self.held.append(record)
-        return self.written(number, record)
+        return self._recorded(number, record, in_table=False)
 
     def keep(self, number: int, operation: Operation, output: bytes) -> Step:
         """The same, of something of the platform's own."""
@@ -158,8 +162,11 @@ class Ledger:
 
     def written(self, number: int, record: Record) -> Step:
         """An operation was done, and its record written."""
+        return self._recorded(number, record, in_table=self._session.recording)
+
+    def _recorded(self, number: int, record: Record, *, in_table: bool) -> Step:
         step = Step(number, record.id, record.kind, record.function, record.input, record.output, record.error)
-        self._machine.record(step)
+        self._machine.record(step, in_table=in_table)
         return step
 
     def flush(self) -> None:
@@ -167,6 +174,7 @@ class Ledger:
         self.wrote |= bool(self.held)
         for record in self.held:
             self._session.record(record)
+            self._recorded(record.step or 0, record, in_table=self._session.recording)
         self.held.clear()
 
     def stay(self, wait: Wait) -> NoReturn:
@@ -204,6 +212,11 @@ class Ledger:
         if self._until is None:
             self._until = now + max(MAX_SECONDS, now - self._began)
         return now > self._until or self.done >= max(self._most, self._known // 2)
+
+
+def _other(number: int, operation: Operation) -> Nondeterministic:
+    now = f"{operation.op} {operation.name}"
+    return Nondeterministic(f"step {number} was begun as an action or a workflow, and is now {now}", step=number)
 
 
 class Lost(Exception):

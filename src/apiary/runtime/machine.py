@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from apiary.runtime.errors import Nondeterministic
@@ -17,9 +17,14 @@ from apiary.runtime.plain import same_json
 
 UNDO_FROM = 1 << 40
 """What a workflow undoes has numbers of its own, above this one: its body may be anywhere when that begins."""
+CONTINUED = 1 << 41
+"""Under this number a workflow that has begun again keeps the arguments with which it began first."""
 PAGE = 500
 PAGES = 4
 """So many are held: a body may ask for early results while it begins late steps, or undoes them."""
+MAX_HELD_BYTES = 8192
+"""Larger arguments and results are read by themselves, when they are asked for."""
+WHOLE = 1 << 62
 MAX_SHOWN = 200
 VERSION_7 = 0x7 << 76
 VARIANT = 0x2 << 62
@@ -37,7 +42,7 @@ class Op(StrEnum):
     RECEIVE = "receive"
     SEND = "send"
     PUBLISH = "publish"
-    UNDO = "undo"
+    CONTINUE = "continue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is recorded of an operation: its outcome is `output` (JSON) where `error` (JSON) is none."""
+    """What is recorded of an operation: its outcome is `output` (JSON) where `error` (JSON) is none.
+
+    `omitted`: it has arguments and an output, of which one is large, and they are not here.
+    """
 
     number: int
     id: bytes
@@ -60,37 +68,53 @@ class Step:
     input: bytes
     output: bytes | None = None
     error: str | None = None
+    omitted: bool = False
 
 
-Load = Callable[[int, int], Sequence[Step]]
-"""The recorded steps from a number on, below another one, in order."""
+Load = Callable[[int, int, int], Sequence[Step]]
+"""The recorded steps from a number on, below another one, in order, without what has more bytes than this."""
 
 
 class History:
-    """The steps of a workflow that are recorded, read a page at a time, since there may be very many."""
+    """The steps of a workflow that are recorded, read a page at a time, since there may be very many.
 
-    def __init__(self, load: Load | None) -> None:
+    What is large is read when it is asked for, and not held. `fresh`: in the tables is nothing but what was added.
+    """
+
+    def __init__(self, load: Load, *, fresh: bool = False) -> None:
         self._load = load
+        self._fresh = fresh
         self._added: dict[int, Step] = {}
         self._pages: dict[int, dict[int, Step]] = {}
+        self._last: Step | None = None
 
-    def add(self, step: Step) -> None:
-        """Remember a step that was just recorded, and may be in no table yet."""
+    def add(self, step: Step, *, in_table: bool) -> None:
+        """Remember a step that was just recorded; one that is in no table yet, as a whole."""
+        if in_table and len(step.input) + len(step.output or b"") > MAX_HELD_BYTES:
+            self._last = step
+            step = replace(step, input=b"", output=None, omitted=True)
         self._added[step.number] = step
 
     def get(self, number: int) -> Step | None:
-        """What is recorded under this number."""
-        added = self._added.get(number)
-        if added is not None or self._load is None:
-            return added
+        """What is recorded under this number, as a whole."""
+        step = self._added.get(number)
+        if step is None and not self._fresh:
+            step = self._page(number).get(number)
+        if step is None or not step.omitted:
+            return step
+        if self._last is None or self._last.number != number:
+            (self._last,) = self._load(number, number + 1, WHOLE)
+        return self._last
+
+    def _page(self, number: int) -> dict[int, Step]:
         first = number - number % PAGE
         page = self._pages.pop(first, None)
         if page is None:
-            page = {step.number: step for step in self._load(first, first + PAGE)}
+            page = {step.number: step for step in self._load(first, first + PAGE, MAX_HELD_BYTES)}
             if len(self._pages) == PAGES:
                 del self._pages[next(iter(self._pages))]
         self._pages[first] = page  # the last is the one that was used last
-        return page.get(number)
+        return page
 
 
 class Machine:
@@ -124,9 +148,9 @@ class Machine:
         else:
             self.next -= 1
 
-    def record(self, step: Step) -> None:
-        """An operation was done."""
-        self._history.add(step)
+    def record(self, step: Step, *, in_table: bool) -> None:
+        """An operation was done, and its record written, if it is `in_table`."""
+        self._history.add(step, in_table=in_table)
 
     def look(self, number: int) -> Step | None:
         """What is recorded under a number that was begun."""

@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 
 from apiary.runtime.call import DIGEST, Bound
-from apiary.runtime.errors import Error, Forbidden, KeyReused
+from apiary.runtime.errors import (
+    Error,
+    Forbidden,
+    KeyReused,
+    Unavailable,
+    UnknownFunction,
+    WrongArguments,
+    known_errors,
+)
 from apiary.runtime.failures import told
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import same_json
 from apiary.runtime.session import Call, Outcome, Record
 from apiary.runtime.transaction import check_roles
+
+REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
+"""With these a call may be refused before there is anything of it that could be recorded."""
 
 
 def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome:
@@ -43,6 +54,15 @@ def replayed(record: Record) -> Outcome:
     if record.error is None:
         return Outcome(record.output or b"null", replayed=record.id)
     return Outcome(error=told(json.loads(record.error)), replayed=record.id)
+
+
+def is_refused(outcome: Outcome) -> bool:
+    """Whether a workflow that was to be begun has not begun. A backend tells of errors by their codes only."""
+    error = outcome.error
+    if error is None or outcome.replayed is not None:
+        return False
+    kind = known_errors().get(str(error["code"]))
+    return kind is not None and issubclass(kind, REFUSALS) and error["status"] == kind.status
 
 
 def _same_input(record: Record, call: Call, bound: Bound | None) -> bool:

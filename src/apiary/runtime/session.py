@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from apiary.runtime.machine import Step
+from apiary.runtime.machine import WHOLE, Step
 from apiary.runtime.result import Result
 
 NEVER = (1 << 63) - 1
@@ -24,7 +24,8 @@ class Call:
 
     One that has a workflow go on names its `epoch`, and has the records of steps that `arrived`; one that begins it is
     `detached` where nobody waits for the end. `careful`: each of its steps is a run of its own, because one of them
-    ended the transaction with all that was done before it.
+    ended the transaction with all that was done before it. One of the queue that is not `claimed` may have got other
+    arguments meanwhile, and another time: its row is looked at first.
     """
 
     id: bytes
@@ -43,6 +44,7 @@ class Call:
     arrived: tuple[Record, ...] = ()
     detached: bool = False
     careful: bool = False
+    claimed: bool = True
 
 
 def blamed(call: Call) -> bytes:
@@ -57,6 +59,7 @@ class Record:
     `status` is `ok`, `rejected`, `failed` (the function raised), `cancelled` (a workflow) or `stopped` (it was ended by
     the platform, which is no outcome: the call may run again). `lines` and `nested` are JSON lists: what the function
     logged, and the functions it called inside its own transaction. `queued` says that it came from the queue.
+    `effects`: what it read and wrote, as its engine packs that.
     """
 
     id: bytes
@@ -77,6 +80,7 @@ class Record:
     nested: str | None = None
     queued: bool = False
     step: int | None = None
+    effects: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Pause:
     """A workflow has come as far as it can now. `actions` are to be run for it, `due` is when it is to go on.
 
     `of`: it is another workflow, begun before with the same idempotency key. `careful`: it goes on as it ran.
+    `waiting`: the call, of whatever function, has not begun, and is not due before that.
     """
 
     due: int
@@ -91,6 +96,7 @@ class Pause:
     actions: tuple[Call, ...] = ()
     of: bytes | None = None
     careful: bool = False
+    waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +117,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A call that waits in the queue until `due` (microseconds since 1970).
+    """A call that waits in the queue until `due` (microseconds since 1970); at once, where it is not `delayed`.
 
     `attempts` came to no outcome: the platform ended them, or they were lost with their process, as `deaths` were.
-    A workflow has the `version` on which it ends, the `roles` of its caller, and the `epoch` of its lease.
+    A workflow has the `version` on which it ends, once that is known, the `roles` of its caller, and the `epoch` of
+    its lease, which other calls have not. Of the calls in a `queue`, those with the same `share` follow one another.
+    Those with a higher `priority` are first. While a call of a function waits under the name `unique`, there is no
+    other one; a `quiet` one gets the arguments and the time of those that come meanwhile.
     """
 
     id: bytes
@@ -129,16 +138,23 @@ class Queued:
     roles: tuple[str, ...] = ()
     step: int | None = None
     epoch: int = 0
+    queue: str = ""
+    share: str = ""
+    priority: int = 0
+    unique: str | None = None
+    delayed: bool = False
+    quiet: bool = False
+    key: str | None = None
 
 
 @dataclass(slots=True)
 class Instance:
-    """A workflow that has begun and not ended, as its row in the queue has it. Times in microseconds since 1970 (UTC).
+    """A workflow that has not ended, as its row in the queue has it. Times in microseconds since 1970 (UTC).
 
-    `epoch` grows whenever another process takes it over. Its operations are numbered from `first` on; those below
-    `issued` are begun. `waits`: the step whose outcome it waits for, or `MESSAGE`, on a `topic`; `acting`: actions run
-    for it. `deadline`: it is cancelled then. `state` is empty, `cancelling`, `undoing`, or `blocked` for the reason in
-    `problem` (JSON).
+    One that waits in a queue for its beginning has no `version` yet. `epoch` grows whenever another process takes it
+    over. Its operations are numbered from `first` on; those below `issued` are begun. `waits`: the step whose outcome
+    it waits for, or `MESSAGE`, on a `topic`; `acting`: actions run for it. `deadline`: it is cancelled then. `state` is
+    empty, `cancelling`, `undoing`, or `blocked` for the reason in `problem` (JSON).
     """
 
     id: bytes
@@ -190,11 +206,23 @@ class Session(Protocol):
     def undo(self, part: Part) -> None:
         """Undo the latest part of this kind, what it put into the queue included, and end it."""
 
-    def enqueue(self, queued: Queued) -> None:
-        """Put a call into the queue, in this transaction."""
+    def confine(self, body: Callable[[], Any]) -> Any:
+        """Run the body of a query: whatever it calls, nothing is written meanwhile."""
+
+    def enqueue(self, queued: Queued) -> bytes:
+        """Put a call into the queue, in this transaction; the id of the one that waits there, which may be another.
+
+        `Duplicate` where a workflow was begun with its idempotency key.
+        """
 
     def send(self, workflow: bytes, topic: str, value: bytes, identifier: bytes) -> bool:
         """Leave a message for a workflow, once for each `identifier`; false where there is no such workflow."""
+
+    def effects(self) -> bytes | None:
+        """What the call read and wrote that runs, packed for its record; none where it did neither."""
+
+    def conceal(self, secrets: Sequence[Any]) -> None:
+        """What the call reads and writes of these values is not to be shown in its record."""
 
     def record(self, record: Record) -> None:
         """Write the record of a call, in this transaction; raises `Duplicate` where there is one already."""
@@ -222,8 +250,11 @@ class WorkflowSession(Session, Protocol):
     def drop_instance(self, identifier: bytes) -> None:
         """A workflow has ended: it leaves the queue, and the messages to it are forgotten."""
 
-    def steps(self, workflow: bytes, first: int, end: int) -> Sequence[Step]:
-        """The recorded steps of a workflow from `first` on, below `end`, in order."""
+    def steps(self, workflow: bytes, first: int, end: int, most: int = WHOLE) -> Sequence[Step]:
+        """The recorded steps of a workflow from `first` on, below `end`, in order.
+
+        Where arguments or result have more than `most` bytes, both are left out, and it is said so.
+        """
 
     def take_message(self, workflow: bytes, topic: str) -> bytes | None:
         """The earliest message on a topic (JSON), which is gone then."""
@@ -236,3 +267,6 @@ class WorkflowSession(Session, Protocol):
 
     def wake(self, workflow: bytes, waits: int | None) -> None:
         """Let a workflow go on that waits for this (or whatever it waits for); it joins `enqueued` then."""
+
+    def pause(self, queue: str, *, paused: bool) -> None:
+        """Let no call of a queue begin from now on, or let them begin again."""

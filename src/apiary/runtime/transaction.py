@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +14,9 @@ from apiary.runtime.errors import Forbidden, NotFound, RuleBroken, UnknownFuncti
 from apiary.runtime.ids import id_text, new_id
 from apiary.runtime.messages import checked_name, checked_value, receiver
 from apiary.runtime.plain import plain
+from apiary.runtime.queueing import queued_call
 from apiary.runtime.result import Result
-from apiary.runtime.session import Call, Queued, Session
+from apiary.runtime.session import Call, Session
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -126,27 +126,28 @@ class Transaction:
     def enqueue(self, function: Any, /, *args: Any, **kwargs: Any) -> str:
         """Call `function` after this transaction has committed, and only then. Returns the id of that call.
 
-        A workflow ends on the version of the app that runs now, and has the roles of the caller.
+        A workflow ends on the version of the app that runs now, or that runs when its turn in a queue comes, and has
+        the roles of the caller. `function.with_options(…)` says when, how urgent it is, whether it is to be there once.
         """
         self._check_writes("enqueue calls")
         check_roles(function, self._call.roles)
-        identifier = new_id()
         try:
             encoded = self._program.encode(function, args, kwargs)
         except (WrongArguments, UnknownFunction) as error:
             raise RuleBroken(f"{function!r} cannot be enqueued: {error.message}", hint=error.hint) from None
-        self._session.enqueue(
-            Queued(
-                id=identifier,
-                function=function.name,
-                input=encoded,
-                caller=self._call.caller,
-                parent=self._call.id,
-                due=now_microseconds(),
-                **self._as_workflow() if function.kind.value == "workflow" else {},
-            )
+        call = self._call
+        queued = queued_call(
+            self._program,
+            function,
+            encoded,
+            function.terms,
+            id=new_id(),
+            caller=call.caller,
+            roles=call.roles,
+            parent=call.id,
+            now=now_microseconds(),
         )
-        return id_text(identifier)
+        return id_text(self._session.enqueue(queued))
 
     def send(self, workflow: str, topic: str, value: Any = None, /) -> None:
         """Leave a message for a workflow, by its id, if this transaction commits; `NotFound` where that has ended."""
@@ -166,9 +167,6 @@ class Transaction:
         if fields:
             line["fields"] = fields
         self._notes.lines.append(line)
-
-    def _as_workflow(self) -> dict[str, Any]:
-        return {"version": self._program.version, "roles": tuple(sorted(self._call.roles)), "epoch": 1}
 
     def _check_writes(self, what: str) -> None:
         self._check_open()
@@ -194,8 +192,11 @@ class Transaction:
         self._notes.nested.append(note)
         started = self._notes.elapsed()
         try:
-            with nullcontext() if query else _Part(self._session, self._notes):
-                result = function.body(inner, *args, **kwargs)
+            if query:
+                result = self._session.confine(lambda: function.body(inner, *args, **kwargs))
+            else:
+                with _Part(self._session, self._notes):
+                    result = function.body(inner, *args, **kwargs)
             note["status"] = "ok"
             return result
         finally:

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from apiary.runtime.errors import RuleBroken
 from apiary.runtime.ids import id_text
 from apiary.runtime.machine import Step
 from apiary.runtime.messages import receiver
@@ -164,7 +165,15 @@ class Workflow:
         return [future.result() for future in waiting]
 
     def map(self, function: Function[..., R], items: Iterable[Any], *, at_most: int = 50) -> Iterator[R]:
-        """The results of a function for each of `items`, in their order, with `at_most` begun and open at a time."""
+        """The results of a function for each of `items`, in their order, with `at_most` begun and open at a time.
+
+        Items are taken as they are needed, and must come in the same order whenever the body is run again.
+        """
+        if not isinstance(at_most, int) or at_most < 1:
+            raise RuleBroken(f"at_most is a number from 1 on, not {at_most!r}")
+        return self._map(function, items, at_most)
+
+    def _map(self, function: Function[..., R], items: Iterable[Any], at_most: int) -> Iterator[R]:
         begun: deque[Future[R]] = deque()
         for item in items:
             begun.append(self._start(function, (item,), {}, None))

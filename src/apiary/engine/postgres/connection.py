@@ -48,6 +48,8 @@ SETTINGS = {
     **SERVER_KEEPALIVE,
 }
 UNREACHABLE = "the database cannot be reached"
+POOLED = "a pooler is between the platform and the database; name the server itself in its URL"
+"""It would hand sessions around, whose settings, locks and identity matter here."""
 READ_AS_TEXT = (
     "inet", "cidr", "int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange", "int4multirange",
     "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange",
@@ -73,6 +75,8 @@ class Target:
 class Access:
     """The way of one engine to its database. When there is no connection to be had, that is known for a moment.
 
+    `why`: the reason of the last failure, which is for those who run the platform.
+
     Connections of a `host` have its name, and it asks on each whether it still counts: see `schema/platform-002.sql`.
     `expelled` is called when it does not.
     """
@@ -87,11 +91,13 @@ class Access:
         self._failures = 0
         self._again = 0.0
         self._closed = False
+        self.why = ""
 
-    def open(self, *, read_only: bool = False, idle_seconds: float = 0.0) -> Link:
+    def open(self, *, read_only: bool = False, idle_seconds: float = 0.0, lock_seconds: float = 0.0) -> Link:
         """A connection in autocommit; `NotConnected` where there is none to be had, or was none a moment ago.
 
-        `idle_seconds`: the server ends a transaction in which nothing is asked for so long; 0: it waits for ever.
+        `idle_seconds`: the server ends a transaction in which nothing is asked for so long. `lock_seconds`: a statement
+        waits so long for a lock. 0: for ever.
         """
         with self._lock:
             if self._closed or (self._refused_since is not None and time.monotonic() < self._again):
@@ -100,35 +106,41 @@ class Access:
             "search_path": f'"{self._target.schema}",public',
             "default_transaction_read_only": "on" if read_only else "off",
             "idle_in_transaction_session_timeout": f"{idle_seconds * 1000:.0f}",
+            "lock_timeout": f"{lock_seconds * 1000:.0f}",
         }
         begun = time.monotonic()
         try:
-            connection = connect(self._target.conninfo, {**SETTINGS, **settings}, self._name)
-            counts = self._counts(connection)
+            link = Link(connect(self._target.conninfo, {**SETTINGS, **settings}, self._name))
         except psycopg.Error as error:
             self._failed(" ".join(str(error).split()), time.monotonic() - begun)
             raise NotConnected(UNREACHABLE) from None
+        self._patience.watch(link)
+        try:
+            with link.waiting():
+                pid, link.state = self._ask(link, "opened")
+                counts = self._host is None or self._ask(link, "counts", self._host)[0]
+        except psycopg.Error as error:
+            raise NotConnected(link.lost(error).message) from None
+        if pid != link.pid:
+            link.close()
+            raise NotConnected(POOLED)
         if not counts:
-            connection.close()
+            link.close()
             self._expelled()
             raise NotConnected("this process was declared lost, and another one has its place")
         self._succeeded()
         for name in READ_AS_TEXT:
-            connection.adapters.register_loader(name, TextLoader)
-        link = Link(connection)
-        self._patience.watch(link)
+            link.connection.adapters.register_loader(name, TextLoader)
         return link
 
     @property
     def _name(self) -> str:
         return "apiary" if self._host is None else f"apiary host {self._host}"
 
-    def _counts(self, connection: psycopg.Connection[Any]) -> bool:
-        if self._host is None:
-            return True
-        statement = own_statements(self._target.log)["counts"].sql
-        row = psycopg.RawCursor(connection).execute(statement.encode(), (self._host,)).fetchone()
-        return row is not None and bool(row[0])
+    def _ask(self, link: Link, name: str, *values: Any) -> tuple[Any, ...]:
+        statement = own_statements(self._target.log)[name].sql
+        (row,) = psycopg.RawCursor(link.connection).execute(statement.encode(), values).fetchall()
+        return tuple(row)
 
     def close(self) -> None:
         """Open and watch no connection any more."""
@@ -143,7 +155,8 @@ class Access:
                 self._refused_since = now
                 log.warning("the database cannot be reached: %s", why)
             least, most = AGAIN_SECONDS
-            self._again = now + max(seconds, min(most, least * 2**self._failures))
+            self.why = why
+            self._again = now + max(seconds, min(most, least * 2 ** min(self._failures, 20)))
             self._failures += 1
 
     def _succeeded(self) -> None:

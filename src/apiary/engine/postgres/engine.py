@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
@@ -22,6 +22,7 @@ from apiary.engine.postgres.placed import BESIDE, PlacedLane
 from apiary.engine.postgres.runner import BesideRunner, InsideRunner, Runner
 from apiary.engine.postgres.session import own_statements, row_record
 from apiary.engine.postgres.statement import check_script
+from apiary.engine.postgres.turns import SharedTurn, Turns
 from apiary.engine.postgres.workflows import row_queued
 from apiary.engine.protocol import Lane
 from apiary.runtime.advance import MOST_STEPS
@@ -81,6 +82,7 @@ class PostgresEngine:
         self._own = own_statements(target.log)
         self.host = host
         self._access = Access(target, host, expelled)
+        self._turns = Turns(SharedTurn(self._access, target.log))
         self._runners: defaultdict[tuple[type[Runner], bool], list[Runner]] = defaultdict(list)
         self._lock = threading.Lock()
         self._link: Link | None = None
@@ -106,7 +108,7 @@ class PostgresEngine:
                 return wanted
             except (Locked, Conflicted) as error:
                 if time.monotonic() > end:
-                    raise _held_up(error) from error
+                    raise self._held_up(error) from error
             except ConnectionLost:
                 lost += 1
                 if lost == MAX_LOST:
@@ -123,7 +125,10 @@ class PostgresEngine:
 
         It sees what was committed while it waited for that.
         """
-        link = self._access.open()
+        try:
+            link = self._access.open()
+        except NotConnected as error:  # whoever deploys may know why
+            raise NotConnected(f"{error.message}: {self._access.why}") from error
         link.connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         try:
             with link.waiting() as connection, connection.transaction():
@@ -138,6 +143,18 @@ class PostgresEngine:
             raise MigrationRefused(f"the migrations cannot be committed: {found.message}") from error
         finally:
             link.close()
+
+    def _held_up(self, error: Error) -> DatabaseUnavailable:
+        """The error of a migration that has waited long enough; names those that have tables of the app locked."""
+        found: list[Any] = []
+        with suppress(DatabaseUnavailable):
+            found = self._ask_own("holders", (self._target.schema,))
+        holders = "; ".join(f"process {pid} of {role} ({name or 'without a name'})" for pid, role, name in found)
+        return DatabaseUnavailable(
+            f"the migration waited {MIGRATION_LOCK_SECONDS:g} s for a lock that another session holds: {error.message}"
+            + (f"; tables are locked by {holders}" if holders else ""),
+            hint="nothing of this deploy was kept; end that session (pg_stat_activity has it), and deploy again",
+        )
 
     def _run(self, cursor: Cursor, name: str, values: Sequence[Any] = ()) -> list[Any]:
         cursor.execute(self._own[name].sql.encode(), values)
@@ -189,7 +206,11 @@ class PostgresEngine:
         return lanes[0] if len(lanes) == 1 else PlacedLane(lanes[0], lanes[1], program)
 
     def _lane_of(self, runner: Runner, program: Program, guard: Guard, read_only: bool) -> PostgresLane:
-        return PostgresLane(runner, self._runners[type(runner), read_only], program, guard)
+        turns = None if read_only else self._turns
+        return PostgresLane(runner, self._runners[type(runner), read_only], program, guard, turns)
+
+    def collides(self, function: str) -> bool:
+        return self._turns.collides(function)
 
     def sync(self) -> None:
         """A commit waits for the disk by itself."""
@@ -206,17 +227,32 @@ class PostgresEngine:
             map(row_record, self._ask_own("find_all", ([UUID(bytes=identifier) for identifier in identifiers],)))
         )
 
-    def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
-        return list(map(row_queued, self._ask_own("queued", (limit, None, version, until, plain))))
+    def queued(
+        self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True, queue: str | None = None
+    ) -> list[Queued]:
+        rows = self._ask_own("workflows_due", (version, until, limit)) if queue is None else []
+        rows += self._ask_own("waiting", (queue, until, limit)) if plain else []
+        return list(map(row_queued, rows))
 
     def queued_call(self, identifier: bytes) -> Queued | None:
-        rows = self._ask_own("queued", (1, UUID(bytes=identifier), "", 0, True))
+        rows = self._ask_own("queued_call", (UUID(bytes=identifier),))
         return row_queued(rows[0]) if rows else None
+
+    def begun(self) -> list[tuple[str, bytes]]:
+        return [(queue, identifier.bytes) for queue, identifier in self._ask_own("begun", ())]
+
+    def paused(self) -> list[str]:
+        return [row[0] for row in self._ask_own("paused", ())]
+
+    def admit(self, queue: str, wanted: int, most: int, seconds: float) -> tuple[int, float]:
+        admitted, wait = self._ask_own("admit", (queue, wanted, most, seconds))[0]
+        return admitted, wait
 
     def versions_due(self, version: str, until: int) -> list[str]:
         return [row[0] for row in self._ask_own("versions_due", (version, until))]
 
-    def adopt(self, version: str, except_for: Iterable[bytes]) -> None:
+    def adopt(self, version: str, except_for: Iterable[bytes], others: Collection[str] | None) -> None:
+        """Rows say which process ran their actions, and the table of the processes whether it is gone."""
         self._ask_own("adopt", (version, now_microseconds(), [UUID(bytes=identifier) for identifier in except_for]))
 
     def _ask_own(self, name: str, values: Sequence[Any]) -> list[Any]:
@@ -248,6 +284,7 @@ class PostgresEngine:
     def close(self) -> None:
         if self._listener is not None:
             self._listener.close()
+        self._turns.close()
         with self._lock:
             if self._link is not None:
                 self._link.close()
@@ -259,10 +296,3 @@ def _translated(error: psycopg.Error, link: Link) -> Error:
     if link.connection.broken or not error.sqlstate:
         return link.lost(error)
     return translate(error.sqlstate, error.diag.message_primary or str(error))
-
-
-def _held_up(error: Error) -> DatabaseUnavailable:
-    return DatabaseUnavailable(
-        f"the migration waited {MIGRATION_LOCK_SECONDS:g} s for a lock that another session holds: {error.message}",
-        hint="nothing of this deploy was kept; end that session (pg_stat_activity has it), and deploy again",
-    )

@@ -17,11 +17,13 @@ from apiary.runtime.errors import (
 
 CANCELLED = "57014"
 LOCKED = "55P03"
+DISK_FULL = "53100"
 PASSING = (CANCELLED, LOCKED)
 """After these the transaction can go on: somebody wanted the statement to end, or not to wait."""
 INTERRUPTED = "22P01"
 """What comes of SIGFPE, with which a backend ends what nothing else can end."""
-CONFLICTS = ("40001", "40P01")
+DEADLOCK = "40P01"
+CONFLICTS = ("40001", DEADLOCK)
 CONSTRAINTS = {
     "23001": "foreign key",
     "23505": "unique",
@@ -44,9 +46,16 @@ REFUSED = "AP503"
 
 
 class Conflicted(DatabaseUnavailable):
-    """Two transactions could not both be serialized. The platform runs the call again; a caller hears of it last."""
+    """Two transactions could not both be serialized. The platform runs the call again; a caller hears of it last.
+
+    `deadlock`: each waited for the other, until the server ended one of them after a while.
+    """
 
     state = "40001"
+
+    @property
+    def deadlock(self) -> bool:
+        return self.state == DEADLOCK
 
 
 class NotConnected(DatabaseUnavailable):
@@ -87,7 +96,9 @@ def translate(state: str, message: str, sql: str = "", detail: str = "") -> Erro
     shown = f" in: {' '.join(sql.split())[:200]}" if sql else ""
     text = message.strip()
     if state in CONFLICTS:
-        return Conflicted(f"other calls changed the same rows at the same time: {text}")
+        conflicted = Conflicted(f"other calls changed the same rows at the same time: {text}")
+        conflicted.state = state
+        return conflicted
     if state in CONSTRAINTS or state[:2] == "23":
         name = CONSTRAINTS.get(state, "constraint")
         return ConstraintViolated(f"the change breaks a {name} constraint: {text}", constraint=name)
@@ -117,6 +128,9 @@ def _unavailable(state: str, text: str) -> DatabaseUnavailable | None:
         return Cancelled(f"the statement was cancelled: {text}", hint=again)
     if state == LOCKED:
         return Locked(f"another session holds a lock: {text}", hint=again)
+    if state == DISK_FULL:
+        room = "nothing was kept; make room on the disk of the database, then send it again"
+        return DatabaseUnavailable(f"the disk of the database is full: {text}", hint=room)
     if state[:2] in GAVE_UP:
         return DatabaseUnavailable(f"the database cannot do this now: {text}", hint=again)
     return None

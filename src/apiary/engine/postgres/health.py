@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 from apiary.engine.health import Check
 from apiary.engine.postgres.connection import CONNECT_SECONDS
 from apiary.engine.postgres.engine import READERS, WRITERS
-from apiary.engine.postgres.install import OLDEST, schema_files
+from apiary.engine.postgres.install import OLDEST, UNREACHABLE_HINT, schema_files
 from apiary.engine.postgres.placement import find_placement
 from apiary.engine.statements import load_statements
 
@@ -25,6 +25,10 @@ HOST_CONNECTIONS = WRITERS + READERS + 2
 """Of a host: its lanes, one to look calls up, one that listens. Twice the lanes where an app has functions both inside
 the database and beside it."""
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+MIN_FREE_BYTES = 100 << 20
+MAX_LOCKED_SECONDS = 5
+MAX_KEPT = 1 << 30
+"""Bytes of the write-ahead log that a slot without a reader may keep."""
 MAX_TRANSACTION_SECONDS = 3600
 MAX_TRANSACTIONS = 1_000_000_000
 """So old may the oldest transaction id be, half of what there are; autovacuum is far behind then."""
@@ -35,12 +39,12 @@ def examine(url: str) -> list[Check]:
     try:
         connection = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS)
     except psycopg.Error as error:
-        return [Check("database", False, _words(error), "is it running, and do its address and password fit?")]
+        return [Check("database", False, _words(error), UNREACHABLE_HINT)]
     with connection:
         look = Look(connection)
         checks = list(look.server())
         for part in (look.connection, look.primary, look.rights, look.placement, look.durable, look.room, look.apart,
-                     look.age, look.platform, look.servers, look.apps):  # fmt: skip
+                     look.locks, look.age, look.platform, look.servers, look.apps):  # fmt: skip
             checks += _tried(part)
     return checks
 
@@ -106,10 +110,17 @@ class Look:
         yield Check("rights of the role", not missing, found, advice)
 
     def placement(self) -> Iterator[Check]:
-        """Where functions run."""
+        """Where functions run; where they can, they tell of the disks of the server."""
+        free = None
         with self._connection.transaction(force_rollback=True):
             placement = find_placement(self._connection)
+            if placement.inside:
+                free = self._free()
         yield Check("functions run", True, f"{placement.where}: {placement.reason}")
+        if free is not None:
+            good = free > MIN_FREE_BYTES
+            advice = "" if good else "make room: a server whose write-ahead log has none left ends"
+            yield Check("free disk of the server", good, f"{free // 2**20} MiB", advice)
 
     def durable(self) -> Iterator[Check]:
         """Whether what was answered outlives a crash."""
@@ -122,6 +133,12 @@ class Look:
         advice = "" if archived else "without an archive of the log, a lost disk is restored from the last copy only"
         found = f"wal_level {settings['wal_level']}, archive_mode {settings['archive_mode']}"
         yield Check("write-ahead log", settings["wal_level"] != "minimal", found, advice)
+        idle = [
+            f"{row['name']} keeps {row['bytes'] >> 20} MiB" for row in self._ask("slots") if row["bytes"] > MAX_KEPT
+        ]
+        found = "; ".join(idle) or "none keeps much of the log"
+        advice = "let somebody read from it, or drop it (pg_drop_replication_slot): it fills the disk" if idle else ""
+        yield Check("replication slots", not idle, found, advice)
 
     def room(self) -> Iterator[Check]:
         """Whether there are connections enough, also while a version takes over from another one."""
@@ -134,8 +151,9 @@ class Look:
         good = needed + used["others"] <= there
         who = "a server" if servers == 1 else f"{servers} servers"
         with_apps = f"{who} with {apps} app{'s' * (apps != 1)}"
+        advice = "raise max_connections, or find out who has so many (pg_stat_activity)"
         found = f"{there} for all; {with_apps} may need {needed}, others have {used['others']} now"
-        yield Check("connections", good, found, "" if good else "raise max_connections")
+        yield Check("connections", good, found, "" if good else advice)
 
     def apart(self) -> Iterator[Check]:
         """Whether apps are kept apart from each other."""
@@ -146,6 +164,10 @@ class Look:
         ]
         if self._one("public_schema")["open"]:
             problems.append("everybody may create in the schema public: revoke create on schema public from public")
+        if self._one("python_for_all")["open"]:
+            problems.append(
+                "everybody may run Python as the server's user: revoke usage on language plpython3u from public"
+            )
         found = f"{len(self._apps)} roles" if self._apps else "no apps yet"
         yield Check("apps are kept apart", not problems, "; ".join(problems) or found)
         memberships = [f"{app['role']} in {', '.join(app['member_of'])}" for app in self._apps if app["member_of"]]
@@ -157,12 +179,23 @@ class Look:
             found = f"{lines} lines of pg_hba.conf ask for none" if lines else "asked of everybody"
             yield Check("passwords", True, found, advice if lines else "")
 
+    def locks(self) -> Iterator[Check]:
+        """Whether sessions wait for each other."""
+        waiting = [row for row in self._ask("blocked") if (row["seconds"] or 0) >= MAX_LOCKED_SECONDS]
+        found = "; ".join(
+            f"process {row['pid']} has waited {row['seconds']} s for process {row['holder']} of {row['role']} "
+            f"({row['name'] or 'without a name'}, {row['state']})"
+            for row in waiting
+        )
+        advice = "end what holds it up: select pg_terminate_backend(…)" if waiting else ""
+        yield Check("locks", not waiting, found or "nobody waits for long", advice)
+
     def age(self) -> Iterator[Check]:
         """Whether old rows and transaction ids can be cleaned away."""
         found = self._one("age")
         seconds = found["seconds"] or 0
         good = seconds < MAX_TRANSACTION_SECONDS and not found["prepared"]
-        text = f"the oldest began {seconds} s ago"
+        text = "none" if found["seconds"] is None else f"the oldest began {seconds} s ago"
         if found["prepared"]:
             text += f", {found['prepared']} are prepared and wait to be committed"
         advice = "" if good else f"end what is not needed (the oldest is process {found['pid']})"
@@ -219,6 +252,15 @@ class Look:
         )
         return Check(name, True, found, advice)
 
+    def _free(self) -> int | None:
+        """Bytes of the fullest disk, if this role may know."""
+        try:
+            with self._connection.transaction():
+                self._ask("make_free")
+                return int(self._one("free")["bytes"])
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ExternalRoutineException):
+            return None
+
     def _settings(self, names: tuple[str, ...]) -> dict[str, str]:
         found = {row["name"]: row["setting"] for row in self._ask("settings", list(names))}
         return {name: found[name] for name in names}
@@ -231,7 +273,8 @@ class Look:
         if schema is not None:
             quoted = sql.Identifier(schema).as_string(self._connection)
             text = text.replace("{schema}", quoted)
-        return self._cursor.execute(text.encode(), values or None).fetchall()
+        cursor = self._cursor.execute(text.encode(), values or None)
+        return cursor.fetchall() if cursor.description else []
 
 
 def _words(error: psycopg.Error) -> str:

@@ -24,6 +24,38 @@ select name, setting from pg_settings where name = any ($1);
 select count(*) filter (where usename = any ($1)) as ours, count(*) filter (where not usename = any ($1)) as others
 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid();
 
+-- Sessions that wait for locks of others, for how long, and who has those.
+-- name: blocked
+select w.pid, extract(epoch from clock_timestamp() - w.query_start)::integer as seconds, h.pid as holder,
+       h.usename::text as role, h.application_name as name, h.state
+from pg_stat_activity w
+cross join lateral unnest(pg_blocking_pids(w.pid)) as b (pid)
+join pg_stat_activity h on h.pid = b.pid
+where w.datname = current_database()
+order by seconds desc nulls last, w.pid;
+
+-- The least room on the disks of the server: of its data, its write-ahead log and its tablespaces.
+-- name: make_free
+create function pg_temp.apiary_free(data text, tablespaces text[]) returns bigint language plpython3u as $$
+import os, shutil
+places = [data, os.path.join(data, "pg_wal"), *filter(None, tablespaces)]
+return min(shutil.disk_usage(place).free for place in places)
+$$;
+
+-- name: free
+select pg_temp.apiary_free(current_setting('data_directory'),
+                           array(select pg_tablespace_location(oid) from pg_tablespace)) as bytes;
+
+-- Replication slots that nobody reads from, and how much of the write-ahead log each keeps.
+-- name: slots
+select slot_name::text as name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint as bytes
+from pg_replication_slots where not active and restart_lsn is not null order by bytes desc;
+
+-- Whether everybody may run Python as the user of the server.
+-- name: python_for_all
+select exists (select from pg_language where lanname = 'plpython3u' and lanpltrusted
+               and has_language_privilege('public', oid, 'usage')) as open;
+
 -- How long ago the oldest transaction began that still runs, and its process; how many transactions until the wraparound.
 -- name: age
 select (select extract(epoch from max(now() - xact_start))::bigint from pg_stat_activity

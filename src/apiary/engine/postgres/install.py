@@ -13,18 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from apiary.engine.postgres.archive import folder_archive, platform_archive
-from apiary.engine.postgres.connection import Target, connect
+from apiary.engine.places import Source
+from apiary.engine.postgres.connection import POOLED, Target, connect
 from apiary.engine.postgres.errors import translate
 from apiary.engine.postgres.placement import find_placement
+from apiary.engine.postgres.programs import Programs
 from apiary.engine.postgres.publish import Publication, SqlFunction
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import BundleRefused, DatabaseUnavailable
@@ -32,8 +33,10 @@ from apiary.runtime.errors import BundleRefused, DatabaseUnavailable
 Cursor = psycopg.RawCursor[Any]
 
 PLATFORM = "apiary"
+REGISTRY_LOG = "apiary_registry_log"
 MAX_NAME = 63
 OLDEST = 150000
+UNREACHABLE_HINT = "is it running, does it let this role in, and has it a connection left (max_connections)?"
 LOCK_SECONDS = 10
 """So long the installer waits for a lock that another session holds."""
 RESERVED = re.compile(r"(apiary|pg)_|(apiary|public|information_schema|registry|registry_log)\Z")
@@ -58,7 +61,11 @@ class Installer:
             self.placement = find_placement(self._connection)
             self._install_platform()
         except psycopg.Error as error:
-            raise translate(error.sqlstate or "", f"the database cannot be prepared: {error}") from error
+            self.close()
+            raise translate(error.sqlstate or "", f"the server does not tell what it has: {error}") from error
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def description(self) -> str:
@@ -85,9 +92,21 @@ class Installer:
                         raise translate(error.sqlstate or "", str(error)) from error
         raise AssertionError("the second attempt returns or raises")
 
+    def change(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[int]:
+        """Run statements of the platform itself in one transaction; how many rows each has changed."""
+        with self._lock:
+            try:
+                if self._connection.closed:
+                    self._connection = self._connect()
+                with self._connection.transaction():
+                    cursor = psycopg.RawCursor(self._connection)
+                    return [cursor.execute(text.encode(), values).rowcount for text, values in statements]
+            except psycopg.Error as error:
+                raise translate(error.sqlstate or "", str(error)) from error
+
     def registry(self) -> Target:
         """Make room for the platform's own records."""
-        return self._make_place("registry", "apiary_registry", "apiary_registry_log")
+        return self._make_place("registry", "apiary_registry", REGISTRY_LOG)
 
     def app(self, name: str) -> Target:
         """Make the role, the schema and the log of an app, where they are not there yet."""
@@ -101,12 +120,8 @@ class Installer:
 
     def publish(self, app: str, functions: Sequence[SqlFunction]) -> list[str]:
         """Let these be the app's functions for SQL, all at once; returns what to tell people."""
-        try:
-            with self._transaction() as cursor:
-                cursor.execute(SQL["lock"].encode())
-                return Publication(cursor, app, self._role_of(cursor, app, app, self.log_of(app))).publish(functions)
-        except psycopg.Error as error:
-            raise translate(error.sqlstate or "", f"the functions of {app} for SQL are not made: {error}") from error
+        with self._transaction(f"the functions of {app} for SQL are not made") as cursor:
+            return Publication(cursor, app, self._role_of(cursor, app, app, self.log_of(app))).publish(functions)
 
     def _role_of(self, cursor: Cursor, name: str, schema: str, log: str) -> str:
         """The role of an app: the owner of its schema, where that is there. A database may be given another name.
@@ -126,56 +141,69 @@ class Installer:
         return str(owner)
 
     def _make_place(self, name: str, schema: str, log: str) -> Target:
-        try:
-            with self._transaction() as cursor:
-                cursor.execute(SQL["lock"].encode())
-                role = self._role_of(cursor, name, schema, log)
-                password = self._password(cursor, role)
-                self._make_role(cursor, role, password)
-                self._make_schemas(cursor, schema, log, role)
-        except psycopg.Error as error:
-            raise translate(error.sqlstate or "", f"the app {name} cannot be given a place: {error}") from error
+        with self._transaction(f"the app {name} cannot be given a place") as cursor:
+            role = self._role_of(cursor, name, schema, log)
+            password = self._password(cursor, role)
+            self._make_role(cursor, role, password)
+            self._make_schemas(cursor, schema, log, role)
         return Target(make_conninfo(self._url, user=role, password=password), schema, log)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Cursor]:
+    def _transaction(self, failed: str) -> Iterator[Cursor]:
+        """A transaction of the only installer at work in this database; `failed` is what an error means."""
         with self._lock:
             try:
                 self._connection.execute("select 1")
             except psycopg.OperationalError:  # it is rarely used, and the server may have started again meanwhile
+                self._connection.close()
                 self._connection = self._connect()
-            with self._connection.transaction():
-                yield psycopg.RawCursor(self._connection)
+            try:
+                with self._connection.transaction():
+                    cursor = psycopg.RawCursor(self._connection)
+                    cursor.execute(SQL["lock"].encode())
+                    yield cursor
+            except psycopg.Error as error:
+                raise translate(error.sqlstate or "", f"{failed}: {error}") from error
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
-            return connect(self._url, {"lock_timeout": f"{LOCK_SECONDS}s"})
+            connection = connect(self._url, {"lock_timeout": f"{LOCK_SECONDS}s"})
+            direct = _value(connection.execute(SQL["backend"])) == connection.info.backend_pid
         except psycopg.Error as error:
-            raise DatabaseUnavailable(f"the database cannot be reached: {error}", hint="is it running?") from error
+            raise DatabaseUnavailable(f"the database cannot be reached: {error}", hint=UNREACHABLE_HINT) from error
+        if not direct:
+            connection.close()
+            raise DatabaseUnavailable(POOLED)
+        return connection
 
-    def program(self, app: str, log: str, module: str, version: str, folders: Sequence[Path]) -> str:
-        """Keep the code of a version for the backends; returns the hash of its program.
-
-        `folders`: what comes on the import path, besides the platform itself.
-        """
-        archives = [*map(folder_archive, folders), platform_archive()]
-        identity = "\n".join([app, log, module, version, *(archive.hash for archive in archives)])
-        digest = hashlib.sha256(identity.encode()).hexdigest()
-        hashes = [archive.hash for archive in archives]
-        with self._transaction() as cursor:
-            for archive in archives:
-                if not _value(cursor.execute(SQL["has_archive"].encode(), (archive.hash,))):
-                    cursor.execute(SQL["insert_archive"].encode(), (archive.hash, archive.content))
-            cursor.execute(SQL["insert_program"].encode(), (digest, app, module, version, log, hashes))
-        return digest
+    def program(self, app: str, log: str, source: Source, host: UUID | None = None) -> str:
+        """Keep the code of a version for the backends, as `Programs.keep` does; returns the hash of its program."""
+        with self._transaction(f"the code of {app} cannot be kept") as cursor:
+            return Programs(cursor).keep(app, log, source, host)
 
     def _install_platform(self) -> None:
-        with self._transaction() as cursor:
-            cursor.execute(SQL["lock"].encode())
+        with self._transaction("the database cannot be prepared") as cursor:
             cursor.execute(SQL["create_platform_schema"].encode())
+            self._refuse_newer(cursor)
             self._bring_up_to_date(cursor, PLATFORM, "platform-", {})
             if self.placement.inside:
                 cursor.execute(_shim().encode())
+
+    def _refuse_newer(self, cursor: Cursor) -> None:
+        """A server of an earlier release goes on where it runs, and does not begin.
+
+        Of all apps the registry is the first whose tables are brought up to date.
+        """
+        for schema, prefix in ((PLATFORM, "platform-"), (REGISTRY_LOG, "app-")):
+            there = _value(cursor.execute(SQL["has_schema_table"].encode(), (schema,)))
+            number = _value(_run(cursor, "schema_number", schema=sql.Identifier(schema))) if there else 0
+            known = len(schema_files(prefix))
+            if number > known:
+                raise DatabaseUnavailable(
+                    f"the database was prepared by a newer release of Apiary (system tables {number} in {schema}, of "
+                    f"which this release knows {known})",
+                    hint="start that release; to go back to this one, restore a backup from before the upgrade",
+                )
 
     def _bring_up_to_date(self, cursor: Cursor, schema: str, prefix: str, names: Mapping[str, sql.Composable]) -> None:
         """Apply the numbered files that this schema has not seen."""
@@ -204,8 +232,8 @@ class Installer:
             )
         name = sql.Identifier(role)
         _run(cursor, "create_role" if known is None else "alter_role", role=name, password=sql.Literal(password))
-        if not _value(cursor.execute(SQL["is_superuser"].encode())):
-            _run(cursor, "grant_role", role=name)
+        superuser = _value(cursor.execute(SQL["is_superuser"].encode()))
+        _run(cursor, "find_deadlocks_soon" if superuser else "grant_role", role=name)
         _run(cursor, "grant_connect", role=name, database=sql.Identifier(self.database))
 
     def _make_schemas(self, cursor: Cursor, name: str, log: str, role: str) -> None:
@@ -213,6 +241,7 @@ class Installer:
         _run(cursor, "create_app_schema", schema=sql.Identifier(name), role=names["role"])
         _run(cursor, "create_log_schema", log=names["log"])
         self._bring_up_to_date(cursor, log, "app-", {f"{{{mark}}}": value for mark, value in names.items()})
+        _run(cursor, "forget_order", log=names["log"])
         if self.placement.inside:
             _run(cursor, "grant_run", role=names["role"])
 

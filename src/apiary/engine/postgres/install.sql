@@ -4,6 +4,10 @@
 -- name: lock
 select pg_advisory_xact_lock(hashtext('apiary install'));
 
+-- A pooler answers with a process of its own.
+-- name: backend
+select pg_backend_pid();
+
 -- name: is_superuser
 select rolsuper from pg_roles where rolname = current_user;
 
@@ -14,21 +18,14 @@ create schema if not exists apiary;
 -- name: create_schema_table
 create table if not exists {schema}.schema (number integer primary key, name text not null);
 
+-- name: has_schema_table
+select to_regclass(quote_ident($1) || '.schema') is not null;
+
 -- name: schema_number
 select coalesce(max(number), 0) from {schema}.schema;
 
 -- name: insert_schema
 insert into {schema}.schema (number, name) values ($1, $2);
-
--- name: has_archive
-select exists (select from apiary.archives where hash = $1);
-
--- name: insert_archive
-insert into apiary.archives (hash, content) values ($1, $2) on conflict do nothing;
-
--- name: insert_program
-insert into apiary.programs (hash, app, module, version, log, archives) values ($1, $2, $3, $4, $5, $6)
-on conflict do nothing;
 
 -- name: secret
 select value from apiary.secrets where name = 'roles';
@@ -46,10 +43,14 @@ alter role {role} login password {password};
 -- name: grant_role
 grant {role} to current_user;
 
+-- Two calls that wait for each other do so until the server looks, which it does after a second otherwise. Only a
+-- superuser may say so.
+-- name: find_deadlocks_soon
+alter role {role} set deadlock_timeout = '50ms';
+
 -- name: grant_connect
 grant connect on database {database} to {role};
 
--- Who owns a schema ($1), and whether that is the role of an app: another schema, its log ($2), is open to it.
 -- Who owns a schema ($1), and whether that is the role of an app: a log ($2) of another owner is open to it.
 -- name: schema_owner
 select r.rolname, exists (
@@ -63,5 +64,10 @@ create schema if not exists {schema} authorization {role};
 -- name: create_log_schema
 create schema if not exists {log};
 
+-- What `pg_dump` has brought from another server bears the numbers of transactions of that one: it comes first.
+-- name: forget_order
+update {log}.calls set tx = '0'
+where tx <> '0' and exists (select from {log}.calls where tx >= pg_snapshot_xmax(pg_current_snapshot()));
+
 -- name: grant_run
-grant execute on function apiary.prepare, apiary.run, apiary.call, apiary.failure to {role};
+grant execute on function apiary.prepare, apiary.run, apiary.call, apiary.confined, apiary.failure to {role};

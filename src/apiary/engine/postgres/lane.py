@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 
 from apiary.engine.batch import BatchLost, gave_up, uncommitted
 from apiary.engine.postgres.errors import Cancelled, Conflicted, ConnectionLost, NotConnected, Repeated
 from apiary.engine.postgres.runner import Ran, Runner
+from apiary.engine.postgres.turns import Turns
 from apiary.engine.protocol import MAX_DEATHS, Committed
 from apiary.runtime.call import Guard, Program, failure, problem_of, stopped
 from apiary.runtime.declaration import Kind
@@ -21,11 +22,14 @@ from apiary.runtime.transaction import Notes
 
 BACKOFF_SECONDS = (0.001, 0.128)
 RECONNECT_SECONDS = (0.05, 1.0)
+DOUBLINGS = 20
 RIDE_OUT_SECONDS = 5.0
 """So long a call waits for a database that cannot be reached, if its timeout is not shorter."""
 GRACE_SECONDS = 3.0
 """Beyond the timeouts of its calls, a batch may take so long."""
 MAX_UNWRITTEN = 10_000
+MAX_TOGETHER = 6
+"""So often a batch that collides with others runs as a whole, before its calls are run one by one."""
 
 
 @dataclass(slots=True)
@@ -47,16 +51,19 @@ class StepLost(Unseen):
 class PostgresLane:
     """One thread's way to the database, by a runner of its own or, without a connection, by one of another lane.
 
-    `runners`: all that may do the same. The lane adds its own.
+    `runners`: all that may do the same. The lane adds its own. `turns` are those of all that write.
     """
 
-    def __init__(self, runner: Runner, runners: list[Runner], program: Program, guard: Guard) -> None:
+    def __init__(
+        self, runner: Runner, runners: list[Runner], program: Program, guard: Guard, turns: Turns | None
+    ) -> None:
         self._own = runner
         self._using = runner
         self._runners = runners
         runners.append(runner)
         self._program = program
         self._guard = guard
+        self._turns = turns
         timeouts = (bound.function.options.timeout for bound in program.functions.values())
         self._longest = 2 * max(timeouts, default=0.0)
         self._records: list[Record] = []
@@ -68,20 +75,30 @@ class PostgresLane:
             self._attempt((), (), GRACE_SECONDS)
 
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
-        """Run and commit. Where the batch fails as a whole, every call is run again by itself."""
+        """Run and commit. Where the batch fails as a whole, it is run again as it is, then every call by itself."""
         if self._unwritten:
             records, self._unwritten = [*self._unwritten, *records], []
         return self._run(calls, records)
 
     def _run(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
         begun = time.monotonic()
-        try:
-            return self._attempt(calls, records, max(map(self._seconds, calls), default=0.0) + GRACE_SECONDS)
-        except BatchLost as lost:
-            done = self._run(lost.rest(calls), [*records, *lost.records])
-            return replace(done, outcomes=lost.outcomes(calls, done.outcomes))
-        except Error as error:
-            return self._separately(calls, records, error, begun)
+        seconds = [self._seconds(call) for call in calls]
+        last = begun + min(seconds, default=GRACE_SECONDS)
+        for before in count():
+            try:
+                return self._attempt(calls, records, max(seconds, default=0.0) + GRACE_SECONDS, before > 0)
+            except BatchLost as lost:
+                done = self._run(lost.rest(calls), [*records, *lost.records])
+                return replace(done, outcomes=lost.outcomes(calls, done.outcomes))
+            except Error as error:
+                again = isinstance(error, Conflicted) and before + 1 < MAX_TOGETHER and time.monotonic() < last
+                if not again:
+                    return self._separately(calls, records, error, begun)
+        raise AssertionError("the last attempt returns")
+
+    def begin(self) -> bool:
+        """Lanes of other processes may write at the same time."""
+        return True
 
     def take_records(self) -> list[Record]:
         records, self._records = self._records, []
@@ -98,10 +115,21 @@ class PostgresLane:
             self.run(())
         self._own.close()
 
-    def _attempt(self, calls: Sequence[Call], records: Sequence[Record], patience: float) -> Committed:
-        """Run and commit once; after any fault an `Error`: the thread of a lane has calls to answer."""
+    def _attempt(
+        self, calls: Sequence[Call], records: Sequence[Record], patience: float, again: bool = False
+    ) -> Committed:
+        """Run and commit once; after any fault an `Error`: the thread of a lane has calls to answer.
+
+        `again`: they have collided with others already.
+        """
+        functions = {call.function for call in calls}
         try:
-            done, kept = self._on_a_runner(calls, records, patience)
+            with self._turns.taken(functions, patience) if self._turns else nullcontext(False) as in_turn:
+                done, kept = self._on_a_runner(calls, records, patience)
+        except Conflicted as error:
+            if self._turns and (again or error.deadlock):
+                self._turns.lost(functions if error.during is None else {error.during}, in_turn=in_turn)
+            raise
         except (Error, BatchLost):
             raise
         except Exception as error:
@@ -182,7 +210,7 @@ class PostgresLane:
     def _once(self, call: Call, before: Error, until: float) -> Committed | Error:
         """Run a call by itself; what it came to, or why to nothing. A workflow whose step was stopped goes on."""
         try:
-            return self._attempt((call,), (), self._seconds(call) + GRACE_SECONDS)
+            return self._attempt((call,), (), self._seconds(call) + GRACE_SECONDS, isinstance(before, Conflicted))
         except BatchLost as lost:
             kept = all(not self._written(record, until).lost for record in lost.records)
             if lost.outcome is None:
@@ -249,7 +277,7 @@ def _wait(error: Error, failed: int) -> float | None:
     if not isinstance(error, Cancelled | Conflicted | ConnectionLost | NotConnected | Repeated | Unseen):
         return None
     least, most = RECONNECT_SECONDS if isinstance(error, ConnectionLost | NotConnected) else BACKOFF_SECONDS
-    return random.uniform(0.0, min(most, least * 2**failed)) if failed else 0.0
+    return random.uniform(0.0, min(most, least * 2 ** min(failed, DOUBLINGS))) if failed else 0.0
 
 
 def _unknown(call: Call) -> ConnectionLost:

@@ -29,10 +29,14 @@ FOR_EVER = float("inf")
 
 
 class Link:
-    """One connection. `until`: when (monotonic clock) the present wait has to end, whatever the server does."""
+    """One connection. `until`: when (monotonic clock) the present wait has to end, whatever the server does.
+
+    `state`: what of its session has to stay as it was in the beginning.
+    """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = connection
+        self.state = ""
         self.pid = connection.info.backend_pid
         self.waiting_since: float | None = None
         self.until = FOR_EVER

@@ -50,7 +50,7 @@ class Listener:
                 self._listen(link.connection)
             failed += 1
             least, most = AGAIN_SECONDS
-            self._closing.wait(random.uniform(0.0, min(most, least * 2**failed)))
+            self._closing.wait(random.uniform(0.0, min(most, least * 2 ** min(failed, 20))))
 
     def _listen(self, connection: psycopg.Connection[Any]) -> None:
         """Pass on what comes, until the listener is closed or the connection lost."""

@@ -135,7 +135,7 @@ class PostgresMembers:
                 if failed == 2:
                     log.warning("this server cannot renew its lease: %s", " ".join(str(error).split()))
                 least, most = AGAIN_SECONDS
-                self._closing.wait(random.uniform(least, min(most, least * 2**failed)))
+                self._closing.wait(random.uniform(least, min(most, least * 2 ** min(failed, 20))))
 
     def _beat_on(self, connection: psycopg.Connection[Any]) -> None:
         """Give signs of life over this connection until it is lost, or nobody wants them any more."""

@@ -35,11 +35,20 @@ class PlacedLane:
         if not there:
             return self._inside.run(calls, records)
         here = [call for call in calls if call.function not in self._functions]
-        first, second = self._inside.run(here, records), self._beside.run(there)
+        first = self._inside.run(here, records) if here or records else Committed((), durable=True)
+        second = self._beside.run(there)
         outcomes = dict(zip(map(id, [*here, *there]), [*first.outcomes, *second.outcomes], strict=True))
         return Committed(
-            [outcomes[id(call)] for call in calls], [*first.queued, *second.queued], first.lost, durable=True
+            [outcomes[id(call)] for call in calls],
+            [*first.queued, *second.queued],
+            [*first.lost, *second.lost],
+            durable=True,
+            doubt=first.doubt or second.doubt,
         )
+
+    def begin(self) -> bool:
+        """Each run begins by itself."""
+        return True
 
     def open(self) -> None:
         """Connect both."""

@@ -11,6 +11,8 @@ import psycopg
 
 from apiary.engine.statements import load_statements
 
+PASSING = ("08", "40", "53", "57")
+"""Classes of errors that say nothing of the server's Python: no connection, conflicts, no room, somebody ended it."""
 SQL = load_statements("apiary.engine.postgres", "placement.sql")
 
 
@@ -30,7 +32,7 @@ class Placement:
 def find_placement(connection: psycopg.Connection[Any]) -> Placement:
     """Whether backends can run functions: they need Python, of the version for which packages are here.
 
-    The extension is made where it is missing and may be.
+    The extension is made where it is missing and may be. A `psycopg.Error` where this cannot be found out now.
     """
 
     def ask(name: str) -> Any:
@@ -41,7 +43,7 @@ def find_placement(connection: psycopg.Connection[Any]) -> Placement:
     major = connection.info.server_version // 10000
     if not ask("has_python"):
         return Placement(False, f"the server has no plpython3u (Debian: postgresql-plpython3-{major})")
-    if not ask("is_superuser"):
+    if not ask("may_make_functions"):
         return Placement(False, "only a superuser may install functions in Python, and this role is none")
     here = f"{sys.version_info[0]}.{sys.version_info[1]} {sys.platform} {platform.machine()}"
     try:
@@ -49,6 +51,8 @@ def find_placement(connection: psycopg.Connection[Any]) -> Placement:
         connection.execute(SQL["make_probe"].encode())
         there = ask("probe")
     except psycopg.Error as error:
+        if connection.closed or (error.sqlstate or "")[:2] in PASSING:
+            raise
         return Placement(False, f"the server's Python does not work: {' '.join(str(error).split())}")
     if there != here:
         return Placement(False, f"the server's Python is {there}, the platform's is {here}")

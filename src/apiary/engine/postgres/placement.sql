@@ -3,8 +3,11 @@
 -- name: has_python
 select exists (select from pg_available_extensions where name = 'plpython3u');
 
--- name: is_superuser
-select rolsuper from pg_roles where rolname = current_user;
+-- An administrator may let a role that is no superuser make functions in Python.
+-- name: may_make_functions
+select rolsuper or exists (select from pg_language where lanname = 'plpython3u' and lanpltrusted
+                           and has_language_privilege(oid, 'usage'))
+from pg_roles where rolname = current_user;
 
 -- name: create_python
 create extension if not exists plpython3u;

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from apiary.config import Capturing
 from apiary.engine.places import Source
 from apiary.engine.postgres.connection import Target
 from apiary.engine.postgres.engine import PostgresEngine
@@ -21,6 +22,9 @@ from apiary.runtime.result import Convert
 class PostgresPlaces:
     """One database."""
 
+    one_writer = False
+    expander: Sequence[str] | None = None
+
     def __init__(self, url: str) -> None:
         self._url = url
         self._installer = Installer(url)
@@ -30,11 +34,11 @@ class PostgresPlaces:
     def registry(self, convert_rows: Convert) -> PostgresEngine:
         return PostgresEngine(self._installer.registry(), convert_rows, writers=1, readers=1)
 
-    def make(self, app: str, source: Source) -> dict[str, Any]:
+    def make(self, app: str, source: Source, host: UUID | None = None) -> dict[str, Any]:
         target = self._installer.app(app)
         program = None
         if self._installer.placement.inside:
-            program = self._installer.program(app, target.log, source.module, source.version, source.folders)
+            program = self._installer.program(app, target.log, source, host)
         return {
             "kind": "postgresql",
             "conninfo": target.conninfo,
@@ -75,15 +79,16 @@ def open_engine(
     convert_rows: Convert,
     *,
     recording: bool,
+    capturing: Capturing = Capturing.BOTH,
     host: UUID | None = None,
     expelled: Callable[[], None] = lambda: None,
 ) -> PostgresEngine:
-    """The engine of one app, reached as its role."""
+    """The engine of one app, reached as its role. It captures no effects."""
     target = Target(**{name: place[name] for name in place if name != "kind"})
     return PostgresEngine(target, convert_rows, recording=recording, host=host, expelled=expelled)
 
 
-def open_here(url: str, app: str, convert_rows: Convert) -> tuple[PostgresEngine, PostgresLog]:
+def open_here(url: str, app: str, convert_rows: Convert, capturing: Capturing) -> tuple[PostgresEngine, PostgresLog]:
     """The engine and the log of an app whose functions run in this process."""
     installer = Installer(url)
     return PostgresEngine(installer.app(app), convert_rows), PostgresLog(installer, installer.log_of(app))

@@ -22,12 +22,14 @@ from apiary.engine.postgres.errors import (
     INTERRUPTED,
     REFUSED,
     Cancelled,
+    Conflicted,
     ConnectionLost,
     NotConnected,
     translate,
 )
 from apiary.engine.postgres.inside.memory import RECYCLE_BYTES
 from apiary.engine.postgres.link import Link
+from apiary.engine.postgres.session import RESTORING, own_statements
 from apiary.engine.postgres.wire import pack_batch, unpack_done
 from apiary.engine.protocol import Committed
 from apiary.runtime.call import Guard, Program
@@ -53,6 +55,7 @@ class Runner:
         self._recording = recording
         self._read_only = read_only
         self._most_steps = most_steps
+        self._own = own_statements(target.log)
 
     @property
     def connected(self) -> bool:
@@ -83,8 +86,9 @@ class InsideRunner(Runner):
     """Sends a batch to a backend, which runs it in one statement and commits."""
 
     def run(self, calls: Sequence[Call], records: Sequence[Record], guard: Guard, patience: float) -> Ran:
+        state = self._open().state
         options = {"recording": self._recording, "read_only": self._read_only, "most_steps": self._most_steps}
-        batch = pack_batch(calls, records, options)
+        batch = pack_batch(calls, records, {**options, "state": state})
         done, kept, memory = unpack_done(self._execute(batch, patience), records)
         if memory > RECYCLE_BYTES:
             self.close()
@@ -94,14 +98,17 @@ class InsideRunner(Runner):
         program = self._target.program
         assert program is not None
         link = self._open()
+        values = [program.encode(), batch, link.state.encode()]
         try:
             with link.waiting(patience):
-                result = link.connection.pgconn.exec_prepared(b"run", [program.encode(), batch], [0, 1], 1)
+                result = link.connection.pgconn.exec_prepared(b"run", values, [0, 1, 0], 1)
         except psycopg.Error as error:
             raise link.lost(error) from None
         if result.status == pq.ExecStatus.TUPLES_OK:
-            value = result.get_value(0, 0)
-            assert value is not None
+            value = result.get_value(0, 1)
+            if value is None:  # what ran before has changed the session, and nothing was run
+                self._restore(link)
+                return self._execute(batch, patience)
             return value
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         message = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message).decode()
@@ -112,9 +119,26 @@ class InsideRunner(Runner):
         if state in (CANCELLED, INTERRUPTED):
             link.close()
             raise Cancelled("the calls were ended from outside")
+        detail = result.error_field(pq.DiagnosticField.MESSAGE_DETAIL) or b"{}"
         if state == REFUSED:
-            raise from_problem(json.loads(result.error_field(pq.DiagnosticField.MESSAGE_DETAIL) or b"{}"))
-        raise translate(state, message)
+            raise from_problem(json.loads(detail))
+        found = translate(state, message)
+        if isinstance(found, Conflicted):
+            with suppress(ValueError):  # at the commit, the detail is the server's own
+                found.during = json.loads(detail).get("during")
+        raise found
+
+    def _restore(self, link: Link) -> None:
+        """Make a session what it was in the beginning, or close its connection."""
+        try:
+            with link.waiting():
+                for name in RESTORING:
+                    link.connection.execute(self._own[name].sql.encode())
+                row = link.connection.execute(self._own["state"].sql.encode()).fetchone()
+        except psycopg.Error as error:
+            raise link.lost(error) from None
+        if row != (link.state,):
+            link.close()
 
     def _open(self) -> Link:
         if self.link is None or self.link.closed:
@@ -122,7 +146,7 @@ class InsideRunner(Runner):
             self.link = self._access.open(read_only=self._read_only)
             try:
                 with self.link.waiting():
-                    self.link.connection.pgconn.prepare(b"run", b"select apiary.run($1::text, $2::bytea)")
+                    self.link.connection.pgconn.prepare(b"run", self._own["run"].sql.encode())
             except psycopg.Error as error:
                 raise NotConnected(self.link.lost(error).message) from None
         return self.link
@@ -155,7 +179,8 @@ class BesideRunner(Runner):
         try:
             session.begin()
             done = Batch(session, self._program, guard, self._most_steps).run(calls, records)
-            session.commit()
+            if not session.commit(several=len(calls) > 1):
+                self.close()
         except Exception:
             self._abandon(session)
             raise

@@ -7,7 +7,7 @@ conflict or a lost connection nothing runs in the transaction any more.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from apiary.engine.postgres.errors import PASSING, translate
 from apiary.engine.postgres.statement import Statement, parse
 from apiary.engine.postgres.types import Kind
 from apiary.engine.postgres.values import as_array, as_json, check_text, parameter
-from apiary.engine.postgres.workflows import WorkflowRows, queued_row, uuid_of
+from apiary.engine.postgres.workflows import WorkflowRows, uuid_of
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import (
     ConstraintViolated,
@@ -29,6 +29,8 @@ from apiary.runtime.result import Result
 from apiary.runtime.session import Part, Queued, Record
 
 MAX_PARSED = 5000
+RESTORING = ("reset_role", "reset_settings", "drop_temporary")
+"""The statements that make a session again what it was in the beginning."""
 
 
 class PostgresSession(WorkflowRows):
@@ -62,6 +64,22 @@ class PostgresSession(WorkflowRows):
         values = [self._parameters(statement, dict(row)) for row in rows]
         return self._run_many(statement, values) if values else 0
 
+    def confine(self, body: Callable[[], Any]) -> Any:
+        """The text of a statement does not tell whether what it calls writes: the server takes care of that.
+
+        Queries of apps that it calls are recorded afterwards.
+        """
+        if self._read_only:
+            return body()
+        self._read_only, self.records = True, []
+        try:
+            result = self._confined(body)
+        finally:
+            self._read_only, records, self.records = False, self.records, []
+        for record in records:
+            self.record(record)
+        return result
+
     def savepoint(self, part: Part) -> None:
         if part == "call":
             self._check_transaction()
@@ -80,9 +98,11 @@ class PostgresSession(WorkflowRows):
         if part == "call":  # whatever the function made of the error, its transaction cannot go on
             self._check_transaction()
 
-    def enqueue(self, queued: Queued) -> None:
-        self._platform("enqueue", queued_row(queued))
-        self.enqueued.append(queued)
+    def effects(self) -> bytes | None:
+        return None
+
+    def conceal(self, secrets: Sequence[Any]) -> None:
+        """Effects are not kept here."""
 
     def record(self, record: Record) -> None:
         """Write a record, or keep it for somebody who writes, where this session only reads."""
@@ -114,6 +134,10 @@ class PostgresSession(WorkflowRows):
     def count_attempt(self, identifier: bytes, attempt: int) -> None:
         """Write down that a call of the queue was tried so many times."""
         self._platform("count_attempt", (UUID(bytes=identifier), attempt))
+
+    def check_unchanged(self, state: str) -> None:
+        """Fail where what ran in this transaction has changed the session."""
+        self._platform("unchanged", (state,))
 
     def _parse(self, sql: str) -> Statement:
         if len(self._parsed) >= MAX_PARSED:
@@ -157,6 +181,10 @@ class PostgresSession(WorkflowRows):
         self._check_transaction()
         return self._run(self._own[name], own_values(values)).all()
 
+    def _confined(self, body: Callable[[], Any]) -> Any:
+        """Run this where the transaction only reads."""
+        raise NotImplementedError
+
     def _arrays(self, statement: Statement) -> Sequence[bool]:
         """Which parameters of a statement are arrays."""
         raise NotImplementedError
@@ -181,6 +209,7 @@ def check_columns(names: Sequence[str], kinds: Iterable[Kind]) -> None:
 def own_statements(log: str) -> dict[str, Statement]:
     """The engine's own statements for an app whose log is the schema `log`, by name."""
     texts = load_statements("apiary.engine.postgres", "statements.sql")
+    texts = {name: sql.replace("{state}", texts["state"]) for name, sql in texts.items()}
     return {
         name: Statement(name, sql.replace("{log}", quoted(log)), tuple(sorted(set(re.findall(r"\$(\d+)", sql)))))
         for name, sql in texts.items()

@@ -51,6 +51,17 @@ FORBIDDEN = {
     **dict.fromkeys(("declare", "fetch", "move", "close"), "a result is read at once"),
     **dict.fromkeys(("copy", "vacuum", "cluster", "checkpoint", "reindex"), "it is for administrators"),
 }
+OUTLIVING = {
+    "set_config": "a setting would outlive the call, in its batch or in its session",
+    **dict.fromkeys(
+        (
+            "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared",
+            "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all",
+        ),
+        "a lock of the session would outlive the call; pg_advisory_xact_lock is one of the transaction",
+    ),
+}  # fmt: skip
+"""Functions that no statement calls."""
 TEMPORARY = frozenset({"temp", "temporary"})
 BEFORE_TEMPORARY = frozenset({"or", "replace", "global", "local"})
 PLATFORM = "apiary"
@@ -111,10 +122,12 @@ def parse(sql: str, *, trusted: bool = False) -> Statement:
     Strings, dollar quotes, quoted names, casts (`::`) and slices (`a[1:2]`) stay as they are.
     """
     tokens = list(_tokens(sql))
-    words = _words([token for token in tokens if token[0] != "space"])
+    solid = [token for token in tokens if token[0] != "space"]
+    words = _words(solid)
     if not trusted:
         _check(words)
-        _check_owners(tokens)
+        _check_owners(solid)
+        _check_calls(solid)
     names: dict[str, int] = {}
     fragments = [""]
     places = []
@@ -225,10 +238,23 @@ def _literal(value: str | None) -> str:
 
 def _check_owners(tokens: Sequence[tuple[str, str]]) -> None:
     """Refuse what is qualified with the name of one of the platform's schemas."""
-    for (kind, text), (_, after) in pairwise(tokens):
-        name = text.strip('"') if kind == "quoted" else text.lower()
-        if after == "." and kind in ("word", "quoted") and (name == PLATFORM or name.startswith(f"{PLATFORM}_")):
+    for name in _names(tokens, "."):
+        if name == PLATFORM or name.startswith(f"{PLATFORM}_"):
             raise RuleBroken(f"{name} is not the app's own: names that begin with {PLATFORM}_ belong to the platform")
+
+
+def _check_calls(tokens: Sequence[tuple[str, str]]) -> None:
+    """Refuse calls of functions that change the session."""
+    for name in _names(tokens, "("):
+        if name in OUTLIVING:
+            raise RuleBroken(f"{name} cannot be called here: {OUTLIVING[name]}")
+
+
+def _names(tokens: Sequence[tuple[str, str]], before: str) -> Iterator[str]:
+    """The names that stand before this."""
+    for (kind, text), (_, after) in pairwise(tokens):
+        if after == before and kind in ("word", "quoted"):
+            yield text.strip('"') if kind == "quoted" else text.lower()
 
 
 def _check(words: list[str]) -> None:

@@ -97,11 +97,12 @@ def _call(call: Call) -> list[Any]:
         [_plain(record) for record in call.arrived],
         call.detached,
         call.careful,
+        call.claimed,
     ]
 
 
 def _call_back(given: bytes, identifier: str, function: str, caller: str, roles: list[str], *rest: Any) -> Call:
-    key, parent, attempt, queued, lax, digest, step, epoch, arrived, detached, careful = rest
+    key, parent, attempt, queued, lax, digest, step, epoch, arrived, detached, careful, claimed = rest
     return Call(
         bytes.fromhex(identifier),
         function,
@@ -119,17 +120,18 @@ def _call_back(given: bytes, identifier: str, function: str, caller: str, roles:
         tuple(Record(**_back(record)) for record in arrived),
         detached,
         careful,
+        claimed,
     )
 
 
 def _pause(pause: Pause) -> list[Any]:
     actions = [[call.input.decode(), *_call(call)[1:]] for call in pause.actions]
-    return [pause.due, pause.epoch, _hex(pause.of), pause.careful, actions]
+    return [pause.due, pause.epoch, _hex(pause.of), pause.careful, pause.waiting, actions]
 
 
-def _pause_back(due: int, epoch: int, of: str | None, careful: bool, actions: list[list[Any]]) -> Pause:
+def _pause_back(due: int, epoch: int, of: str | None, careful: bool, waiting: bool, actions: list[list[Any]]) -> Pause:
     found = tuple(_call_back(given.encode(), *row) for given, *row in actions)
-    return Pause(due, epoch, found, _bytes(of), careful)
+    return Pause(due, epoch, found, _bytes(of), careful, waiting)
 
 
 def _plain(value: Record | Queued) -> dict[str, Any]:

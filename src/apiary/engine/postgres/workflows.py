@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from apiary.runtime.errors import ConstraintViolated, Duplicate
-from apiary.runtime.machine import Step
+from apiary.runtime.machine import WHOLE, Step
 from apiary.runtime.session import MESSAGE, Instance, Queued
 from apiary.runtime.transaction import now_microseconds
 
@@ -17,6 +17,22 @@ class WorkflowRows:
     """What `WorkflowSession` adds to a session."""
 
     enqueued: list[Queued]
+
+    def enqueue(self, queued: Queued) -> bytes:
+        row = queued_row(queued)
+        try:
+            if queued.unique is None:
+                self._platform("enqueue", row)
+                self.enqueued.append(queued)
+            else:
+                self.enqueued += map(row_queued, self._platform("enqueue_unique", (*row, int(queued.quiet))))
+        except ConstraintViolated as error:
+            raise Duplicate from error
+        return self.enqueued[-1].id
+
+    def claim(self, identifier: bytes) -> Queued | None:
+        rows = self._platform("claim", (uuid_of(identifier), now_microseconds()))
+        return row_queued(rows[0]) if rows else None
 
     def instance(self, identifier: bytes | None, key: str | None) -> Instance | None:
         rows = self._platform("instance", (uuid_of(identifier), key))
@@ -34,11 +50,11 @@ class WorkflowRows:
     def drop_instance(self, identifier: bytes) -> None:
         self._platform("drop_instance", (uuid_of(identifier),))
 
-    def steps(self, workflow: bytes, first: int, end: int) -> Sequence[Step]:
-        rows = self._platform("steps", (uuid_of(workflow), first, end))
+    def steps(self, workflow: bytes, first: int, end: int, most: int = WHOLE) -> Sequence[Step]:
+        rows = self._platform("steps", (uuid_of(workflow), first, end, most))
         return [
-            Step(number, bytes_of(identifier), kind, function, given.encode(), output and output.encode(), error)
-            for number, identifier, kind, function, given, output, error in rows
+            Step(number, bytes_of(step), kind, function, given.encode(), output and output.encode(), error, omitted)
+            for number, step, kind, function, given, output, error, omitted in rows
         ]
 
     def take_message(self, workflow: bytes, topic: str) -> bytes | None:
@@ -60,6 +76,9 @@ class WorkflowRows:
     def wake(self, workflow: bytes, waits: int | None) -> None:
         self.enqueued += map(row_queued, self._platform("wake", (uuid_of(workflow), now_microseconds(), waits)))
 
+    def pause(self, queue: str, *, paused: bool) -> None:
+        self._platform("pause" if paused else "unpause", (queue,))
+
     def _platform(self, name: str, values: Sequence[Any]) -> Sequence[Any]:
         """The rows of one of the engine's own statements, by its name."""
         raise NotImplementedError
@@ -67,21 +86,10 @@ class WorkflowRows:
 
 def row_queued(row: Sequence[Any]) -> Queued:
     """A row of the queue."""
-    identifier, function, given, caller, parent, due, attempts, deaths, version, roles, step, epoch = row
-    return Queued(
-        bytes_of(identifier),
-        function,
-        given.encode(),
-        caller,
-        bytes_of(parent) if parent else None,
-        due,
-        attempts,
-        deaths,
-        version,
-        tuple(json.loads(roles)) if roles else (),
-        step,
-        epoch,
-    )
+    values = list(row)
+    values[0], values[4] = bytes_of(row[0]), bytes_of(row[4]) if row[4] else None
+    values[2], values[9] = row[2].encode(), tuple(json.loads(row[9] or "[]"))
+    return Queued(*values)
 
 
 def queued_row(queued: Queued) -> tuple[Any, ...]:
@@ -94,9 +102,15 @@ def queued_row(queued: Queued) -> tuple[Any, ...]:
         uuid_of(queued.parent),
         queued.due,
         queued.version,
-        json.dumps(queued.roles) if queued.version else None,
+        json.dumps(queued.roles) if queued.epoch else None,
         queued.step,
         queued.epoch,
+        queued.queue,
+        queued.share,
+        queued.priority,
+        queued.unique,
+        int(queued.delayed),
+        queued.key,
     )
 
 
@@ -139,7 +153,7 @@ def instance_row(instance: Instance) -> tuple[Any, ...]:
 def changes(instance: Instance) -> tuple[Any, ...]:
     """What may change of a workflow."""
     row = instance_row(instance)
-    return (row[0], row[3], row[9], *row[11:])
+    return (row[0], row[2], row[3], row[9], *row[11:])
 
 
 def uuid_of(identifier: bytes | None) -> UUID | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +16,10 @@ from typing import Any
 import apsw
 
 from apiary.bundle import Migration, migrations_to_apply
+from apiary.config import Capturing
+from apiary.engine.effects import Terms
+from apiary.engine.lines import most_of_share
+from apiary.engine.sqlite.capture import Capture
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.lane import ReadingLane, ReadingSession, Turn, WritingLane
 from apiary.engine.sqlite.rules import PRAGMAS_OF_MIGRATIONS, violation
@@ -21,7 +27,7 @@ from apiary.engine.sqlite.session import SqliteSession, connect, find, row_recor
 from apiary.engine.sqlite.workflows import SQL, row_queued
 from apiary.runtime.advance import MOST_STEPS
 from apiary.runtime.call import Guard, Program
-from apiary.runtime.errors import MigrationRefused
+from apiary.runtime.errors import DatabaseUnavailable, MigrationRefused
 from apiary.runtime.result import Convert
 from apiary.runtime.session import NEVER, Queued, Record
 from apiary.runtime.transaction import now_microseconds
@@ -36,14 +42,27 @@ class SqliteEngine:
     max_batch = 128
     most_steps = MOST_STEPS
 
-    def __init__(self, path: Path, convert_rows: Convert, *, recording: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        convert_rows: Convert,
+        *,
+        recording: bool = True,
+        capturing: Capturing = Capturing.BOTH,
+    ) -> None:
         self.path = path
         self._convert_rows = convert_rows
+        self._terms = Terms()
         self._recording = recording
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._capturing = capturing if recording else Capturing.OFF
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = connect(str(path))
+            self._migrations = Capture(self._connection, self._capturing, Terms())
             self._install()
+        except (apsw.CantOpenError, OSError) as error:
+            hint = "is it a place where this user may make files?"
+            raise DatabaseUnavailable(f"the database {path} cannot be opened: {error}", hint=hint) from error
         except apsw.Error as error:
             raise translate(error) from error
         self._lock = threading.Lock()
@@ -96,8 +115,10 @@ class SqliteEngine:
                 broken = run("pragma foreign_key_check").fetchall() if new else []
                 if broken:
                     raise MigrationRefused(f"after the migrations, the table {broken[0][0]} has broken foreign keys")
+                self._migrations.write_terms()
                 run(SQL["commit"])
             except BaseException as error:
+                self._migrations.forget()
                 if self._connection.in_transaction:
                     run(SQL["rollback"])
                 if isinstance(error, apsw.Error):
@@ -123,8 +144,10 @@ class SqliteEngine:
         if "\0" in migration.sql:
             raise MigrationRefused(f"the migration {migration.name} has a NUL character")
         self._connection.authorizer = authorize
+        capture = self._migrations
+        capture.begin()
         try:
-            _script(self._connection, migration.sql)
+            capture.run_script(migration.sql)
         except apsw.AuthError as error:
             raise MigrationRefused(f"the migration {migration.name}: {broken[0] if broken else error}") from error
         except apsw.Error as error:
@@ -136,17 +159,24 @@ class SqliteEngine:
             self._connection.authorizer = None
         row = (migration.name, migration.checksum, version, now_microseconds())
         self._connection.execute(SQL["insert_migration"], row)
+        effects = capture.take()
+        if effects is not None:
+            self._connection.execute(SQL["insert_migration_effects"], (migration.name, effects))
 
     def writer(self, program: Program, guard: Guard) -> WritingLane:
         connection = connect(str(self.path), waiting=False)
-        session = SqliteSession(connection, self._convert_rows, recording=self._recording)
+        capture = Capture(connection, self._capturing, self._terms)
+        session = SqliteSession(connection, self._convert_rows, capture, recording=self._recording)
         return WritingLane(session, program, guard, self._turn, self.most_steps)
 
     def reader(self, program: Program, guard: Guard) -> ReadingLane:
         connection = connect(str(self.path), read_only=True)
-        return ReadingLane(
-            ReadingSession(connection, self._convert_rows, recording=self._recording), program, guard, self._turn
-        )
+        capture = Capture(connection, self._capturing, self._terms, read_only=True)
+        session = ReadingSession(connection, self._convert_rows, capture, recording=self._recording)
+        return ReadingLane(session, program, guard, self._turn)
+
+    def collides(self, function: str) -> bool:
+        return False
 
     def sync(self) -> None:
         if self._log is None:
@@ -188,28 +218,76 @@ class SqliteEngine:
             raise translate(error) from error
         return list(map(row_record, rows))
 
-    def queued(self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True) -> list[Queued]:
-        return self._queue("queued", version, until, limit, plain)
-
-    def versions_due(self, version: str, until: int) -> list[str]:
-        with _translated(), self._lock:
-            rows: Any = self._connection.execute(SQL["versions_due"], (version, until)).fetchall()
-        return [row[0] for row in rows]
-
-    def queued_call(self, identifier: bytes) -> Queued | None:
-        return next(iter(self._queue("queued_call", identifier)), None)
-
-    def _queue(self, statement: str, *parameters: str | int | bytes) -> list[Queued]:
+    def queued(
+        self, limit: int, until: int = NEVER, version: str = "", *, plain: bool = True, queue: str | None = None
+    ) -> list[Queued]:
         with _translated():
             with self._lock:
-                rows: Any = self._connection.execute(SQL[statement], parameters).fetchall()
+                self._ask("begin_read")  # the shares, and what is of each
+                try:
+                    rows = self._ask("workflows_due", version, until, limit) if queue is None else []
+                    if plain:
+                        rows += self._waiting(queue, until, limit)
+                finally:
+                    self._ask("commit")
             self.sync()
         return list(map(row_queued, rows))
 
-    def adopt(self, version: str, except_for: Iterable[bytes]) -> None:
+    def _waiting(self, queue: str | None, until: int, limit: int) -> list[Any]:
+        shares = self._ask("shares", queue, until, limit)
+        each = Counter(row[0] for row in shares)
+        found = []
+        for name, *share, delayed in shares:
+            most = most_of_share(limit, each[name])
+            found += self._ask("waiting", name, *share, delayed, until if delayed else NEVER, most)
+        return found
+
+    def begun(self) -> list[tuple[str, bytes]]:
+        return self._read("begun")
+
+    def paused(self) -> list[str]:
+        return [row[0] for row in self._read("paused")]
+
+    def admit(self, queue: str, wanted: int, most: int, seconds: float) -> tuple[int, float]:
+        with _translated(), self._lock:
+            now = time.time()
+            self._ask("begin_write")
+            try:
+                self._ask("forget_admitted", queue, now, seconds)
+                [(counted, first)] = self._ask("admitted", queue)
+                fresh: int = min(wanted, most - counted)
+                if fresh > 0:
+                    self._ask("admit", queue, now, fresh)
+                self._ask("commit")
+            except BaseException:
+                self._ask("rollback")
+                raise
+        return (fresh, 0.0) if fresh > 0 else (0, first + seconds - now)
+
+    def versions_due(self, version: str, until: int) -> list[str]:
+        return [row[0] for row in self._read("versions_due", version, until)]
+
+    def queued_call(self, identifier: bytes) -> Queued | None:
+        rows = self._read("queued_call", identifier)
+        return row_queued(rows[0]) if rows else None
+
+    def _read(self, statement: str, *parameters: str | int | bytes | None) -> list[Any]:
+        """Rows that are durable."""
+        with _translated():
+            with self._lock:
+                rows = self._ask(statement, *parameters)
+            self.sync()
+        return rows
+
+    def _ask(self, statement: str, *parameters: str | float | bytes | None) -> list[Any]:
+        rows: Any = self._connection.execute(SQL[statement], parameters).fetchall()
+        return list(rows)
+
+    def adopt(self, version: str, except_for: Iterable[bytes], others: Collection[str] | None) -> None:
         with _translated(), self._lock:
             names = json.dumps([identifier.hex().upper() for identifier in except_for])
-            self._connection.execute(SQL["adopt"], (now_microseconds(), version, names)).fetchall()
+            cared_for = None if others is None else json.dumps(list(others))
+            self._connection.execute(SQL["adopt"], (now_microseconds(), version, names, cared_for)).fetchall()
 
     def scheduled(self, function: str, done: float | None, now: float) -> float:
         try:

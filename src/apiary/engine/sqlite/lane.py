@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +22,10 @@ from apiary.runtime.session import Call, Outcome, Part, Record
 from apiary.runtime.transaction import Notes
 
 TURN_SECONDS = 0.003
+LOOK_SECONDS = 0.0005
+BUSY_SECONDS = 1.0
+MAX_BUSY = 60
+"""So many times a batch tries to begin again that had begun, and was undone because of one of its calls."""
 MAX_UNSEEN = 10
 """So often calls are run again that met a record of which they did not know."""
 
@@ -44,19 +49,55 @@ class Turn:
             self._lock.release()
 
 
+class Locked:
+    """How a connection waits while another process writes (SQLite's busy handler).
+
+    It looks often: of a process that writes all the time only the moments between two transactions are free, and
+    SQLite's own handler, which looks ten times a second in the end, would miss them.
+    """
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def __call__(self, looks: int) -> bool:
+        now = time.monotonic()
+        if looks == 0:
+            self._until = now + BUSY_SECONDS
+        time.sleep(LOOK_SECONDS)
+        return now < self._until
+
+
 class WritingLane:
     """Runs transactions one after another, each in its savepoint, and commits them together."""
 
     def __init__(self, session: SqliteSession, program: Program, guard: Guard, turn: Turn, most_steps: int) -> None:
+        session.connection.set_busy_handler(Locked())
         self._session = session
         self._program = program
         self._batch = Batch(session, program, guard, most_steps)
         self._turn = turn
 
+    def begin(self) -> bool:
+        """Begin; false where another process goes on writing. What else keeps it from that, `run` tells the calls."""
+        try:
+            self._begin()
+        except apsw.BusyError:
+            return False
+        except Exception:  # noqa: BLE001 - whatever it was, `run` meets it again
+            self._abandon()
+        return True
+
+    def _begin(self) -> None:
+        if not self._session.connection.in_transaction:
+            self._session.begin("begin_write")
+
     def run(self, calls: Sequence[Call], records: Sequence[Record] = ()) -> Committed:
         """Run and commit. Where the batch fails as a whole, every call is run again by itself."""
         try:
-            self._session.begin("begin_write")
+            for _ in range(MAX_BUSY):
+                if self.begin():
+                    break
+            self._begin()
         except Exception as error:  # noqa: BLE001 - whatever it was, the calls of the batch must be answered
             self._abandon()
             return Committed([_gave_up(call, error) for call in calls], lost=records)
@@ -73,19 +114,22 @@ class WritingLane:
             return self.run([replace(call, attempt=call.attempt + 1) for call in calls], records)
         except Exception as error:  # noqa: BLE001 - whatever it was, the calls of the batch must be answered
             self._abandon()
+            doubt = not isinstance(error, apsw.ConstraintError)  # a commit may have been kept, in spite of its error
             if len(calls) + len(records) <= 1:
-                return self._alone(calls, records, self._session.ended_by or error)
+                return replace(self._alone(calls, records, self._session.ended_by or error), doubt=doubt)
+        calls = [replace(call, attempt=call.attempt + doubt) for call in calls]
         alone = [self.run((), (record,)) for record in records] + [self.run((call,)) for call in calls]
         return Committed(
             [outcome for done in alone for outcome in done.outcomes],
             [queued for done in alone for queued in done.queued],
             [record for done in alone for record in done.lost],
+            doubt=doubt,
         )
 
     def _together(self, calls: Sequence[Call], records: Sequence[Record]) -> Committed:
         with self._turn:
             done = self._batch.run(calls, records)
-        self._session.platform("commit")
+        self._session.commit()
         return done
 
     def _alone(self, calls: Sequence[Call], records: Sequence[Record], error: Exception) -> Committed:
@@ -132,8 +176,13 @@ class ReadingSession(SqliteSession):
 
     def savepoint(self, part: Part) -> None:
         """Nothing to undo."""
+        if part == "call":
+            self.capture.begin()
 
-    release = undo = savepoint
+    def release(self, part: Part) -> None:
+        """Nothing was held."""
+
+    undo = release
 
     def record(self, record: Record) -> None:
         if self.recording:
@@ -177,13 +226,17 @@ class ReadingLane:
     def _one(self, call: Call) -> Outcome:
         notes = Notes()
         try:
-            return perform(self._program, call, self._session, self._guard)
+            return perform(self._program, call, self._session, self._guard, notes)
         except Stopped:
             outcome, record = stopped(self._program, call, notes)
             self._session.record(record)
             return outcome
         except Exception as error:  # noqa: BLE001 - whatever it was, the call must be answered
             return _gave_up(call, error)
+
+    def begin(self) -> bool:
+        """A snapshot waits for nobody."""
+        return True
 
     def take_records(self) -> list[Record]:
         records, self._session.records = self._session.records, []

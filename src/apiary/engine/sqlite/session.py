@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import apsw
 
+from apiary.engine.sqlite.capture import Capture
 from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
-from apiary.engine.sqlite.rules import CHANGES_OF_SCHEMA, PRAGMAS_OF_FUNCTIONS, violation
-from apiary.engine.sqlite.values import Reader, bind, check_numbers, column_readers, convert
-from apiary.engine.sqlite.workflows import SQL, WorkflowRows, queued_row
+from apiary.engine.sqlite.examine import Examiner, Statement
+from apiary.engine.sqlite.values import EXACT, bind, check_numbers, convert, native
+from apiary.engine.sqlite.workflows import SQL, WorkflowRows
 from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken
-from apiary.runtime.result import NO_COLUMNS, Convert, Result, Shape
+from apiary.runtime.result import NO_COLUMNS, Convert, Result
 from apiary.runtime.session import Part, Queued, Record
 
 SAVEPOINT: dict[Part, str] = {"call": SQL["savepoint_call"], "nested": SQL["savepoint_nested"]}
@@ -26,17 +25,6 @@ MAX_EXAMINED = 5000
 CHECKPOINT_PAGES = 16_000
 READ_CACHE_KIB = 8_000
 WRITE_CACHE_KIB = 16_000
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """What is known of a statement of the user."""
-
-    read_only: bool
-    names: frozenset[str]
-    shape: Shape
-    changes_schema: bool
-    readers: list[tuple[int, Reader]]
 
 
 def connect(path: str, *, read_only: bool = False, waiting: bool = True) -> apsw.Connection:
@@ -61,17 +49,24 @@ def connect(path: str, *, read_only: bool = False, waiting: bool = True) -> apsw
 class SqliteSession(WorkflowRows):
     """The open transaction of one connection."""
 
-    def __init__(self, connection: apsw.Connection, convert_rows: Convert, *, recording: bool) -> None:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        convert_rows: Convert,
+        capture: Capture,
+        *,
+        recording: bool,
+    ) -> None:
         self.connection = connection
+        self.capture = capture
         self.enqueued: list[Queued] = []
         self.records: list[Record] = []
         self._convert_rows = convert_rows
         self.recording = recording
         self._statements: dict[str, Statement] = {}
         self._schema: int | None = None
-        self._violation: str | None = None
-        self._changes_schema = False
-        self._marks: list[int] = []
+        self._examiner = Examiner(connection, capture)
+        self._marks: list[tuple[int, int]] = []
         self._broken = False
         self.ended_by: Error | None = None
         self._run = connection.execute
@@ -84,12 +79,30 @@ class SqliteSession(WorkflowRows):
         """Begin a transaction, and forget what is known of statements when the schema has changed since."""
         self.enqueued = []
         self.ended_by = None
+        self._broken = False
         self.platform(statement)
         schema: Any = self.platform("schema_version").fetchall()[0][0]
         if schema != self._schema:
             self.platform("load_schema").fetchall()
             self._schema = schema
             self._statements.clear()
+            self.capture.forget()
+
+    def commit(self) -> None:
+        """Commit, and with it the terms that effects of this transaction, or of queries, refer to."""
+        written = self.capture.write_terms()
+        self.platform("commit")
+        self.capture.terms.forget(written)
+
+    def effects(self) -> bytes | None:
+        try:
+            return self.capture.take()
+        except apsw.Error as error:
+            self._broken = True
+            raise self._failed(error, "the columns of tables") from error
+
+    def conceal(self, secrets: Sequence[Any]) -> None:
+        self.capture.conceal(secrets)
 
     def execute(self, sql: str, parameters: Mapping[str, Any], read_only: bool) -> Result:
         self._check_transaction()
@@ -98,25 +111,45 @@ class SqliteSession(WorkflowRows):
             raise RuleBroken("a query cannot write", hint="declare the function with @app.transaction")
         if parameters.keys() != statement.names:
             raise _wrong_names(sql, statement.names, parameters)
+        capture = self.capture
+        mark = len(capture.events)
+        plain = EXACT.issuperset(map(type, parameters.values()))
         try:
-            check_numbers(parameters.values())
-            rows: list[Any] = self._run(sql, parameters).fetchall()
+            if not plain:
+                check_numbers(parameters.values())
+            if statement.changes_schema:
+                capture.before_schema()
+            rows: list[Any] = self._run(statement.sql, parameters).fetchall()
+            if statement.changes_schema:
+                self._forget()
+                capture.after_schema(mark, sql)
         except (apsw.Error, OverflowError, UnicodeEncodeError) as error:
+            capture.failed(mark)
             raise self._failed(error, sql) from error
-        if statement.changes_schema:
-            self._forget()
-        if statement.readers:
-            rows = convert(rows, statement.readers)
         if statement.shape is not NO_COLUMNS:
             count = len(rows)
         else:
             count = 0 if statement.changes_schema else self.connection.changes()
+        if capture.reads:
+            rows = self._traced(statement, parameters if plain else native(parameters), rows, count)
+        if statement.readers:
+            rows = convert(rows, statement.readers)
         return Result(statement.shape, rows, count, self._convert_rows)
+
+    def _traced(self, statement: Statement, parameters: Mapping[str, Any], rows: list[Any], count: int) -> list[Any]:
+        """Note that a statement ran; returns its rows as the function is to see them."""
+        self.capture.ran(statement.term, parameters, rows if statement.shape is not NO_COLUMNS else count)
+        width = statement.width
+        return rows if width is None else [row[:width] for row in rows]
 
     def _forget(self) -> None:
         """The schema changed in this transaction, which may yet be undone: know nothing until the next begins."""
         self._schema = None
         self._statements.clear()
+
+    def confine(self, body: Callable[[], Any]) -> Any:
+        """Each statement tells by itself whether it writes."""
+        return body()
 
     def execute_many(self, sql: str, rows: Iterable[Mapping[str, Any]]) -> int:
         self._check_transaction()
@@ -126,15 +159,20 @@ class SqliteSession(WorkflowRows):
             if row.keys() != statement.names:
                 raise _wrong_names(sql, statement.names, row)
         self._step(SQL["savepoint_many"])
+        mark = len(self.capture.events)
         try:
             changed = self._each(sql, given)
         except BaseException:
             if self.connection.in_transaction:
                 self._step(SQL["undo_many"])
                 self._step(SQL["release_many"])
+                self.capture.undo(mark)
             raise
         self._step(SQL["release_many"])
-        return 0 if statement.read_only else changed
+        changed = 0 if statement.read_only else changed
+        if self.capture.reads:
+            self.capture.ran(statement.term, None, changed)
+        return changed
 
     def _each(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> int:
         changed = 0
@@ -152,8 +190,9 @@ class SqliteSession(WorkflowRows):
         if part == "call":
             self._broken = False
             self._marks.clear()
+            self.capture.begin()
         self._step(SAVEPOINT[part])
-        self._marks.append(len(self.enqueued))
+        self._marks.append((len(self.enqueued), len(self.capture.events)))
 
     def release(self, part: Part) -> None:
         self._step(RELEASE[part])
@@ -164,12 +203,9 @@ class SqliteSession(WorkflowRows):
             self._broken = False
         self._step(UNDO[part])
         self._step(RELEASE[part])
-        mark = self._marks.pop(0 if part == "call" else -1)
-        del self.enqueued[mark:]
-
-    def enqueue(self, queued: Queued) -> None:
-        self._step(SQL["enqueue"], queued_row(queued))
-        self.enqueued.append(queued)
+        enqueued, mark = self._marks.pop(0 if part == "call" else -1)
+        del self.enqueued[enqueued:]
+        self.capture.undo(mark)
 
     def record(self, record: Record) -> None:
         self._check_transaction()
@@ -177,6 +213,8 @@ class SqliteSession(WorkflowRows):
             return
         try:
             self.platform("insert_call", record_row(record))
+            if record.effects is not None:
+                self.platform("insert_effects", (record.effects,))
         except apsw.ConstraintError as error:
             if extended_code(error) in UNIQUE:
                 raise Duplicate from None
@@ -207,6 +245,15 @@ class SqliteSession(WorkflowRows):
             self._broken = True
             raise self._failed(error, name) from error
 
+    def _examine(self, sql: str) -> Statement:
+        if len(self._statements) >= MAX_EXAMINED:
+            self._statements.clear()
+            self.capture.keys.clear()
+        statement = self._examiner.examine(sql)
+        if self._schema is not None:
+            self._statements[sql] = statement
+        return statement
+
     def _failed(self, error: Exception, sql: str) -> Error:
         """Translate an error; some errors end the transaction, after which nothing may run in this call any more."""
         translated = translate(error, sql)
@@ -227,68 +274,6 @@ class SqliteSession(WorkflowRows):
         """Outside a transaction, each statement would commit by itself."""
         if self._broken or not self.connection.in_transaction:
             raise DatabaseUnavailable("the database gave up the transaction", hint="is its disk full?")
-
-    def _examine(self, sql: str) -> Statement:
-        """Prepare a statement without running it: may the user run it, and what does it take and give?"""
-        self._violation, self._changes_schema = None, False
-        self.connection.authorizer = self._authorize
-        try:
-            statement, rest = self._prepare(sql)
-            more = rest.strip() and self._prepare(rest)[0]
-        except apsw.AuthError as error:
-            raise RuleBroken(self._violation or str(error)) from None
-        except apsw.BindingsError:
-            raise _positional() from None
-        except apsw.Error as error:
-            raise translate(error, sql) from error
-        finally:
-            self.connection.authorizer = None
-        if statement is None:
-            raise DatabaseError("the statement is empty")
-        if more:
-            raise DatabaseError("more than one statement at once", hint="call execute once for each")
-        if len(self._statements) >= MAX_EXAMINED:
-            self._statements.clear()
-        if self._schema is not None:
-            self._statements[sql] = statement
-        return statement
-
-    def _prepare(self, sql: str) -> tuple[Statement | None, str]:
-        """The first statement of `sql`, not run (none, where there is only a comment), and what follows it."""
-        found: Statement | None = None
-        rest = ""
-
-        def look(cursor: apsw.Cursor, text: str, bindings: object) -> bool:
-            nonlocal found, rest
-            rest = sql[len(text) :]
-            if cursor.has_vdbe:
-                columns = cursor.get_description()
-                names = frozenset(name for name in cursor.bindings_names if name is not None)
-                if len(names) != cursor.bindings_count or not all(map(str.isidentifier, names)):
-                    raise _positional()
-                shape = Shape([column[0] for column in columns]) if columns else NO_COLUMNS
-                readers = column_readers([column[1] for column in columns])
-                found = Statement(cursor.is_readonly, names, shape, self._changes_schema, readers)
-            return False
-
-        cursor = self.connection.cursor()
-        cursor.exec_trace = look
-        with suppress(apsw.ExecTraceAbort):
-            cursor.execute(sql, _AnyNames(), can_cache=False)
-        return found, rest
-
-    def _authorize(self, action: int, first: str | None, second: str | None, *rest: str | None) -> int:
-        """Refuse what would break the transaction or the platform's own tables. Asked when a statement is prepared."""
-        self._violation = self._violation or violation(action, first, second, PRAGMAS_OF_FUNCTIONS)
-        self._changes_schema = self._changes_schema or action in CHANGES_OF_SCHEMA
-        return apsw.SQLITE_DENY if self._violation else apsw.SQLITE_OK
-
-
-class _AnyNames(dict[str, None]):
-    """Bindings for a statement that is only looked at: null, whatever the name."""
-
-    def __missing__(self, name: str) -> None:
-        return None
 
 
 def find(connection: apsw.Connection, identifier: bytes | None, key: str | None) -> Record | None:
@@ -332,10 +317,6 @@ def row_record(row: Sequence[Any]) -> Record:
     fields["input"] = fields["input"].encode()
     fields["output"] = None if fields["output"] is None else fields["output"].encode()
     return Record(**fields)
-
-
-def _positional() -> DatabaseError:
-    return DatabaseError("parameters are written :name", hint="write `where id = :id`, and pass id=…")
 
 
 def _wrong_names(sql: str, names: frozenset[str], given: Mapping[str, Any]) -> DatabaseError:

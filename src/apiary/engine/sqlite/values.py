@@ -7,7 +7,7 @@ a zone are kept in UTC, so that their text sorts in the order of time.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -20,6 +20,8 @@ MAX_EXPONENT = 400
 """Far beyond that of a float; Python's own arithmetic has a limit, too."""
 EXACT_DIGITS = 15
 MAX_INTEGER = 2**63
+EXACT = frozenset({int, str, bytes, bool, type(None)})
+"""What SQLite keeps as it is, whatever its value. (A float may be NaN.)"""
 TEXTS_OF_BOOLEANS = {
     **dict.fromkeys(("t", "true", "y", "yes", "on", "1"), True),
     **dict.fromkeys(("f", "false", "n", "no", "off", "0"), False),
@@ -50,6 +52,23 @@ def check_numbers(values: Iterable[Any]) -> None:
     for value in values:
         if isinstance(value, float) and value != value:
             raise OverflowError("NaN would become null; say None where that is meant")
+
+
+def native(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as SQLite is given them."""
+    return {name: _native(value) for name, value in parameters.items()}
+
+
+def _native(value: Any) -> Any:
+    if type(value) in EXACT or type(value) is float:
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind) and not isinstance(value, Enum):
+            return kind(value)
+    try:
+        return bytes(memoryview(value))
+    except TypeError:
+        return _native(bind(None, 0, value))
 
 
 def _json(value: Any) -> str:

@@ -11,7 +11,7 @@ import apsw
 from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
 from apiary.engine.statements import load_statements
 from apiary.runtime.errors import ConstraintViolated, Duplicate
-from apiary.runtime.machine import Step
+from apiary.runtime.machine import WHOLE, Step
 from apiary.runtime.session import Instance, Queued, Record
 from apiary.runtime.transaction import now_microseconds
 
@@ -24,6 +24,22 @@ class WorkflowRows:
     connection: apsw.Connection
     enqueued: list[Queued]
     records: list[Record]
+
+    def enqueue(self, queued: Queued) -> bytes:
+        row = queued_row(queued)
+        try:
+            if queued.unique is None:
+                self._ask("enqueue", *row)
+                self.enqueued.append(queued)
+            else:
+                self.enqueued += map(row_queued, self._ask("enqueue_unique", *row, queued.quiet))
+        except apsw.ConstraintError as error:
+            raise Duplicate from error
+        return self.enqueued[-1].id
+
+    def claim(self, identifier: bytes) -> Queued | None:
+        rows = self._ask("claim", identifier, now_microseconds())
+        return row_queued(rows[0]) if rows else None
 
     def instance(self, identifier: bytes | None, key: str | None) -> Instance | None:
         for name, value in (("instance", identifier), ("instance_of_key", key)):
@@ -44,10 +60,11 @@ class WorkflowRows:
         self._ask("dequeue", identifier)
         self._ask("forget_messages", identifier)
 
-    def steps(self, workflow: bytes, first: int, end: int) -> Sequence[Step]:
+    def steps(self, workflow: bytes, first: int, end: int, most: int = WHOLE) -> Sequence[Step]:
+        rows = self._ask("steps", workflow, first, end, most)
         return [
-            Step(number, identifier, kind, function, given.encode(), None if output is None else output.encode(), error)
-            for number, identifier, kind, function, given, output, error in self._ask("steps", workflow, first, end)
+            Step(number, identifier, kind, function, given.encode(), output and output.encode(), error, bool(omitted))
+            for number, identifier, kind, function, given, output, error, omitted in rows
         ]
 
     def take_message(self, workflow: bytes, topic: str) -> bytes | None:
@@ -72,6 +89,9 @@ class WorkflowRows:
     def wake(self, workflow: bytes, waits: int | None) -> None:
         self.enqueued += map(row_queued, self._ask("wake", workflow, now_microseconds(), waits))
 
+    def pause(self, queue: str, *, paused: bool) -> None:
+        self._ask("pause" if paused else "unpause", queue)
+
     def _ask(self, name: str, *parameters: Any) -> list[Any]:
         """The rows of one of the engine's own statements."""
         raise NotImplementedError
@@ -79,21 +99,9 @@ class WorkflowRows:
 
 def row_queued(row: Sequence[Any]) -> Queued:
     """A row of the queue."""
-    identifier, function, given, caller, parent, due, attempts, deaths, version, roles, step, epoch = row
-    return Queued(
-        identifier,
-        function,
-        given.encode(),
-        caller,
-        parent,
-        due,
-        attempts,
-        deaths,
-        version,
-        tuple(json.loads(roles)) if roles else (),
-        step,
-        epoch,
-    )
+    values = list(row)
+    values[2], values[9] = row[2].encode(), tuple(json.loads(row[9] or "[]"))
+    return Queued(*values)
 
 
 def queued_row(queued: Queued) -> tuple[Any, ...]:
@@ -107,9 +115,15 @@ def queued_row(queued: Queued) -> tuple[Any, ...]:
         queued.due,
         0,
         queued.version,
-        json.dumps(queued.roles) if queued.version else None,
+        json.dumps(queued.roles) if queued.epoch else None,
         queued.step,
         queued.epoch,
+        queued.queue,
+        queued.share,
+        queued.priority,
+        queued.unique,
+        int(queued.delayed),
+        queued.key,
     )
 
 

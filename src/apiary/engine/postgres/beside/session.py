@@ -6,7 +6,7 @@ of N statements waits N times for the server, and once for its commit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from psycopg import pq
@@ -16,7 +16,7 @@ from psycopg.types.array import register_array
 from apiary.engine.postgres.beside.pipeline import FAILED, Pipeline
 from apiary.engine.postgres.errors import ConnectionLost, Repeated
 from apiary.engine.postgres.link import Link
-from apiary.engine.postgres.session import PostgresSession, check_columns, own_values
+from apiary.engine.postgres.session import RESTORING, PostgresSession, check_columns, own_values
 from apiary.engine.postgres.statement import Statement
 from apiary.engine.postgres.types import ARRAYS, FIRST_OF_CATALOG, Types
 from apiary.runtime.errors import DatabaseError, Error
@@ -25,8 +25,19 @@ from apiary.runtime.session import Part
 
 SAVEPOINTS: dict[Part, str] = {"call": "apiary_call", "nested": "apiary_nested"}
 STATEMENT = "apiary_statement"
+QUERY = "apiary_query"
 OUR_INDEXES = (b"calls_id", b"calls_key", b"calls_step", b"queue_pkey", b"queue_key")
-ASKED = {"find", "instance", "steps", "take_message", "send", "wake", "check_constraints"}
+ASKED = {
+    "find",
+    "instance",
+    "steps",
+    "take_message",
+    "send",
+    "wake",
+    "check_constraints",
+    "enqueue_unique",
+    "claim",
+}
 """Those of the engine's own statements whose answer is wanted."""
 MAX_SHAPES = 1000
 STALE_PLAN = b"RevalidateCachedQuery"
@@ -53,6 +64,7 @@ class BesideSession(PostgresSession):
         self._log = log.encode()
         self._convert_rows = convert_rows
         self._connection = link.connection
+        self._state = link.state
         self._pipeline = Pipeline(link)
         self._types = Types(self._type)
         self._shapes: dict[tuple[tuple[bytes | None, int], ...], Shape] = {}
@@ -67,10 +79,24 @@ class BesideSession(PostgresSession):
         super().begin()
         self._send(f"begin isolation level serializable read {'only' if self._read_only else 'write'}")
 
-    def commit(self) -> None:
-        """End the transaction; durable when this returns."""
+    def commit(self, *, several: bool) -> bool:
+        """End the transaction; durable when this returns. Returns whether the session is as it was in the beginning.
+
+        `several` calls have run in it, of which none may have changed it.
+        """
+        if several:
+            self.check_unchanged(self._state)
         self._send("commit")
-        self._sync()
+        if self._look():
+            return True
+        for name in RESTORING:
+            self._send(self._own[name].sql)
+        return self._look()
+
+    def _look(self) -> bool:
+        """Wait for all that was sent, and compare the session with what it was in the beginning."""
+        place = self._send(self._own["after"].sql)
+        return self._sync()[place].get_value(0, 0) == self._state.encode()
 
     def rollback(self) -> None:
         """Leave the transaction, whatever its state; `ConnectionLost` where that is not possible."""
@@ -78,6 +104,7 @@ class BesideSession(PostgresSession):
         self._send("rollback")
         for _ in range(2):  # what was sent before may have failed, and have taken the first with it
             if all(result.status != pq.ExecStatus.PIPELINE_ABORTED for result in self._pipeline.sync()):
+                self._look()
                 return
             self._send("rollback")
 
@@ -134,6 +161,16 @@ class BesideSession(PostgresSession):
         if not keep:
             self._send(f"rollback to {SAVEPOINTS[part]}")
         self._send(f"release {SAVEPOINTS[part]}")
+
+    def _confined(self, body: Callable[[], Any]) -> Any:
+        self._send(f"savepoint {QUERY}")
+        self._platform("only_read", ())
+        try:
+            return body()
+        finally:
+            if self.ended_by is None:
+                self._send(f"rollback to {QUERY}")
+                self._send(f"release {QUERY}")
 
     def _undone_alone(self, sql: str) -> list[pq.abc.PGresult]:
         """Wait for what was sent since the last savepoint; where it fails, that alone is undone."""

@@ -2,8 +2,12 @@
 
 Standard library only: the platform's own code is among what it loads. A program is a list of archives: the app's
 sources, then its libraries, the last being the platform. Programs with the same libraries have them in common.
+
+Archives are unpacked below the data directory, for all sessions and databases of the server. A session has a shared
+lock on each folder that it loads modules from; what nobody has locked for long is removed by one that unpacks another.
 """
 
+import fcntl
 import importlib
 import io
 import os
@@ -11,7 +15,9 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +25,9 @@ ROOT = os.path.join(os.getcwd(), "apiary") + os.sep
 ENTRY = "apiary.engine.postgres.inside.program"
 MAX_PROGRAMS = 8
 """In one session; of more, those that were used least lately are forgotten."""
+
+KEPT_SECONDS = 3600
+"""So long a folder stays after a session has begun to use it, be it in use or not."""
 
 Modules = dict[str, ModuleType]
 
@@ -47,7 +56,8 @@ class Program:
 class Loader:
     """The programs of a session. One at a time has its modules in `sys.modules`; those of the others lie aside.
 
-    `_shared` are the names of those modules that are libraries, `_outside` of those that come from no archive.
+    `_shared` are the names of those modules that are libraries, `_outside` of those that come from no archive. `_used`
+    are the folders on which the session has a lock.
     """
 
     def __init__(self, plpy: Any) -> None:
@@ -59,6 +69,7 @@ class Loader:
         self._current: str | None = None
         self._targets: dict[str, Callable[[str, str, str], str | None]] = {}
         self._failures: list[str] = []
+        self._used: dict[str, int] = {}
 
     def run(self, program: str, batch: bytes) -> Any:
         """Run a batch of calls of a program."""
@@ -80,6 +91,11 @@ class Loader:
 
         found: str | None = self._within(program, first)
         return found
+
+    def confined(self) -> None:
+        """Run the body of a query of the program that runs, in the statement that asks for this."""
+        if self._current is not None:
+            self._programs[self._current].loaded.confined()
 
     def failure(self) -> str | None:
         """The failure of the last call, in JSON, if it failed."""
@@ -146,7 +162,7 @@ class Loader:
         found = self._plpy.execute(self._plpy.prepare("select * from apiary.program($1)", ["text"]), [name])
         if not found:
             self._plpy.error("there is no program " + name, sqlstate="AP404")
-        return Program(name, found[0], [self._unpacked(archive) for archive in found[0]["archives"]])
+        return Program(name, found[0], [self._folder(archive) for archive in found[0]["archives"]])
 
     def _forget(self) -> None:
         idle = [name for name, program in self._programs.items() if name != self._current and not program.busy()]
@@ -155,21 +171,72 @@ class Loader:
             self._aside.pop(name, None)
             if all(program.libraries != libraries for program in self._programs.values()):
                 self._aside.pop(libraries, None)
+        wanted = {folder for program in self._programs.values() for folder in program.folders}
+        for folder in self._used.keys() - wanted:
+            os.close(self._used.pop(folder))
 
-    def _unpacked(self, archive: str) -> str:
+    def _folder(self, archive: str) -> str:
+        """The folder of an archive, with a lock on it: it may be removed until there is one, and is unpacked again."""
         folder = ROOT + archive
-        if not os.path.isdir(folder):
-            plan = self._plpy.prepare("select apiary.archive($1) as content", ["text"])
-            content = self._plpy.execute(plan, [archive])[0]["content"]
-            os.makedirs(ROOT, mode=0o700, exist_ok=True)
-            fresh = tempfile.mkdtemp(dir=ROOT)
-            with tarfile.open(fileobj=io.BytesIO(content)) as packed:
-                packed.extractall(fresh)
+        while folder not in self._used:
             try:
-                os.rename(fresh, folder)
-            except OSError:
-                shutil.rmtree(fresh)
+                used = _locked(folder, fcntl.LOCK_SH)
+            except FileNotFoundError:
+                self._unpack(archive, folder)
+                continue
+            if _is(folder, used):
+                self._used[folder] = used
+                os.utime(folder)
+            else:
+                os.close(used)
         return folder
+
+    def _unpack(self, archive: str, folder: str) -> None:
+        plan = self._plpy.prepare("select apiary.archive($1) as content", ["text"])
+        content = self._plpy.execute(plan, [archive])[0]["content"]
+        os.makedirs(ROOT, mode=0o700, exist_ok=True)
+        fresh = tempfile.mkdtemp(dir=ROOT)
+        with tarfile.open(fileobj=io.BytesIO(content)) as packed:
+            packed.extractall(fresh)
+        try:
+            os.rename(fresh, folder)
+        except OSError:
+            shutil.rmtree(fresh)
+        _remove_unused()
+
+
+def _remove_unused() -> None:
+    """Remove the folders that no session uses and none has begun to use for long, and what was left half unpacked."""
+    for name in os.listdir(ROOT):
+        folder = ROOT + name
+        with suppress(OSError):  # it is in use, or gone
+            if time.time() - os.stat(folder).st_mtime > KEPT_SECONDS:
+                used = _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    aside = tempfile.mkdtemp(dir=ROOT)
+                    os.rename(folder, aside)  # whoever waits for the lock finds out
+                finally:
+                    os.close(used)
+                shutil.rmtree(aside)
+
+
+def _locked(folder: str, how: int) -> int:
+    """A descriptor of a folder, with a lock that lasts until it is closed."""
+    used = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(used, how)
+    except OSError:
+        os.close(used)
+        raise
+    return used
+
+
+def _is(folder: str, used: int) -> bool:
+    """Whether this is what the descriptor has open."""
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(used))
+    except FileNotFoundError:
+        return False
 
 
 def _place(module: ModuleType) -> str | None:

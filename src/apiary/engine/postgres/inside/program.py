@@ -16,7 +16,7 @@ from apiary.engine.postgres.errors import REFUSED, Conflicted
 from apiary.engine.postgres.inside.deadline import BackendGuard, alarm
 from apiary.engine.postgres.inside.functions import SqlFunctions
 from apiary.engine.postgres.inside.memory import Memory
-from apiary.engine.postgres.inside.session import InsideSession, Plan
+from apiary.engine.postgres.inside.session import CONFINED, InsideSession, Plan
 from apiary.engine.postgres.wire import pack_done, unpack_batch
 from apiary.runtime.errors import Error, Unseen
 
@@ -48,12 +48,22 @@ class Loaded:
         session.begin()
         try:
             done = batch.run(calls, records)
+            if len(calls) > 1:
+                session.check_unchanged(header["state"])
         except Error as error:
-            state = Conflicted.state if isinstance(error, Conflicted | Unseen) else REFUSED
-            plpy.error(error.message, sqlstate=state, detail=json.dumps(error.problem(), default=str))
+            if isinstance(error, Conflicted | Unseen):
+                state, detail = getattr(error, "state", Conflicted.state), {"during": error.during}
+            else:
+                state, detail = REFUSED, error.problem()
+            plpy.error(error.message, sqlstate=state, detail=json.dumps(detail, default=str))
             raise
         kept, session.records = session.records, []
         return pack_done(done, records, kept, self._memory.own_bytes())
+
+    def confined(self) -> None:
+        """Run the body of a query that is ready for this."""
+        if CONFINED:
+            CONFINED.pop()()
 
     def function(self, name: str, recorded: bool) -> Callable[[str, str, str], str | None]:
         """What a call of this function from SQL runs."""

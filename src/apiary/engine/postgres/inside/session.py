@@ -6,7 +6,7 @@ from the server, once for each statement and backend. https://www.postgresql.org
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -29,6 +29,8 @@ INDIRECT = frozenset({"boolean", "bytea"})
 """Types for which PL/Python wants its own objects. Like arrays and domains they go in as text, and are cast."""
 
 PREPARED = count()
+CONFINED: list[Callable[[], None]] = []
+"""What runs next where the transaction only reads."""
 Level = Part | Literal["statement"]
 
 
@@ -187,6 +189,26 @@ class InsideSession(PostgresSession):
         if plan.shape.names != tuple(plan.names):  # those that we gave
             raise self._failed(CONFLICTS[0], "a table has changed")
         self._learn(plan, found)
+
+    def _confined(self, body: Callable[[], Any]) -> Any:
+        """A setting ends with its statement, which is a subtransaction, so that the body runs inside that statement."""
+        results: list[Any] = []
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(body())
+            except BaseException as error:  # noqa: BLE001 - the statement has not failed
+                failures.append(error)
+
+        CONFINED.append(run)
+        try:
+            self._platform("confined", ())
+        finally:
+            CONFINED[:] = [other for other in CONFINED if other is not run]
+        if failures:
+            raise failures[0]
+        return results[0]
 
     def _enter(self, part: Level) -> None:
         savepoint = plpy.subtransaction()

@@ -21,9 +21,14 @@ if {key} not in GD:
 return GD[{key}].call(*args)
 $shim$;
 
+-- Runs what a call that goes on has ready: the body of a query, in a statement that lets nothing be written.
+create or replace function apiary.confined() returns void language plpython3u as $shim$
+GD[{key}].confined()
+$shim$;
+
 -- Why the last of these calls failed, in JSON, if it did.
 create or replace function apiary.failure() returns json language plpython3u as $shim$
 return GD[{key}].failure()
 $shim$;
 
-revoke all on function apiary.prepare, apiary.run, apiary.call, apiary.failure from public;
+revoke all on function apiary.prepare, apiary.run, apiary.call, apiary.confined, apiary.failure from public;

@@ -1,0 +1,37 @@
+"""Calls and questions on their way: sent to a host, or waiting for one, and not answered yet."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+
+from apiary.platform.messages import Answer, Ask, Invoke
+from apiary.runtime.errors import Error, Unavailable
+from apiary.runtime.ids import id_text
+
+
+@dataclass(slots=True, eq=False)
+class InFlight:
+    """A call that was sent and has no answer yet. `crashes` counts the hosts that died while they ran it.
+
+    `within` is how many seconds the answer may take, where that does not follow from its function.
+    """
+
+    message: Invoke | Ask
+    answer: asyncio.Future[Answer]
+    crashes: int = 0
+    sent: float = field(default_factory=time.monotonic)
+    within: float | None = None
+
+    def fail(self, error: Error) -> None:
+        """Answer it with an error, unless it has its answer."""
+        if not self.answer.done():
+            problem = {**error.problem(), "call_id": id_text(self.message.id)}
+            self.answer.set_result(Answer(self.message.id, b"", json.dumps(problem).encode()))
+
+
+def gone(message: str) -> Unavailable:
+    """The error of a call whose host went away and cannot be replaced."""
+    return Unavailable(message, hint="send the call again; with an idempotency key it takes effect once")
