@@ -1,7 +1,8 @@
 """Retwis: the small Twitter that systems are compared with. Users post; a timeline merges what they read.
 
 A timeline reads the followees with one statement, then the latest posts of each with one more: 51 statements
-and 550 rows for a user who follows 50 others, in one call and from one snapshot of the database.
+and 550 rows for a user who follows 50 others, in one call and from one snapshot of the database. `gathered_timeline` is
+the same as a workflow that starts a query for each of them, as if they were of other services.
 """
 
 import random
@@ -12,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from apiary import App, Rejected, Transaction
+from apiary import App, Rejected, Transaction, Workflow
 
 app = App("retwis")
 
@@ -44,6 +45,29 @@ def timeline(tx: Transaction, user: int) -> list[Post]:
         ).all(Post)
     ]
     return sorted(posts, key=attrgetter("at"), reverse=True)
+
+
+@app.query
+def followees(tx: Transaction, user: int) -> list[int]:
+    """Whom a user follows."""
+    return tx.execute("select followee_id from followees where user_id = :user", user=user).scalars()
+
+
+@app.query
+def latest_posts(tx: Transaction, user: int) -> list[Post]:
+    """The 10 latest posts of one user, the newest first."""
+    return tx.execute(
+        "select user_id, post_id, at, text from posts where user_id = :user order by post_id desc limit :latest",
+        user=user,
+        latest=LATEST,
+    ).all(Post)
+
+
+@app.workflow
+def gathered_timeline(wf: Workflow, user: int) -> list[Post]:
+    """The same as `timeline`, fanned out: a step for each of those whom the user follows."""
+    begun = [wf.start(latest_posts, followee) for followee in wf.run(followees, user)]
+    return sorted((post for posts in wf.gather(begun) for post in posts), key=attrgetter("at"), reverse=True)
 
 
 @app.transaction

@@ -27,6 +27,14 @@ def test_a_timeline_merges_what_the_followees_wrote(retwis: Any) -> None:
     assert retwis.call("timeline", user=2) == []
 
 
+def test_a_timeline_that_is_fanned_out_is_the_same(retwis: Any) -> None:
+    retwis.call("seed", users=20, followees=12, posts=11)
+    timeline = retwis.call("gathered_timeline", user=3)
+    assert len(timeline) == 120
+    assert timeline == retwis.call("timeline", user=3)
+    assert retwis.call("gathered_timeline", user=99) == []
+
+
 def test_only_the_ten_latest_posts_of_each_come_newest_first(retwis: Any) -> None:
     numbers = [retwis.call("post", user=2, text=f"number {number}") for number in range(1, 13)]
     assert numbers == list(range(1, 13))

@@ -1,10 +1,9 @@
 """From the cart to an order.
 
 `place_order` does it in one transaction, for customers who pay on delivery. Whoever pays by card takes
-`checkout`, a workflow: `reserve`, `charge` and then `confirm`, or `release` where the payment was declined.
+`checkout`, a workflow: `reserve`, `charge` and then `confirm`, or `give_up` where there was no payment.
 """
 
-import hashlib
 from operator import attrgetter
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from apiary import Rejected, Transaction, Workflow
 
 from .declared import app
 from .models import Line, Order, OrderSummary, Sales, Status
+from .payment import charge, take_back
 
 
 @app.transaction
@@ -26,19 +26,6 @@ def place_order(tx: Transaction, user: int) -> Order:
 def reserve(tx: Transaction, user: int) -> Order:
     """Take the stock for everything in the cart, until the order is confirmed or released."""
     return _order_cart(tx, user, "reserved")
-
-
-@app.action(retries=5)
-def charge(card: str, cents: int, *, idempotency_key: str) -> str:
-    """Have the card charged, and return the receipt.
-
-    `card` is a token from the payment provider, never a card number, because the log keeps the
-    arguments of every call. This provider is make-believe: it declines the token "declined". Like a
-    real one it gives the same receipt for the same key, however often it is asked.
-    """
-    if card == "declined":
-        raise Rejected("the payment was declined", code="payment_declined", cents=cents)
-    return "receipt-" + hashlib.sha256(idempotency_key.encode()).hexdigest()[:16]
 
 
 @app.transaction
@@ -59,15 +46,26 @@ def release(tx: Transaction, order: int) -> OrderSummary:
     return summary
 
 
+@app.transaction
+def give_up(tx: Transaction, order: Order) -> None:
+    """Undo `reserve`."""
+    release(tx, order.order_id)
+
+
 @app.workflow
 def checkout(wf: Workflow, user: int, card: str) -> OrderSummary:
-    """Order everything in the cart and have the card charged; whatever crashes on the way, both or neither."""
-    order = wf.run(reserve, user)
+    """Order everything in the cart and have the card charged; whatever crashes on the way, both or neither.
+
+    A payment that was declined was not made. Of one that failed in any other way nobody knows, so it is taken back.
+    """
+    order = wf.run(reserve, user, undo=give_up)
     try:
-        receipt = wf.run(charge, card, order.cost)
+        receipt = wf.run(charge, card, order.cost, wf.id)
     except Rejected:
-        wf.run(release, order.order_id)
         raise
+    except Exception as error:
+        wf.run(take_back, wf.id)
+        raise Rejected("the payment service is out of order", code="no_payment") from error
     return wf.run(confirm, order.order_id, receipt)
 
 
