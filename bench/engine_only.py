@@ -21,6 +21,7 @@ from typing import Any
 from apiary.bundle import load_from, read_migrations
 from apiary.codec import compile_program, convert_rows
 from apiary.engine.dispatch import Dispatcher
+from apiary.engine.places import Source
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
 from apiary.runtime.ids import new_id
@@ -92,7 +93,8 @@ def open_dispatcher(workload: Workload, url: str, place: Path) -> tuple[Postgres
     app = load_from(place / workload.app)
     installer = Installer(url)
     target = installer.app(app.name)
-    target = replace(target, program=installer.program(app.name, target.log, workload.app, VERSION, [place]))
+    source = Source(workload.app, VERSION, (place,))
+    target = replace(target, program=installer.program(app.name, target.log, source))
     installer.close()
     engine = PostgresEngine(target, convert_rows)
     engine.migrate(read_migrations(app.migrations, engine.dialect), VERSION)

@@ -12,7 +12,8 @@ OURS = ("apiary", "apiary-postgres")
 SERVICES = ("fastapi", "sqlalchemy", "functions")
 FLOOR = "bare"
 ENGINES = ("dbos", "dbos-sqlite", "restate", "procrastinate")
-VARIANTS = ("apiary-unrecorded",)  # the others are on the curve of clients
+CAPTURES = ("apiary-capture-off", "apiary-capture-reads", "apiary-capture-writes")
+VARIANTS = ("apiary-unrecorded", *CAPTURES)  # the others are on the curve of clients
 REMOTE = ("apiary-postgres-remote", "apiary-beside-remote", "fastapi-remote")
 VARIED = "checkout"
 

@@ -14,6 +14,7 @@ OURS = "apiary"
 INSIDE = "apiary-postgres"
 FLOOR = "bare"
 UNRECORDED = "apiary-unrecorded"
+UNCAPTURED = "apiary-capture-off"
 OTHERS_LIMIT = 0.05  # a machine on which others take more than this of the processors is not quiet
 
 
@@ -127,9 +128,12 @@ def _rate_verdicts(name: str, workload: Measured) -> Iterator[Verdict]:
     share = ratio_of(workload, FLOOR, UNIFORM)
     if share is not None:
         yield Verdict(f"{name}, share of the floor behind HTTP", share, targets.SHARE_OF_FLOOR, at_least=True)
-    ratio = ratio_of(workload, UNRECORDED, UNIFORM)
-    if ratio is not None:
-        yield Verdict(f"{name}, cost of recording in %", (1 - ratio) * 100, targets.RECORDING_COST * 100)
+    recording = ratio_of(workload, UNRECORDED, UNIFORM, UNCAPTURED)
+    if recording is not None:
+        yield Verdict(f"{name}, cost of recording in %", (1 - recording) * 100, targets.RECORDING_COST * 100)
+    capture = ratio_of(workload, UNCAPTURED, UNIFORM)
+    if capture is not None:
+        yield Verdict(f"{name}, cost of capture in %", (1 - capture) * 100, targets.CAPTURE_COST * 100)
 
 
 def _cost_verdicts(name: str, seen: Measured) -> Iterator[Verdict]:

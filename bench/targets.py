@@ -25,7 +25,8 @@ TIMES_A_PEER = {
     ("apiary", "workflow5", "dbos-sqlite"): 30.0,
 }
 SHARE_OF_FLOOR = 0.5  # of the requests/s of bare APSW behind a bare ASGI answer
-RECORDING_COST = 0.15  # of the requests/s without records
+RECORDING_COST = 0.15  # of the requests/s without records; capture is off in both
+CAPTURE_COST = 0.10  # of the requests/s with capture off
 IDLE_MEDIAN_US = 1_500.0
 IDLE_MEDIAN_IN_POSTGRES_US = 2_500.0  # of a transaction of one statement, run inside PostgreSQL
 START_SECONDS = 2.0

@@ -18,6 +18,9 @@ REMOTE = "-remote"  # how the names of peers end that have the bench's network b
 PEERS: dict[str, Callable[[Path], Peer]] = {
     OURS: Apiary,
     "apiary-unrecorded": lambda folder: Apiary(folder, recorded=False),
+    "apiary-capture-off": lambda folder: Apiary(folder, capture="off"),
+    "apiary-capture-reads": lambda folder: Apiary(folder, capture="reads"),
+    "apiary-capture-writes": lambda folder: Apiary(folder, capture="writes"),
     "apiary-postgres": ApiaryPostgres,
     "apiary-beside": lambda folder: ApiaryPostgres(folder, inside=False),
     "apiary-postgres-unrecorded": lambda folder: ApiaryPostgres(folder, recorded=False),

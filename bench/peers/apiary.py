@@ -23,7 +23,10 @@ UNRECORDED = {"APIARY_UNSAFE_NO_RECORD": "1"}
 
 
 class Apiary:
-    """`apiary serve` with one app. With `recorded=False`, an unsafe build-time variant that shows what records cost."""
+    """`apiary serve` with one app, as it comes, or a variant that shows what something costs.
+
+    With `recorded=False`, unsafely, nothing is recorded. `capture`: what the log keeps of what calls read and write.
+    """
 
     workloads = DATA_NAMES | FLOW_NAMES
     prefix = "/apps/"
@@ -31,8 +34,9 @@ class Apiary:
     guarantees = "serializable; durable commit; each call recorded with its effects; exactly once by idempotency key"
     lacks = ""
 
-    def __init__(self, folder: Path, recorded: bool = True) -> None:
-        self.name = "apiary" if recorded else "apiary-unrecorded"
+    def __init__(self, folder: Path, recorded: bool = True, capture: str | None = None) -> None:
+        self.name = f"apiary-capture-{capture}" if capture else "apiary" if recorded else "apiary-unrecorded"
+        self.capture = capture
         if not recorded:
             self.guarantees, self.lacks = "serializable; durable commit", "exactly once; records of calls"
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=folder))
@@ -62,7 +66,8 @@ class Apiary:
         self.server = Server(argv, self.log, self.environment, self.folder)
 
     def options(self) -> list[str]:
-        return ["serve", "--port", str(self.port), "--database", self.database, "--anonymous-calls"]
+        captured = ["--capture", self.capture] if self.capture else []
+        return ["serve", "--port", str(self.port), "--database", self.database, "--anonymous-calls", *captured]
 
     def halt(self) -> None:
         if self.server is not None:

@@ -36,7 +36,7 @@ def result(wrk: str, local_postgres: Path, tmp_path_factory: pytest.TempPathFact
     return run(tmp_path_factory.mktemp("bench"), "--no-floor", "--workload", names, "--peers", "apiary,fastapi")
 
 
-@pytest.mark.parametrize("name", DATA_NAMES)
+@pytest.mark.parametrize("name", sorted(DATA_NAMES))
 def test_every_workload_is_measured(result: dict[str, Any], name: str) -> None:
     seen = result["workloads"][name]
     assert [run["peer"] for run in seen["closed"]] == ["apiary", "fastapi"]

@@ -40,6 +40,13 @@ def many(wf: Workflow, item: int, account: int, steps: int) -> int:
     return sum(wf.run(step, nth(item, number), nth(account, number), number, steps) for number in range(1, steps + 1))
 
 
+@app.transaction
+def leave(tx: Transaction, item: int, account: int, count: int) -> None:
+    """Leave so many workflows of one step in the queue."""
+    for number in range(1, count + 1):
+        tx.enqueue(one, nth(item, number), nth(account, number))
+
+
 @app.workflow
 def nap(wf: Workflow) -> None:
     """Sleep for a day."""

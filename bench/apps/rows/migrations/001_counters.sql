@@ -1,0 +1,4 @@
+create table counters (
+    key integer primary key,
+    value bigint not null
+);
