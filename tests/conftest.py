@@ -23,6 +23,7 @@ import pytest
 from bench import provision
 from bench.postgres import Postgres
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 import apiary
 from apiary import OpenApp
@@ -181,6 +182,42 @@ def eventually(condition: Callable[[], Any], seconds: float = WAIT_SECONDS, what
         assert time.monotonic() < end, f"not within {seconds:g} s: {what or condition}"
         time.sleep(0.005)
     return found
+
+
+@contextmanager
+def crowd(postgres: PostgresServer, url: str) -> Iterator[None]:
+    """Somebody has all connections that a role may have which is no superuser, and takes each that becomes free.
+
+    `url`: the superuser's, of the database that they are connected to.
+    """
+    name = conninfo_to_dict(url)["dbname"]
+    role = f"crowd_{name}"
+    taken: list[psycopg.Connection] = []
+    full, over = threading.Event(), threading.Event()
+
+    def take() -> None:
+        while not over.is_set():
+            try:
+                taken.append(psycopg.connect(postgres.url(name, role)))
+            except psycopg.OperationalError:
+                full.set()
+                over.wait(0.002)
+
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            assert full.wait(WAIT_SECONDS)
+            yield
+        finally:
+            over.set()
+            thread.join()
+            for connection in taken:
+                connection.close()
+            left = "select pid from pg_stat_activity where usename = %s"
+            eventually(lambda: not admin.execute(left, [role]).fetchall())
+            admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from apiary import App, OpenApp
 from apiary.bundle import load_from
 from apiary.codec import convert_rows
 from apiary.embedded import LOCAL_VERSION
+from apiary.engine.places import Source
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
 from apiary.engine.sqlite.engine import SqliteEngine
@@ -205,7 +206,7 @@ def in_postgres(url: str, placement: str, stack: ExitStack) -> Any:
     target = installer.app("contract")
     if placement == "inside":
         assert installer.placement.inside, installer.placement.reason
-        program = installer.program("contract", target.log, PACKAGE, LOCAL_VERSION, [APPS])
+        program = installer.program("contract", target.log, Source(PACKAGE, LOCAL_VERSION, (APPS,)))
         target = replace(target, program=program)
     installer.close()
     connection = psycopg.connect(url, autocommit=True, options="-c search_path=contract")

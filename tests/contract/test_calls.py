@@ -264,6 +264,34 @@ def test_a_query_cannot_write_in_ways_of_postgres(postgres_contract, statement, 
     refuses_to_write(postgres_contract, statement, key)
 
 
+SCRIBBLES = """
+create or replace function scribble() returns void language plpgsql security definer
+as 'begin insert into contract.notes (id) values (1); end'
+"""
+
+
+@pytest.mark.parametrize("key", [None, "a-key"])
+def test_a_query_cannot_call_what_writes_in_the_database(postgres_contract, key):
+    """Its statement does not look as if it wrote."""
+    postgres_contract.look(SCRIBBLES)
+    postgres_contract.look("grant execute on function scribble to public")
+    refuses_to_write(postgres_contract, "select scribble()", key)
+
+
+def test_what_is_around_a_query_can_write_before_and_after(postgres_contract):
+    def around(tx, app):
+        app.add(tx, "a")
+        seen = app.read(tx, "a")
+        sly = app.attempt(lambda: app.sly(tx, "select scribble()"))
+        failed = app.attempt(lambda: app.sly(tx, "select 1 / 0"))
+        app.add(tx, "a")
+        return seen, sly, failed, app.read(tx, "a"), tx.execute("show transaction_read_only").scalar()
+
+    postgres_contract.look(SCRIBBLES)
+    assert postgres_contract.run(around) == (1, "RuleBroken", "DatabaseError", 2, "off")
+    assert (postgres_contract.counters()["a"], postgres_contract.notes()) == (2, [])
+
+
 def refuses_to_write(contract, statement, key):
     for function in ("sly", "sly_nested"):
         assert contract.code(function, statement=statement, _key=key and f"{key}-{function}") == "internal_error"
@@ -279,6 +307,22 @@ def test_a_query_cannot_call_what_writes(contract):
 
     assert contract.run(nested, "query") == ("RuleBroken", "RuleBroken")
     assert contract.counters()["a"] == 0
+
+
+def test_constraints_that_were_checked_before_the_end_still_wait_for_the_end(contract):
+    """A workflow that goes with care has its step checked; what comes after it may be wrong for a while again."""
+
+    def checks(tx, app):
+        tx._session.check_constraints()
+        return app.family(tx, 1)
+
+    def orphans(tx, app):
+        app.family(tx, 2, orphan=True)
+        return app.attempt(tx._session.check_constraints)
+
+    assert contract.run(checks) == 1
+    assert contract.code("evaluate", **contract.sent(orphans)) == "constraint_violated"
+    assert contract.look("select id from children") == [(1,)]
 
 
 def test_a_transaction_knows_itself(contract):

@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from apiary import OpenApp
+
 THREADS = 16
 
 
@@ -55,6 +57,74 @@ def total(tx, app):
 
     assert together(work, range(THREADS)) == [{"2000"}] * THREADS
     assert sum(crowded.counters().values()) == 2000
+
+
+def test_transfers_that_wait_for_each_other_are_all_made(crowded, together):
+    """Each pair of them may deadlock, and no key would keep them apart."""
+    crowded.look("update counters set value = 1000")
+
+    def several(number):
+        chance = random.Random(number)
+        return [crowded.outcome("transfer", source=pair[0], target=pair[1], amount=1).error for pair in pairs(chance)]
+
+    def pairs(chance):
+        return [chance.sample("ab", 2) for _ in range(20)]
+
+    assert together(several, range(THREADS)) == [[None] * 20] * THREADS
+    moved = sum((-1) ** (pair[0] == "a") for number in range(THREADS) for pair in pairs(random.Random(number)))
+    assert crowded.counters() == {"a": 1000 + moved, "b": 1000 - moved}
+
+
+def test_a_deadlock_is_found_soon(postgres_contract):
+    def patience(tx, app):
+        return tx.execute("show deadlock_timeout").scalar()
+
+    assert postgres_contract.run(patience) == "50ms"
+
+
+@pytest.mark.parametrize("name", ["inside", "beside"])
+def test_calls_that_collided_meet(opened_contracts, together, name):
+    """What collides is known, and then nothing is run in vain; what does not collide is not held up by that."""
+    crowded = opened_contracts(name, 4)
+    crowded.look("update counters set value = 1000")
+    engine = crowded.opened._dispatcher.engine
+    together(lambda number: [crowded.call("transfer", *"ab"[:: (-1) ** number], 1) for _ in range(20)], range(THREADS))
+    assert engine.collides("transfer")
+    assert not engine.collides("count_up")
+
+
+@pytest.mark.parametrize("name", ["inside", "beside"])
+def test_processes_that_collide_take_turns(opened_contracts, contract_app, databases, platform, together, name):
+    """Two that know nothing of each other, as the hosts of two servers."""
+    crowded = opened_contracts(name, 4)
+    make, look, _ = databases(name)
+    with OpenApp(contract_app, make(writers=2, readers=1)) as opened:
+        apps = [crowded.opened, opened]
+
+        def several(number):
+            return [apps[number % 2].call("add", "a") for _ in range(12)]
+
+        results = together(several, range(THREADS))
+    assert sorted(value for values in results for value in values) == list(range(1, THREADS * 12 + 1))
+    assert crowded.counters()["a"] == THREADS * 12
+    assert look("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
+
+
+@pytest.mark.parametrize("name", ["inside", "beside"])
+def test_a_turn_of_all_processes_is_a_lock_for_which_nobody_waits_long(opened_contracts, name, databases):
+    def locks(tx, app):
+        return tx.execute("select count(*) from pg_locks where locktype = 'advisory' and granted").scalar()
+
+    crowded = opened_contracts(name, 4)
+    turns = crowded.opened._dispatcher.engine._turns
+    _, look, log = databases(name)
+    assert crowded.run(locks) == 0
+    turns.lost(["evaluate"], in_turn=True)
+    assert crowded.run(locks) == 1
+    look(f"select pg_advisory_lock(hashtextextended('{log.rstrip('.')}', 0))")
+    turns.lost(["evaluate"], in_turn=True)
+    assert crowded.run(locks) == 1
+    look("select pg_advisory_unlock_all()")
 
 
 def test_queued_calls_of_many_callers_run_once_each(crowded, together):

@@ -24,12 +24,14 @@ def is_stopped(contract, function):
     contract.call("add", "a")  # no time goes into waking up
     outcome = contract.outcome(function)
     assert (outcome.error["code"], outcome.error["status"]) == ("deadline_exceeded", 504)
+    assert outcome.duration > 0
     contract.drain()
     assert (contract.notes(), contract.counters()["a"]) == ([], 1)
     assert contract.call("add", "a") == 2
     assert contract.call("read", "a") == 2
     stopped = [record for record in contract.records(4) if record["function"] == function]
     assert [record["status"] for record in stopped] == ["stopped"]
+    assert stopped[0]["lines"][0] == {"message": "it began"}
 
 
 @pytest.mark.parametrize("function", ENDLESS)

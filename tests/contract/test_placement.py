@@ -8,6 +8,7 @@ import pytest
 from apiary.bundle import load_app
 from apiary.codec import compile_program, convert_rows
 from apiary.embedded import OpenApp
+from apiary.engine.places import Source
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
 from apiary.engine.watchdog import Watchdog
@@ -53,7 +54,7 @@ def test_functions_run_where_they_ask_to(postgres_database, tmp_path, monkeypatc
     app = load_app("placed")
     installer = Installer(postgres_database)
     target = installer.app("placed")
-    program = installer.program("placed", target.log, "placed", "local", [tmp_path])
+    program = installer.program("placed", target.log, Source("placed", "local", (tmp_path,)))
     with OpenApp(app, PostgresEngine(replace(target, program=program), convert_rows, writers=1, readers=1)) as opened:
         assert opened.call("here") == opened.call("here_too") == os.getpid()
         assert opened.call("there") == opened.call("nearest") == opened.call("backend")

@@ -19,6 +19,7 @@ from apiary import OpenApp
 from apiary.bundle import load_from
 from apiary.codec import convert_rows
 from apiary.embedded import LOCAL_VERSION
+from apiary.engine.places import Source
 from apiary.engine.postgres.archive import folder_archive
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
@@ -77,7 +78,7 @@ ATTEMPTS = [
     "select * from apiary_victim.calls",
     "select * from apiary_victim.queue",
     "select * from apiary_victim.find(null, null)",
-    "select * from apiary_victim.queued(10, null)",
+    "select * from apiary_victim.waiting(null, 0, 10)",
     "select * from apiary_victim.migrations",
     "select * from apiary_intruder.calls",
     "select * from apiary_registry.keys",
@@ -186,7 +187,7 @@ class Neighbours:
             (code / f"{module}.py").write_text(APP.format(name=name))
             (code / "migrations" / "001-tables.sql").write_text(BEHIND)
             target = installer.app(name)
-            program = installer.program(name, target.log, module, LOCAL_VERSION, [code])
+            program = installer.program(name, target.log, Source(module, LOCAL_VERSION, (code,)))
             self.roles[name] = self.names[name] = str(conninfo_to_dict(target.conninfo)["user"])
             self.names |= {f"program of {name}": program, f"code of {name}": folder_archive(code).hash}
             target = replace(target, program=program if placement == "inside" else None)

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import threading
+import time
 
 import pytest
 from pydantic import BaseModel, SecretStr, field_validator
+from tests.conftest import eventually
 
 import apiary
-from apiary import DeadlineExceeded, InternalError, Rejected, RuleBroken, Transaction
-from apiary.log import questions
+from apiary import DeadlineExceeded, InternalError, Rejected, RuleBroken, Transaction, beat
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_an_action_runs_and_is_recorded(app, engine_app):
     opened = engine_app(app)
     assert opened.call(greet, "Ada") == "hello Ada"
     assert opened.call("greet", name="Ada", greeting="bye") == "bye Ada"
-    assert [call["function"] for call in questions.calls(opened.log)] == ["greet", "greet"]
+    assert [call["function"] for call in opened.log.calls()] == ["greet", "greet"]
 
 
 class Fragile(BaseModel):
@@ -47,8 +48,8 @@ def test_an_action_whose_types_fail_to_read_arguments_is_recorded_with_the_trace
     assert first.error["code"] == "internal_error"
     again = platform(opened).run("take", body, key="k")
     assert (again.replayed is None, again.error) == (False, first.error)
-    (record,) = questions.calls(opened.log)
-    shown = questions.show(opened.log, call=record["id"])
+    (record,) = opened.log.calls()
+    shown = opened.log.show(call=record["id"])
     assert (shown["status"], shown["kind"], "TypeError" in shown["error"]["traceback"]) == ("failed", "action", True)
     assert shown["input"] == {"what": {"value": 1}, "password": "*" * 10}
 
@@ -82,7 +83,7 @@ def test_an_action_is_tried_again_with_the_same_key(app, engine_app, asynchronou
     opened = engine_app(app)
     assert opened.call("flaky", idempotency_key="mine") == 3
     assert seen == ["mine"] * 3
-    (record,) = questions.calls(opened.log)
+    (record,) = opened.log.calls()
     assert record["attempt"] == 3
 
 
@@ -92,7 +93,7 @@ def test_an_action_without_a_key_gets_its_id(app, engine_app):
         return idempotency_key
 
     opened = engine_app(app)
-    assert opened.call("key_of") == questions.calls(opened.log)[0]["id"]
+    assert opened.call("key_of") == opened.log.calls()[0]["id"]
 
 
 def test_the_key_is_no_argument_of_a_caller(app, engine_app, platform):
@@ -117,7 +118,7 @@ def test_an_action_gives_up_in_the_end(app, engine_app):
         opened.call(broken)
     assert isinstance(raised.value.__cause__, ConnectionError)
     assert len(tries) == 3
-    shown = questions.show(opened.log, call=raised.value.call_id)
+    shown = opened.log.show(call=raised.value.call_id)
     assert shown["status"] == "failed"
     assert "never" in shown["error"]["traceback"]
 
@@ -172,8 +173,45 @@ def test_an_action_that_hangs_is_left_behind(app, engine_app):
     for function in ("hangs", "hangs_too", "blocks_its_loop"):
         with pytest.raises(DeadlineExceeded):
             opened.call(function)
-        assert questions.calls(opened.log)[0]["status"] == "stopped"
+        assert opened.log.calls()[0]["status"] == "stopped"
     release.set()
+
+
+def test_an_action_that_says_that_it_is_getting_on_may_take_longer(app, engine_app):
+    told: list[type[BaseException] | None] = []
+    given_up = threading.Event()
+
+    @app.action(timeout=0.8)
+    def copies(parts: int) -> int:
+        for _ in range(parts):
+            time.sleep(0.15)
+            beat()
+        return parts
+
+    @app.action(timeout=0.8)
+    async def copies_too(parts: int) -> int:
+        for _ in range(parts):
+            await asyncio.sleep(0.15)
+            beat()
+        return parts
+
+    @app.action(timeout=0.2)
+    def stands_still() -> None:
+        beat()
+        given_up.wait(20)
+        try:
+            beat()
+        except DeadlineExceeded as error:
+            told.append(type(error))
+            raise
+
+    opened = engine_app(app)
+    assert opened.call(copies, 8) == opened.call(copies_too, 8) == 8
+    with pytest.raises(DeadlineExceeded):
+        opened.call(stands_still)
+    given_up.set()
+    eventually(lambda: told)
+    assert beat() is None
 
 
 def test_a_timeout_of_the_action_itself_is_a_failure_like_any_other(app, engine_app):
@@ -201,7 +239,7 @@ def test_there_is_no_retry_beyond_the_deadline(app, engine_app):
     with pytest.raises(DeadlineExceeded) as raised:
         opened.call(fails)
     assert len(tries) == 1
-    shown = questions.show(opened.log, call=raised.value.call_id)
+    shown = opened.log.show(call=raised.value.call_id)
     assert "broken wire" in json.dumps(shown["lines"])
 
 

@@ -125,15 +125,28 @@ def test_a_bundle_that_is_too_large_is_refused(package, monkeypatch):
     [
         {},
         {"one.py": "x = 1"},
-        {"one.py": APP, "two.py": APP},
-        {"one/__init__.py": "", "two/__init__.py": ""},
     ],
 )
-def test_a_folder_that_holds_no_single_app_is_refused(tmp_path, files):
+def test_a_folder_that_holds_no_app_is_refused(tmp_path, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(BundleRefused, match="no app at") as raised:
+        locate(tmp_path)
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({"one.py": APP, "two.py": APP, "three.py": "x = 1"}, "one.py, two.py"),
+        ({"one/__init__.py": "", "two/__init__.py": ""}, "one, two"),
+    ],
+)
+def test_a_folder_that_holds_several_apps_is_refused_with_their_names(tmp_path, files, names):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    with pytest.raises(BundleRefused, match="no app at") as raised:
+    with pytest.raises(BundleRefused, match=f"several that may be the app: {names}$") as raised:
         locate(tmp_path)
     assert raised.value.hint
 
@@ -198,6 +211,7 @@ GOOD = archive(entry(content=b"x = 1"))
         GOOD[:300] + b"\xff" * 100 + GOOD[400:],
         os.urandom(2048),
     ],
+    ids=lambda content: "archive",
 )
 def test_an_archive_that_is_none_or_means_harm_is_refused(tmp_path, content):
     outside = tmp_path / "outside"
@@ -235,6 +249,16 @@ def test_a_module_that_fails_shows_its_own_traceback(tmp_path, monkeypatch):
     ]:
         with pytest.raises(BundleRefused, match=message):
             load_app(module)
+
+
+def test_a_syntax_error_shows_nothing_but_its_place(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_seven.py").write_text("def f(:\n")
+    with pytest.raises(BundleRefused) as raised:
+        load_app("broken_seven")
+    traceback = raised.value.details["traceback"]
+    assert traceback.count("File ") == 1
+    assert "broken_seven.py" in traceback
 
 
 def test_migrations_are_read_in_the_order_of_their_numbers(tmp_path):

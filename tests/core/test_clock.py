@@ -5,7 +5,6 @@ import time
 import pytest
 
 from apiary import DeadlineExceeded, Transaction
-from apiary.log import questions
 
 HOURS = 3600
 TABLES = "create table runs (x integer not null)"
@@ -83,9 +82,9 @@ both_ways = pytest.mark.parametrize("seconds", [-5 * HOURS, 5 * HOURS])
 def test_a_call_takes_no_longer_than_it_takes(app, engine_app, seconds):
     opened = engine_app(app)
     assert opened.call("jump", seconds) == seconds
-    (shown,) = questions.calls(opened.log)
+    (shown,) = opened.log.calls()
     assert 0 <= shown["duration"] < HOURS * 10**6
-    shown = questions.show(opened.log, call=shown["id"])
+    shown = opened.log.show(call=shown["id"])
     times = [shown["nested"][0]["at"], shown["nested"][0]["duration"], *(line["at"] for line in shown["lines"])]
     assert all(0 <= moment <= shown["duration"] for moment in times)
 
@@ -96,7 +95,7 @@ def test_deadlines_are_kept(app, engine_app, seconds):
     with pytest.raises(DeadlineExceeded):
         opened.call("jump_and_loop", seconds)
     assert opened.call("put", 1) == 1
-    (latest, stopped) = questions.calls(opened.log)
+    (latest, stopped) = opened.log.calls()
     assert (latest["function"], stopped["status"]) == ("put", "stopped")
     assert 0.1e6 < stopped["duration"] < HOURS * 10**6
 
@@ -105,7 +104,7 @@ def test_deadlines_are_kept(app, engine_app, seconds):
 def test_an_action_is_tried_again(app, engine_app, seconds):
     opened = engine_app(app)
     assert opened.call("jump_outside", seconds) == 1
-    (shown,) = questions.calls(opened.log)
+    (shown,) = opened.log.calls()
     assert (shown["attempt"], 0 < shown["duration"] < HOURS * 10**6) == (2, True)
 
 
@@ -131,5 +130,5 @@ def test_the_log_is_in_the_order_of_commits(app, engine_app, clock, seconds):
     for x in range(4):
         ids.append(opened.call("name"))
         clock.offset = seconds if x % 2 else 0
-    found = questions.calls(opened.log)
+    found = opened.log.calls()
     assert [call["id"] for call in found] == list(reversed(ids))

@@ -665,14 +665,14 @@ def test_an_argument_without_a_json_schema_is_refused_at_once(make_app, sqlite_a
     @app.query
     def take(tx: Transaction, callback: Callable[[], int]) -> None: ...
 
-    with pytest.raises(DeclarationError, match="take uses a type that does not travel as JSON"):
+    with pytest.raises(DeclarationError, match="take uses a type that does not travel as JSON: callback: "):
         sqlite_app(app)
 
 
 def test_a_result_without_a_json_schema_is_refused_at_once(make_app):
     def give(tx: Transaction) -> Callable[[], int]: ...
 
-    with pytest.raises(DeclarationError, match="give uses a type that does not travel as JSON"):
+    with pytest.raises(DeclarationError, match="give uses a type that does not travel as JSON: return: "):
         FunctionCodec(make_app().query(give))
 
 

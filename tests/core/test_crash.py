@@ -301,7 +301,7 @@ def test_a_queue_that_cannot_be_read_is_read_later(make_app, sqlite_app, monkeyp
     faults = [OSError(5, "Input/output error"), apsw.IOError("disk I/O error"), apsw.FullError("full")]
 
     def faulty() -> None:
-        looking = sys._getframe(1).f_code.co_name == "_queue"
+        looking = sys._getframe(1).f_code.co_name == "queued"
         if looking and faults:
             raise faults.pop()
         sync()

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -11,10 +12,9 @@ import pytest
 
 import apiary
 import apiary.embedded
-import apiary.log.questions
 from apiary import InternalError, RuleBroken, Transaction, Unavailable, UnknownFunction, WrongArguments
 from apiary.config import ConfigurationError
-from apiary.runtime.errors import BundleRefused, DeclarationError, NotFound
+from apiary.runtime.errors import BundleRefused, DatabaseUnavailable, DeclarationError, NotFound
 
 
 @pytest.fixture
@@ -206,6 +206,15 @@ def test_a_url_that_is_none_is_refused(app, url, tmp_path, monkeypatch):
     assert "sqlite:///" in raised.value.hint
 
 
+@pytest.mark.parametrize("place", ["folder/core.db", "file/below.db"])
+def test_a_place_where_no_database_can_be_is_refused_by_name(app, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder" / "core.db").mkdir(parents=True)
+    with pytest.raises(DatabaseUnavailable, match=f"{re.escape(str(tmp_path / place))} cannot be opened") as raised:
+        apiary.open(app, f"sqlite:///{tmp_path}/{place.removesuffix('core.db')}")
+    assert "may make files" in raised.value.hint
+
+
 def test_a_file_that_is_no_database_is_refused(app, tmp_path):
     (tmp_path / "app.db").write_text("this is no database, and never was one. " * 100)
     with pytest.raises(Unavailable, match="damaged"):
@@ -237,14 +246,14 @@ def test_the_log_answers_questions(app, url):
     with apiary.open(app, url) as opened:
         for x in range(5):
             opened.call("put", x, idempotency_key=f"k{x}")
-        found = apiary.log.questions.calls(opened.log, function="put", limit=2)
+        found = opened.log.calls(function="put", limit=2)
         assert [call["idempotency_key"] for call in found] == ["k4", "k3"]
-        older = apiary.log.questions.calls(opened.log, before=found[-1]["seq"])
+        older = opened.log.calls(before=found[-1]["seq"])
         assert [call["idempotency_key"] for call in older] == ["k2", "k1", "k0"]
-        assert apiary.log.questions.calls(opened.log, status="failed") == []
+        assert opened.log.calls(status="failed") == []
         for bad in ("x", "00", "0198f1c2-0000-7000-8000-000000000000"):
             with pytest.raises(NotFound):
-                apiary.log.questions.show(opened.log, call=bad)
+                opened.log.show(call=bad)
 
 
 def test_the_fixture_opens_fresh_databases(apiary_app, app):
@@ -260,8 +269,8 @@ def test_the_log_shows_what_json_cannot_say(app, url):
         connection = apsw.Connection(url.removeprefix("sqlite:///"))
         connection.execute("update apiary_calls set input = '{\"x\": [NaN, -Infinity, 1e999, 1.5]}'")
         connection.close()
-        found = apiary.log.questions.calls(opened.log)[0]["id"]
-        shown = apiary.log.questions.show(opened.log, call=found)
+        found = opened.log.calls()[0]["id"]
+        shown = opened.log.show(call=found)
     assert shown["input"] == {"x": ["NaN", "-Infinity", "1e999", 1.5]}
 
 

@@ -25,7 +25,6 @@ from pydantic import (
 
 import apiary
 from apiary import RuleBroken, Transaction, WrongArguments
-from apiary.log import questions
 
 PASSWORD = "correct horse battery"
 
@@ -141,8 +140,8 @@ def test_secrets_are_masked_in_the_log(make_app, sqlite_app):
     assert opened.call("login", "ada", SecretStr(PASSWORD)) is True
     assert opened.call("login", "ada", PASSWORD, idempotency_key="k") is True
     assert opened.call("login", "ada", SecretStr(PASSWORD), idempotency_key="k") is True
-    for row in questions.calls(opened.log):
-        shown = questions.show(opened.log, call=row["id"])["input"]
+    for row in opened.log.calls():
+        shown = opened.log.show(call=row["id"])["input"]
         assert shown["password"] == "**********"
         assert PASSWORD not in json.dumps(shown)
 

@@ -5,7 +5,6 @@ import threading
 import pytest
 
 from apiary import Transaction
-from apiary.log import questions
 from apiary.runtime.ids import new_id
 from apiary.runtime.session import Call, Outcome
 
@@ -40,7 +39,7 @@ class Held:
             return [call.id for call in self.given_back]
 
     def recorded(self, function: str) -> int:
-        return len(questions.calls(self.opened.log, function=function))
+        return len(self.opened.log.calls(function=function))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -38,9 +39,14 @@ class Table:
         self.steps = steps
         self.asked: list[tuple[int, int]] = []
 
-    def load(self, first: int, end: int) -> list[Step]:
+    def load(self, first: int, end: int, most: int) -> list[Step]:
         self.asked.append((first, end))
-        return [step for number, step in sorted(self.steps.items()) if first <= number < end]
+        found = [step for number, step in sorted(self.steps.items()) if first <= number < end]
+        return [without(step) if len(step.input) + len(step.output or b"") > most else step for step in found]
+
+
+def without(step: Step) -> Step:
+    return replace(step, input=b"", output=None, omitted=True)
 
 
 def of(operations: list[Operation], *, first: int = 0) -> Table:
@@ -57,7 +63,7 @@ def test_what_is_recorded_is_the_answer_and_the_rest_is_to_be_done(operations, f
         assert number == first + place
         assert step == table.steps.get(number)
         if step is None:
-            running.record(recorded(number, operation, b"2"))
+            running.record(recorded(number, operation, b"2"), in_table=False)
         assert running.look(number) == (step or recorded(number, operation, b"2"))
     assert running.next == first + len(operations)
 
@@ -130,7 +136,7 @@ def test_a_history_that_is_read_in_pages_is_one_that_is_held_in_memory(known, as
         for what, number in asked:
             if what == "add" and number not in model:
                 model[number] = recorded(number, operation, b"3")
-                history.add(model[number])
+                history.add(model[number], in_table=False)
             assert history.get(number) == model.get(number)
     finally:
         machine.PAGE = before
@@ -154,12 +160,31 @@ def test_a_long_history_is_read_a_page_at_a_time_and_each_page_about_once(order)
     assert all(end - first <= PAGE for first, end in table.asked)
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_what_is_large_is_read_by_itself_and_not_held(stored):
+    large, small = (Operation(Op.ACTION, "pay", json.dumps({"x": "x" * size}).encode()) for size in (100_000, 10))
+    table = of([large, small] * 20)
+    history = History(table.load, fresh=not stored)
+    if not stored:
+        for step in table.steps.values():
+            history.add(step, in_table=True)
+    running = Machine(WORKFLOW, history, 0)
+    for number in range(40):
+        begun, step = running.begin(large if number % 2 == 0 else small)
+        assert step == running.look(begun) == table.steps[number]
+    held = [step for page in (history._added, *history._pages.values()) for step in page.values()]
+    assert sum(len(step.input) for step in held) < 40 * 100
+    assert len(table.asked) <= 22
+    with pytest.raises(Nondeterministic, match="step 0 was action pay"):
+        Machine(WORKFLOW, History(table.load), 0).begin(small)
+
+
 def test_nothing_is_read_where_nothing_can_be_recorded():
-    running = Machine(WORKFLOW, History(None), 0)
+    running = Machine(WORKFLOW, History(Table({}).load, fresh=True), 0)
     operation = Operation(Op.QUERY, "pay", b"{}")
     for number in range(3):
         assert running.begin(operation) == (number, None)
-        running.record(recorded(number, operation))
+        running.record(recorded(number, operation), in_table=False)
     assert [running.look(number).number for number in range(3)] == [0, 1, 2]
 
 

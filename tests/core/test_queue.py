@@ -1,10 +1,9 @@
 """The queue: what a transaction leaves for later runs when, and only when, that transaction commits."""
 
-import json
-import threading
 import time
 
 import pytest
+from tests.conftest import eventually
 
 import apiary
 from apiary import App, Rejected, Transaction
@@ -12,13 +11,21 @@ from apiary.engine import backlog, uncommitted
 from apiary.engine.deaths import Death
 from apiary.engine.postgres.errors import ConnectionLost, NotConnected
 from apiary.engine.sqlite.engine import SqliteEngine
-from apiary.log import questions
 from apiary.runtime.call import Program
 from apiary.runtime.errors import DatabaseUnavailable, HostCrashed, NotCommitted
 from apiary.runtime.ids import id_bytes
 from apiary.runtime.session import Call, Outcome, Queued
 
 TABLES = "create table done (x integer not null, id text)"
+
+
+class Rows:
+    """The queue table of tests: what `load` says of a limit."""
+
+    plain = True
+
+    def __init__(self, load) -> None:
+        self.load = lambda limit, queue: load(limit)
 
 
 def waiting(opened) -> int:
@@ -72,10 +79,10 @@ def test_a_queued_call_runs_after_its_transaction(opened):
     opened.drain()
     assert opened.call("done") == [0, 1, 2, 3, 4]
     assert waiting(opened) == 0
-    shown = questions.show(opened.log, call=ids[2])
+    shown = opened.log.show(call=ids[2])
     assert (shown["function"], shown["status"], shown["input"]) == ("put", "ok", {"x": 2})
-    assert questions.show(opened.log, call=shown["parent"])["function"] == "put_later"
-    assert len(questions.show(opened.log, call=shown["parent"])["queued_calls"]) == 5
+    assert opened.log.show(call=shown["parent"])["function"] == "put_later"
+    assert len(opened.log.show(call=shown["parent"])["queued_calls"]) == 5
 
 
 def test_a_queued_call_is_undone_with_its_transaction(opened):
@@ -129,7 +136,7 @@ def test_the_queue_is_not_empty_while_its_table_is_looked_into(monkeypatch):
         return tables.pop(0)
 
     monkeypatch.setattr(backlog, "WINDOW", 2)
-    queue = backlog.Backlog(load, lambda: None)
+    queue = backlog.Backlog(Rows(load), lambda: None)
     queue.activate()
     (call,) = queue.take(1)
     queue.add([Queued(bytes([n]) * 16, "f", b"{}", "", None, 0) for n in (4, 5)])
@@ -149,7 +156,7 @@ def test_many_calls_at_once_from_many_threads(opened, together):
 def test_a_refusal_is_recorded_and_not_tried_again(opened, code):
     identifier = opened.call("refuse_later", code)
     opened.drain(10)
-    shown = questions.show(opened.log, call=identifier)
+    shown = opened.log.show(call=identifier)
     assert (shown["status"], shown["code"], shown["earlier_attempts"]) == ("rejected", code, [])
     assert waiting(opened) == 0
 
@@ -211,7 +218,7 @@ def test_a_queued_call_whose_function_is_gone_fails_and_leaves_the_queue(make_ap
     opened = engine_app(app)
     opened.drain()
     assert waiting(opened) == 0
-    codes = [questions.show(opened.log, call=identifier)["code"] for identifier in ids]
+    codes = [opened.log.show(call=identifier)["code"] for identifier in ids]
     assert codes == ["unknown_function", "wrong_arguments", "wrong_arguments"]
 
 
@@ -235,7 +242,7 @@ def test_actions_run_after_the_commit_with_a_key_that_stays(make_app, engine_app
     identifier = opened.call(send_later)
     opened.drain()
     assert keys == [identifier] * 3
-    shown = questions.show(opened.log, call=identifier)
+    shown = opened.log.show(call=identifier)
     assert (shown["status"], shown["output"], shown["attempt"]) == ("ok", 1, 3)
     assert [line["message"][:10] for line in shown["lines"]] == ["attempt 1:", "attempt 2:"]
 
@@ -263,7 +270,7 @@ def test_a_call_that_is_always_stopped_leaves_the_queue_in_the_end(make_app, eng
     ids = opened.call(start)
     opened.drain()
     for identifier in ids:
-        shown = questions.show(opened.log, call=identifier)
+        shown = opened.log.show(call=identifier)
         assert shown["status"] == "stopped"
         assert [attempt["attempt"] for attempt in shown["earlier_attempts"]] == [1, 2, 3, 4]
     assert waiting(opened) == 0
@@ -292,7 +299,7 @@ def test_attempts_are_counted_beyond_the_end_of_a_process(make_app, engine_app):
         opened.close()
     opened = engine_app(app)
     opened.drain()
-    shown = questions.show(opened.log, call=identifier)
+    shown = opened.log.show(call=identifier)
     assert (shown["status"], shown["attempt"], len(shown["earlier_attempts"])) == ("stopped", 5, 4)
 
 
@@ -304,7 +311,7 @@ def test_a_call_whose_process_died_is_tried_again_a_few_times_and_then_recorded_
     for attempt in range(1, most + 1):
         assert waiting(opened) == 1
         opened._dispatcher._deaths.count([Death(id_bytes(identifier), "it was ended by SIGSEGV", alone)])
-        shown = questions.show(opened.log, call=identifier)
+        shown = opened.log.show(call=identifier)
         assert (shown["attempt"], shown["code"]) == (attempt, "host_crashed")
         assert shown["status"] == ("failed" if attempt == most else "stopped")
     assert "SIGSEGV" in shown["error"]["detail"]
@@ -319,14 +326,14 @@ def test_a_call_whose_process_died_but_that_had_ended_is_left_alone(opened):
     identifier = opened.call("put_later", 0, 1)[0]
     opened.drain()
     opened._dispatcher.run_queue(deaths=[Death(id_bytes(identifier), "it ended", True)])
-    shown = questions.show(opened.log, call=identifier)
+    shown = opened.log.show(call=identifier)
     assert (shown["status"], shown["earlier_attempts"]) == ("ok", [])
 
 
 def test_calls_that_may_have_ended_their_process_run_one_by_one():
     queued = [Queued(bytes([n]) * 16, "f", b"{}", "", None, 0, attempts=n % 2, deaths=n % 2) for n in range(6)]
     rung = []
-    queue = backlog.Backlog(lambda limit: queued, lambda: rung.append(1))
+    queue = backlog.Backlog(Rows(lambda limit: queued), lambda: rung.append(1))
     queue.activate()
     taken = queue.take(10)
     assert [call.id[0] for call in taken] == [0, 2, 4, 1]
@@ -338,6 +345,40 @@ def test_calls_that_may_have_ended_their_process_run_one_by_one():
     assert rung
     assert [call.id[0] for call in queue.take(10)] == [3]
     queue.close()
+
+
+def test_what_a_process_left_is_taken_over_as_soon_as_the_database_lets_it_be(monkeypatch):
+    """It may be locked, by a long transaction that runs already, when the queue is activated."""
+    done = []
+
+    class Left:
+        def activate(self, except_for, others):
+            done.append("active")
+
+        def deactivate(self):
+            return []
+
+        def doubt(self, seconds):
+            self.left = True
+
+        def dispel(self):
+            if self.left:
+                done.append("tried")
+                if len(done) < 4:
+                    raise DatabaseUnavailable("locked")
+                self.left = False
+
+    def load(limit):
+        done.append("read")
+        return []
+
+    monkeypatch.setattr(backlog, "RELOAD_SECONDS", 0.01)
+    queue = backlog.Backlog(Rows(load), lambda: None, Left())
+    queue.activate()
+    eventually(lambda: done == ["active", "tried", "tried", "tried", "read"])
+    queue.reload()
+    queue.close()
+    assert done.count("tried") == 3
 
 
 def test_nothing_is_handed_out_before_the_queue_is_active(app, tmp_path):
@@ -357,11 +398,8 @@ def test_calls_that_another_process_runs_are_left_to_it(app, engine_app):
     queue.deactivate()
     ids = opened.call("put_later", 0, 3)
     queue.activate(except_for=[bytes.fromhex(ids[1].replace("-", ""))])
-    done = threading.Event()
-    opened._dispatcher._observe = lambda call, outcome: done.set() if json.loads(call.input) == {"x": 2} else None
     queue.reload()
-    assert done.wait(10)
-    assert opened.call("done") == [0, 2]
+    eventually(lambda: opened.call("done") == [0, 2])
     queue.activate()
     opened.drain()
     assert opened.call("done") == [0, 1, 2]
@@ -420,18 +458,18 @@ def test_a_queued_call_that_can_never_commit_leaves_the_queue_with_a_record(neve
     identifier, fine = never.call("later")
     never.drain()
     assert waiting(never) == 0
-    assert questions.show(never.log, call=fine)["status"] == "ok"
-    shown = questions.show(never.log, call=identifier)
+    assert never.log.show(call=fine)["status"] == "ok"
+    shown = never.log.show(call=identifier)
     assert (shown["function"], shown["kind"], shown["status"]) == ("never", "transaction", "failed")
     assert (shown["code"], shown["attempt"]) == ("not_committed", uncommitted.LAST_COMMIT)
     assert f"in {uncommitted.LAST_COMMIT} attempts: the " in shown["error"]["detail"]
-    assert not never._dispatcher._uncommitted._attempts
+    assert not never._dispatcher._handing.uncommitted._attempts
 
 
 def test_a_queued_call_is_not_given_up_before_its_time(never, monkeypatch):
     monkeypatch.setattr(uncommitted, "LAST_COMMIT", 3)
     identifier, _ = never.call("later")
-    attempts = never._dispatcher._uncommitted._attempts
+    attempts = never._dispatcher._handing.uncommitted._attempts
     end = time.monotonic() + 30
     while attempts.get(id_bytes(identifier), 0) <= 5:
         assert time.monotonic() < end
@@ -468,7 +506,7 @@ def test_a_call_whose_failure_cannot_be_recorded_stays_in_the_queue():
 
 def test_a_queued_call_that_can_never_commit_is_told_of_now_and_then(caplog, monkeypatch):
     monkeypatch.setattr(backlog, "RETRY_SECONDS", 0.0)
-    queue = backlog.Backlog(lambda limit: [Queued(bytes(16), "f", b"{}", "", None, 0, attempts=0)], lambda: None)
+    queue = backlog.Backlog(Rows(lambda limit: [Queued(bytes(16), "f", b"{}", "", None, 0, attempts=0)]), lambda: None)
     queue.activate()
     error = {"status": 503, "detail": "the disk is full"}
     for attempt in range(1, 10):

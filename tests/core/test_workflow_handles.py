@@ -26,7 +26,6 @@ from apiary import (
     Workflow,
     WrongArguments,
 )
-from apiary.log.questions import calls
 from apiary.log.workflows import workflow_end, workflows
 
 TABLES = "create table effects (key text not null, n integer not null)"
@@ -312,7 +311,7 @@ def test_workflows_that_are_not_there(opened):
         with pytest.raises(NotFound):
             handle.send("answer")
     opened.call("put", key="a", idempotency_key="k")
-    call = calls(opened.log, function="put")[0]["id"]
+    call = opened.log.calls(function="put")[0]["id"]
     for what in (opened.workflow(call).status, opened.workflow(call).result, opened.workflow(call).fork):
         with pytest.raises(NotFound):
             what()
@@ -447,7 +446,7 @@ def test_workflows_are_listed(opened):
     settled(opened.workflow(child))
 
     def listed(**filters: Any) -> list[str]:
-        return [entry["id"] for entry in workflows(opened.log, **filters)]
+        return [entry["id"] for entry in workflows(opened._log, **filters)]
 
     every = [handle.id for handle in (*five, waiting, refused, parent)]
     assert listed(roots=True) == every[::-1]
@@ -575,12 +574,12 @@ def test_a_blocked_workflow_is_forked(opened, gates):
 def test_a_workflow_is_enqueued_with_its_transaction(opened):
     with pytest.raises(Rejected):
         opened.call("order", key="a", fail=True)
-    assert workflows(opened.log) == []
+    assert workflows(opened._log) == []
     handle = opened.workflow(opened.call("order", key="b"))
     settled(handle)
     shown = handle.show()
     assert (shown["function"], shown["caller"], shown["step"]) == ("approval", "local", None)
-    assert shown["parent"] == calls(opened.log, function="order", status="ok")[0]["id"]
+    assert shown["parent"] == opened.log.calls(function="order", status="ok")[0]["id"]
     handle.send("answer", 1)
     assert handle.result(SECONDS) == 1
     assert opened.call("keys") == ["b", "b-approval"]
@@ -666,7 +665,7 @@ def test_who_started_a_workflow_may_send_and_cancel(opened, platform):
         return workflow_of(ada.submit("approval", roles={"x"}, key=str(time.monotonic_ns())))
 
     def workflow_of(pending: Any) -> str:
-        found = eventually(lambda: workflows(opened.log, caller="ada", status="waiting"))
+        found = eventually(lambda: workflows(opened._log, caller="ada", status="waiting"))
         return str(found[0]["id"])
 
     first = begin()
@@ -676,7 +675,7 @@ def test_who_started_a_workflow_may_send_and_cancel(opened, platform):
     for operation in ("apiary.resume", "apiary.fork"):
         assert ada.run(operation, send, roles={"x"}).error["code"] == "forbidden"
     assert ada.run("apiary.send", send, roles={"x"}).error is None
-    eventually(lambda: workflow_end(opened.log, workflow=first)["status"] == "ok")
+    eventually(lambda: workflow_end(opened._log, workflow=first)["status"] == "ok")
     assert bob.run("apiary.send", send, roles={"x"}).error["code"] == "forbidden"
     assert ada.run("apiary.send", send, roles={"x"}).error["code"] == "conflict"
     assert bob.run("apiary.cancel", f'{{"workflow": "{begin()}"}}', roles={"admin"}).error is None
@@ -686,11 +685,11 @@ def test_who_started_a_workflow_may_send_and_cancel(opened, platform):
 def test_a_key_of_somebody_elses_workflow_is_of_no_use(opened, platform):
     ada, bob = platform(opened, caller="ada"), platform(opened, caller="bob")
     first = ada.submit("approval", roles={"x"}, key="k")
-    eventually(lambda: workflows(opened.log, status="waiting"))
+    eventually(lambda: workflows(opened._log, status="waiting"))
     assert bob.run("approval", roles={"x"}, key="k").error["code"] == "forbidden"
     for body in (b"{", b"[", b"\xff", b"[" * 100_000):
         assert ada.run("approval", body, roles={"x"}, key="k").error["code"] == "wrong_arguments"
-    opened.workflow(workflows(opened.log)[0]["id"]).send("answer", 1)
+    opened.workflow(workflows(opened._log)[0]["id"]).send("answer", 1)
     assert first.outcome().output == b"1"
     assert bob.run("approval", roles={"x"}, key="k").error["code"] == "forbidden"
 

@@ -5,6 +5,7 @@ import threading
 import uuid
 
 import pytest
+from pydantic import SecretStr
 from tests.conftest import eventually
 
 from apiary import (
@@ -12,6 +13,7 @@ from apiary import (
     DeadlineExceeded,
     Error,
     InternalError,
+    KeyReused,
     NotFound,
     Rejected,
     RuleBroken,
@@ -19,7 +21,6 @@ from apiary import (
     Workflow,
     WrongArguments,
 )
-from apiary.log import questions
 from apiary.runtime import ledger
 
 TABLES = """
@@ -332,7 +333,7 @@ def test_what_a_workflow_logs_is_in_its_record_once(app, mark, flow_app):
 
 def recorded(opened, function):
     """What the log says of all calls of a function."""
-    return [questions.show(opened.log, call=one["id"]) for one in questions.calls(opened.log, function=function)]
+    return [opened.log.show(call=one["id"]) for one in opened.log.calls(function=function)]
 
 
 # Children
@@ -537,6 +538,31 @@ def test_continue_as_begins_again_without_a_history(app, mark, flow_app):
     opened = flow_app(app)
     assert opened.call(flow, 4) == [1, 2, 3, 4, 5]
     assert opened.call("marks") == [f"round {left}" for left in (4, 3, 2, 1, 0)]
+
+
+def test_a_workflow_that_has_begun_again_is_the_call_that_it_was(app, mark, flow_app):
+    """Its key stands for its first arguments, and a parent knows its child by them."""
+
+    @app.workflow
+    def flow(wf: Workflow, left: int, word: SecretStr | None = None) -> int:
+        n = wf.run(mark, f"round {left}")
+        if left:
+            wf.continue_as(left - 1, word=word)
+        return n
+
+    @app.workflow
+    def parent(wf: Workflow) -> int:
+        return wf.run(flow, 2) + wf.run(flow, 1, SecretStr("hidden"))
+
+    opened = flow_app(app)
+    assert opened.call("flow", 2, idempotency_key="k") == 3
+    assert opened.call("flow", 2, idempotency_key="k") == 3
+    with pytest.raises(KeyReused):
+        opened.call("flow", 0, idempotency_key="k")
+    assert opened.call(parent) == 6 + 8
+    inputs = [record["input"] for record in recorded(opened, "flow")]
+    assert sorted(each["left"] for each in inputs) == [1, 2, 2]
+    assert "hidden" not in str(inputs)
 
 
 def test_an_action_that_was_started_before_continue_as_runs_to_its_end(app, flow_app):
@@ -749,6 +775,7 @@ def test_a_step_that_takes_too_long_fails_and_the_workflow_sees_it(app, mark, ma
 
     @app.transaction(timeout=0.1)
     def slow(tx: Transaction) -> None:
+        tx.log("it began")
         mark(tx, "lost")
         if how == "sql":
             tx.execute(endless)
@@ -771,6 +798,8 @@ def test_a_step_that_takes_too_long_fails_and_the_workflow_sees_it(app, mark, ma
     opened = flow_app(app)
     assert opened.call(flow) == "deadline_exceeded"
     assert opened.call("marks") == ["before", "after"]
+    recorded = opened.log.show(call=opened.log.calls(function="slow")[0]["id"])
+    assert [line["message"] for line in recorded["lines"]] == ["it began"]
 
 
 def test_a_step_that_took_too_long_may_be_another_step_when_it_comes_again(app, mark, marks, sqlite_app, steps):

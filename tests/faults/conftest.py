@@ -20,6 +20,7 @@ from apiary import OpenApp
 from apiary.bundle import load_from
 from apiary.codec import convert_rows
 from apiary.embedded import LOCAL_VERSION
+from apiary.engine.places import Source
 from apiary.engine.postgres import connection, lane, link
 from apiary.engine.postgres.engine import PostgresEngine
 from apiary.engine.postgres.install import Installer
@@ -55,7 +56,7 @@ class World:
         program = None
         if placement == "inside":
             assert installer.placement.inside, installer.placement.reason
-            program = installer.program("faults", target.log, PACKAGE, LOCAL_VERSION, [APPS])
+            program = installer.program("faults", target.log, Source(PACKAGE, LOCAL_VERSION, (APPS,)))
         conninfo = make_conninfo(target.conninfo, port=proxy.port)
         installer.close()
         self.target = replace(target, conninfo=conninfo, program=program)
@@ -113,7 +114,7 @@ class World:
         """Calls of every kind are answered after a while, and nothing is left in the queue."""
         for function in ("act", "effect", "effects"):
             eventually(lambda function=function: self.run(function, key=new_key()).error is None)
-        eventually(lambda: not self.look("select from apiary_faults.queue"))
+        eventually(lambda: not self.look("select id from apiary_faults.queue"))
 
     def works(self) -> None:
         """Calls of every kind are answered, and do what they say."""

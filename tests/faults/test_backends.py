@@ -69,6 +69,27 @@ def test_a_call_whose_backend_is_ended_or_cancelled_is_run_again(world, function
     world.true(outcome, key)
 
 
+@pytest.fixture
+def waiting_commits(world):
+    """Commits that are durable here wait for a standby that is not there: a moment in which they have taken effect."""
+    world.look("alter system set synchronous_standby_names = 'nobody'")
+    world.look("select pg_reload_conf()")
+    yield lambda: [row[0] for row in world.look("select pid from pg_stat_activity where wait_event = 'SyncRep'")]
+    world.look("alter system reset synchronous_standby_names")
+    world.look("select pg_reload_conf()")
+
+
+@pytest.mark.parametrize("how", ["pg_terminate_backend", "pg_cancel_backend"])
+def test_a_call_whose_backend_is_ended_or_cancelled_in_its_commit_has_taken_effect(world, waiting_commits, how):
+    key = new_key()
+    pending = world.submit("effect", key=key)
+    (pid,) = eventually(waiting_commits)
+    world.look(f"select {how}(%s)", pid)
+    outcome = pending.outcome()
+    assert outcome.error is None
+    world.true(outcome, key)
+
+
 @pytest.mark.parametrize("how", ["crash", pytest.param("stop", marks=pytest.mark.soak)])
 def test_the_server_ends_under_load_and_starts_again(world, private_postgres, how):
     with loaded(world) as load:

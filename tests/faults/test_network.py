@@ -2,10 +2,14 @@
 
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from bench.proxy import Direction, Kind
 from tests.faults.conftest import UNKNOWN, eventually, new_key
+
+from apiary.engine.postgres.connection import Access
+from apiary.engine.postgres.errors import NotConnected
 
 WRITERS = 1
 """So that the next message is one of the call that a test makes."""
@@ -47,6 +51,19 @@ def test_a_connection_may_be_cut_at_any_message_of_any_call(world, direction, fu
         if not cut(world, direction, function, number, keyed).hit.is_set():
             break
     assert 3 < number < MANY - 1
+
+
+def test_a_network_that_falls_silent_as_soon_as_there_is_a_connection(inside, hasty, promptly):
+    """The first question on it is watched, too: it is the last message of opening one."""
+    with closing(Access(inside.target)) as access:
+        counting = inside.proxy.fault(Kind.CUT, Direction.TO_SERVER, MANY)
+        first = access.open()
+        fault = inside.proxy.fault(Kind.SWALLOW, Direction.TO_SERVER, MANY - counting.left)
+        with pytest.raises(NotConnected, match="was lost"):
+            promptly(access.open)
+        assert fault.hit.is_set()
+        inside.proxy.heal()
+        first.close()
 
 
 def silent(world, kind, seconds):

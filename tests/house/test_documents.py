@@ -8,7 +8,7 @@ Each document runs in a temporary folder that has a copy of examples/, on a free
     ```sh                       runs line by line; folder and exported variables last to the end of the document;
                                 `command &` starts a server, ends the one before it, and waits until it answers
     ```console                  like sh, for lines that begin with `$ `; the others are what they print
-    ```json                     has to be JSON
+    ```json, ```yaml, ```ini    have to be what they say
     ```text, ```sql, ```toml    are for reading
 
 Any other word after the fence is an error. In what runs, the URL of a PostgreSQL (`postgresql://…`) stands for a new
@@ -26,19 +26,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from configparser import ConfigParser
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 import httpx
 import pytest
+import yaml
 from bench import provision
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if path.exists()]
 RUN = {"python", "sh", "console"}
-LANGUAGES = {"python", "sh", "console", "json", "text", "sql", "toml"}
+LANGUAGES = {"python", "sh", "console", "json", "yaml", "ini", "text", "sql", "toml"}
 PATH_COMMENT = re.compile(r"(?:#|--) ([\w./-]+\.\w+)\n")
 DATABASE = re.compile(r"postgresql://[\w@.:/-]+")
 PORT = re.compile(r"(localhost|127\.0\.0\.1):8000\b")
@@ -125,6 +127,10 @@ class Reader:
             text = DATABASE.sub(lambda _: self.database, text)
         if block.language == "json":
             json.loads(text)
+        elif block.language == "yaml":
+            yaml.safe_load(text)
+        elif block.language == "ini":
+            ConfigParser(interpolation=None).read_string(text)
         if block.title is not None:
             path = (self.folder / block.title).resolve()
             assert path.is_relative_to(self.folder.resolve()), f"{block.title} lies outside of the document's folder"

@@ -1,15 +1,18 @@
-"""Each test that docs/guarantees.md names as a proof exists, and each guarantee names one."""
+"""Each test that a document names as a proof exists, and each guarantee names one."""
 
 import ast
 import re
+
+import pytest
 
 PROOF = re.compile(r"\[`((?:tests|examples/\w+/tests)/[\w/]+\.py)::(\w+)`\]\(\.\./([^)]+)\)")
 GUARANTEE = re.compile(r"^\*\*\d+\.\*\*.*?(?=^\*\*\d+\.\*\*|^## |\Z)", re.MULTILINE | re.DOTALL)
 PLAIN_PROOF = re.compile(r"\w+\.py::\w+")
 
 
-def test_the_proofs_of_the_guarantees_exist(root):
-    text = (root / "docs" / "guarantees.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("document", ["guarantees.md", "choosing-an-engine.md"])
+def test_the_proofs_that_a_document_names_exist(root, document):
+    text = (root / "docs" / document).read_text(encoding="utf-8")
     proofs = PROOF.findall(text)
     assert len(proofs) == len(PLAIN_PROOF.findall(text)), "a proof is written [`path::name`](../path)"
     missing = []

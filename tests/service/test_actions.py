@@ -1,5 +1,6 @@
 """Actions on a running server: many at once, and what becomes of them when a version or the server ends."""
 
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,21 @@ def act(path: str, seconds: float) -> int:
     with Path(path).open("a") as file:
         file.write("end\\n")
     return 1
+
+
+@app.action(timeout=60)
+def act_until(path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write("start\\n")
+    while not Path(path + ".end").exists():
+        time.sleep(0.01)
+    with Path(path).open("a") as file:
+        file.write("end\\n")
+
+
+@app.transaction
+def later_until(tx: Transaction, path: str) -> None:
+    tx.enqueue(act_until, path)
 
 
 @app.transaction
@@ -72,6 +88,23 @@ def test_a_queued_action_ends_on_the_version_on_which_it_began(server, tools, tm
     server.deployed(server.app)
     tools.eventually(lambda: len(server.hosts("acts")) == 1)
     assert counts(path) == {"start": 1, "end": 1}
+
+
+def test_a_queued_action_runs_once_while_versions_follow_one_another(server, tools, tmp_path):
+    """When the first of two hosts has ended that end what they began, the second is still busy."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for number, path in enumerate((first, second)):
+        server.call("later_until", app="acts", path=str(path))
+        tools.eventually(path.exists)
+        server.app.joinpath("acts.py").write_text(APP + f"# {number}\n")
+        server.deployed(server.app)
+    assert len(server.hosts("acts")) == 3
+    (tmp_path / "first.end").touch()
+    tools.eventually(lambda: len(server.hosts("acts")) == 2)
+    threading.Event().wait(1)  # the host that serves has the queue of the first by now
+    (tmp_path / "second.end").touch()
+    tools.eventually(lambda: len(server.hosts("acts")) == 1)
+    assert counts(first) == counts(second) == {"start": 1, "end": 1}
 
 
 def test_a_queued_action_ends_before_the_server_does(server, tools, tmp_path):

@@ -23,7 +23,8 @@ from apiary.cli.output import Output
 
 COMMANDS = ["new", "serve", "dev", "deploy", "call", "versions", "rollback", "backup", "restore", "doctor", "log",
             "log calls", "log show", "workflow", "workflow list", "workflow show", "workflow result", "workflow send",
-            "workflow cancel", "workflow resume", "workflow fork"]  # fmt: skip
+            "workflow cancel", "workflow resume", "workflow fork", "workflow export", "queues", "queues pause",
+            "queues resume"]  # fmt: skip
 
 
 def clean(environment: dict[str, str] | None = None) -> dict[str, str]:
@@ -43,12 +44,13 @@ def apiary(*words, cwd=None, environment=None, seconds=WAIT_SECONDS):
     )
 
 
-def on_terminal(*words, cwd=None, environment=None, seconds=WAIT_SECONDS) -> tuple[int, str]:
+def on_terminal(*words, cwd=None, environment=None, seconds=WAIT_SECONDS, columns=160) -> tuple[int, str]:
     """Run a command on a pseudo-terminal; returns its status and what was to be seen."""
     main, other = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "apiary", *map(str, words)],
-        stdin=other, stdout=other, stderr=other, cwd=cwd, env={**clean(environment), "COLUMNS": "160", "TERM": "xterm"},
+        stdin=other, stdout=other, stderr=other, cwd=cwd,
+        env={**clean(environment), "COLUMNS": str(columns), "TERM": "xterm"},
     )  # fmt: skip
     os.close(other)
     seen = b""
@@ -121,6 +123,7 @@ def test_every_command_explains_itself(here):
         (["call", "zoo"], 2),
         (["call", "zoo", "bump", "name"], 1),
         (["call", "zoo", "bump", "=x"], 1),
+        (["call", "zoo", "bump", "name=x", "name=y"], 1),
         (["call", "zoo", "bump", "nmae=x"], 1),
         (["call", "zoo", "bump", "by=x", "name=1"], 1),
         (["call", "zoo", "bmup"], 1),
@@ -157,6 +160,7 @@ def test_every_command_explains_itself(here):
         (["workflow", "send", "none", "topic"], 1),
         (["workflow", "cancel", "none"], 1),
         (["workflow", "resume", "none"], 1),
+        (["workflow", "export", "none"], 1),
         (["workflow", "fork", "none", "--step", "1"], 1),
         (["workflow", "fork", "none", "--version", "x"], 1),
         (["backup", "no/such/place.tar"], 1),
@@ -165,6 +169,7 @@ def test_every_command_explains_itself(here):
         (["restore", "a.file", "--database", "sqlite:///new"], 1),
         (["restore", "a.file", "--database", "sqlite:///not_empty"], 1),
         (["restore", "not_empty", "--database", "sqlite:///new"], 1),
+        (["restore", "a.file", "--database", "postgresql://localhost/x"], 1),
         (["doctor", "--database", "mysql://x"], 1),
         (["doctor", "--database", "sqlite:///broken"], 1),
         (["doctor", "--database", "sqlite:///no/such/place"], 1),
@@ -186,6 +191,26 @@ def test_a_mistake_is_answered_in_words(at, tmp_path, here, words, status):
         assert problem["code"]
     if status == 2:
         assert "Usage" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["call", "zoo", "bump", "name=x", "name=y"], "a list is one value"),
+        (["call", "zoo", "bump", "--url", "localhost:8000"], "write it like http://localhost:8000"),
+        (["restore", "none.tar", "--database", "postgresql://localhost/x"], "pg_restore"),
+        (["serve", "--database", "mysql://localhost/x"], "postgresql://"),
+        (["serve", "--database", "sqlite://x"], "sqlite:///path"),
+        (["serve", "--database", "sqlite:///locked"], "name another folder: --database"),
+        (["serve", "--database", "sqlite:///new", "--host", "203.0.113.1"], "an address of this machine: --host"),
+        (["serve", "--database", "sqlite:///new", "--port", "1", "--host", "nowhere.invalid"], "--host"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_do(at, here, tmp_path, words, hint):
+    (tmp_path / "locked" / "server.lock").mkdir(parents=True)
+    status, _, said = here(*words, environment=at)
+    assert status == 1
+    assert hint in json.loads(said.strip().splitlines()[-1])["hint"]
 
 
 def test_a_mistake_shows_no_traceback(at, tmp_path):
@@ -232,6 +257,61 @@ def test_what_ran_is_shown(at):
     assert statuses == {"failed"}
 
 
+def test_what_was_written_is_shown(at):
+    name = uuid.uuid4().hex
+    for by in (1, 4):
+        apiary("call", "zoo", "bump", f"name={name}", f"by={by}", environment=at)
+    versions = json.loads(apiary("log", "history", "counters", f"name={name}", "--app", "zoo", environment=at).stdout)
+    assert [(version["operation"], version["after"]["value"]) for version in versions] == [("insert", 1), ("update", 5)]
+    call = json.loads(apiary("log", "show", versions[1]["call"], environment=at).stdout)
+    assert call["input"] == {"name": name, "by": 4}
+    statement = f"select operation, after ->> 'value' as value from writes where key ->> 'name' = '{name}'"
+    rows = json.loads(apiary("log", "sql", statement, environment=at).stdout)
+    assert rows == [{"operation": "insert", "value": 1}, {"operation": "update", "value": 5}]
+    status, seen = on_terminal("log", "history", "counters", f"name={name}", environment=at)
+    assert (status, "update" in seen) == (0, True)
+    apiary("call", "zoo", "count", f"name={name}", environment=at)
+    readers = json.loads(apiary("log", "readers", "counters", f"name={name}", environment=at).stdout)
+    assert (readers[0]["function"], readers[0]["parameters"]) == ("count", {"name": name})
+    assert not readers[0]["certain"], "the largest value may be that of any row"
+    words = ("log", "readers", "counters", f"name={name}", "--since", "2100-01-01")
+    assert json.loads(apiary(*words, environment=at).stdout) == []
+    words = ("log", "as-of", "counters", f"name={name}", "--at")
+    found = json.loads(apiary(*words, "2100-01-01", environment=at).stdout)
+    assert (found["row"]["value"], found["function"]) == (5, "bump")
+    assert json.loads(apiary(*words, "2020-01-01", environment=at).stdout) is None
+    assert "update by bump" in on_terminal(*words, "2100-01-01", environment=at)[1]
+    assert "no such row" in on_terminal(*words, "2020-01-01", environment=at)[1]
+    refused = json.loads(apiary("log", "sql", "drop table main.writes", environment=at).stderr)
+    assert refused["code"] == "rule_broken"
+
+
+def test_what_came_of_calls_is_shown(at):
+    name = uuid.uuid4().hex
+    for function in ("bump", "bump", "count"):
+        apiary("call", "zoo", function, f"name={name}", environment=at)
+    versions = json.loads(apiary("log", "history", "counters", f"name={name}", "--app", "zoo", environment=at).stdout)
+    traced = json.loads(apiary("log", "trace", versions[1]["call"], environment=at).stdout)
+    assert [write["key"] for write in traced["writes"]] == [{"name": name}]
+    shown = json.loads(apiary("log", "show", versions[1]["call"], environment=at).stdout)
+    assert (shown["writes"], shown["reads"]) == (traced["writes"], traced["reads"])
+    for question in ("trace", "show"):
+        _, seen = on_terminal("log", question, versions[1]["call"], environment=at)
+        assert f"update counters name={name}" in re.sub(r"\x1b\[[\d;]*m", "", seen)
+    for what in ([versions[1]["call"]], ["counters", f"name={name}", "--app", "zoo"]):
+        graph = json.loads(apiary("log", "downstream", *what, environment=at).stdout)
+        assert {call["function"] for call in graph["calls"]} >= {"bump", "count"}
+        assert apiary("log", "downstream", *what, "--dot", environment=at).stdout.startswith("digraph")
+        assert "may have read counters" in on_terminal("log", "downstream", *what, environment=at)[1]
+    words = ("log", "leaks", "counters", "--allowed", "caller = 'nobody'", "--function", "count")
+    found = json.loads(apiary(*words, environment=at).stdout)
+    assert [each["function"] for each in found["callers"]] == ["count"]
+    assert "count" in on_terminal(*words, environment=at)[1]
+    found = json.loads(apiary("log", "calls", "--text", name, "--since", "2020-01-01", environment=at).stdout)
+    assert {call["function"] for call in found} == {"bump", "count"}
+    assert json.loads(apiary("log", "calls", "--text", name, "--until", "2020-01-01", environment=at).stdout) == []
+
+
 def test_people_get_tables_and_programs_json(at):
     status, seen = on_terminal("log", "calls", "zoo", environment=at)
     assert status == 0
@@ -241,6 +321,9 @@ def test_people_get_tables_and_programs_json(at):
     for words in (("--json", "log", "calls", "zoo"), ("log", "calls", "zoo", "--json")):
         status, seen = on_terminal(*words, environment=at)
         assert (status, json.loads(seen)[0]["app"]) == (0, "zoo")
+    ids = {call["id"] for call in json.loads(apiary("log", "calls", "zoo", environment=at).stdout)}
+    status, seen = on_terminal("log", "calls", "zoo", environment=at, columns=80)
+    assert len(ids.intersection(re.sub(r"\x1b\[[\d;]*m", "", seen).split())) > 1
     status, seen = on_terminal("call", "zoo", "refuse", "name=[/bold]", environment=at)
     assert status == 1
     assert "error: no, thank you" in re.sub(r"\x1b\[[\d;]*m", "", seen)
@@ -323,6 +406,7 @@ def test_backup_restore_and_doctor(zoo, at, tmp_path, new_server, tools):
     done = apiary("restore", cut, "--database", f"sqlite:///{tmp_path}/cut")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "cut").exists()
     assert apiary("restore", tmp_path / "all.tar", "--database", f"sqlite:///{tmp_path}/cut").returncode == 0
 
 
@@ -459,6 +543,27 @@ def test_dev_follows_the_files(tools, tmp_path, how):
         if dev.process.poll() is None:
             dev.process.kill()
             dev.process.wait()
+
+
+def test_dev_says_what_serves_when_something_is_refused(tools, tmp_path):
+    apiary("new", "garden", cwd=tmp_path)
+    module, more = tmp_path / "garden" / "garden.py", tmp_path / "garden" / "migrations" / "002-more.sql"
+    good = module.read_text()
+    module.write_text(good + "def (:\n")
+    dev = Dev(tools, tmp_path / "garden", tmp_path)
+    try:
+        dev.shown("not deployed; nothing serves until that is mended")
+        module.write_text(good)
+        dev.shown("garden [0-9a-f]+ serves")
+        more.write_text("create table more (a);")
+        dev.shown("applied 002-more.sql")
+        more.write_text("create table more (a, b);")
+        dev.shown("002-more.sql was changed")
+        dev.shown("to begin anew with an empty database: end this, and remove .apiary/")
+        dev.shown("not deployed; the version before serves on")
+    finally:
+        dev.process.kill()
+        dev.process.wait()
 
 
 def test_dev_trusts_this_machine_and_no_page_of_another_site(tools, tmp_path):

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import uuid
+from datetime import UTC, datetime
 from decimal import Decimal
 from types import ModuleType
 
@@ -143,3 +144,30 @@ def test_calls_outlive_a_restart_of_the_server(new_server, tools, monkeypatch):
         thread.join()
     assert not errors, errors
     assert [server.call("count", name=name) for name in names] == [counts[name] for name in names]
+
+
+def test_the_log_is_asked(client):
+    name = uuid.uuid4().hex
+    begun = datetime.now(UTC)
+    for by in (1, 2):
+        client.call("bump", name=name, by=by)
+    client.call("count", name=name)
+    key = {"name": name}
+    first, second = client.log.history("counters", key)
+    assert (first["after"]["value"], second["after"]["value"]) == (1, 3)
+    assert client.log.as_of("counters", key, datetime.now(UTC))["row"]["value"] == 3
+    assert client.log.as_of("counters", key, begun) is None
+    assert client.log.show(second["call"])["writes"][0]["before"]["value"] == 1
+    assert client.log.trace(second["call"], depth=1)["writes"][0]["after"]["value"] == 3
+    assert [call["id"] for call in client.log.calls(text=name, function="bump", since=begun)] == [
+        second["call"],
+        first["call"],
+    ]
+    graph = client.log.downstream(table="counters", key=key)
+    assert {call["id"] for call in graph["calls"]} >= {first["call"], second["call"]}
+    assert client.log.downstream(second["call"], limit=1)["calls"][0]["id"] == second["call"]
+    assert client.log.sql("select count(*) as calls from calls", limit=1, seconds=5.0).columns == ("calls",)
+    assert {read["function"] for read in client.log.readers("counters", key, since=begun)} <= {"count"}
+    assert client.log.leaks("counters", "true", caller="nobody", since=begun)["reads"] == []
+    with pytest.raises(apiary.NotFound):
+        client.log.show("0198f1c2-0000-7000-8000-000000000000")

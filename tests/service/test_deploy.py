@@ -8,6 +8,7 @@ import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
+import pydantic
 import pytest
 from tests.service.conftest import new_client
 
@@ -245,6 +246,24 @@ def test_concurrent_deploys_are_made_one_after_another(server, write, tools):
     tools.eventually(lambda: len(server.hosts("many")) == 1)
 
 
+@pytest.mark.parametrize(("migration", "status"), [("create table t (x integer);", 201), ("no sql", 422)])
+def test_the_same_code_at_once(server, write, migration, status):
+    name = f"once{status}"
+    path = write(app_files("same", name, **{"migrations/002-t.sql": migration}))
+    before = {entry.name for entry in server.data.glob("code/*")}
+    with ThreadPoolExecutor(3) as pool:
+        done = [result.result() for result in [pool.submit(server.deploy, path) for _ in range(3)]]
+    assert [response.status_code for response in done] == [status] * 3, [response.text for response in done]
+    versions = server.http.get(f"/api/v1/apps/{name}/versions")
+    made = {entry.name for entry in server.data.glob("code/*")} - before
+    if status == 201:
+        assert made == {version["version"] for version in versions.json()} == {done[0].json()["version"]}
+        assert server.call("version", app=name) == "same"
+    else:
+        assert versions.status_code == 404
+        assert not made
+
+
 def test_rollback(server, write):
     one = server.deployed(write(app_files("one", "back")))["version"]
     response = server.http.post("/api/v1/apps/back/rollback")
@@ -303,6 +322,15 @@ def test_a_requirement_that_cannot_be_had_is_refused(server, write):
     assert (response.status_code, response.json()["code"]) == (422, "bundle_refused")
     assert "tinylib" in response.json()["output"]
     assert "needs3" not in server.http.get("/api/v1/apps").text
+
+
+def test_a_requirement_that_the_platform_has_in_another_version_is_refused_with_what_it_has(server, write):
+    file, content = wheel("pydantic", "1.0")
+    files = {**app_files("x", "needs4"), "requirements.txt": "pydantic<2\n--no-index\n", f"wheels/{file}": content}
+    problem = server.deploy(write(files, "needs4")).json()
+    assert (problem["status"], problem["code"]) == (422, "bundle_refused")
+    assert "Cannot install pydantic<2" in problem["detail"]
+    assert f"the platform's own pydantic {pydantic.VERSION}" in problem["hint"]
 
 
 def test_an_app_sees_its_bundle_only_and_not_the_folder_of_the_server(server, write):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from apiary.cli.offline import examine
 from apiary.engine.health import Check
 from apiary.engine.postgres import health
 from apiary.engine.postgres.engine import READERS, WRITERS
-from apiary.engine.postgres.install import Installer
+from apiary.engine.postgres.install import Installer, schema_files
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
@@ -62,9 +63,10 @@ def test_the_platform_and_its_apps_are_told(look, platform_made, admin):
     admin.execute("insert into apiary_shop.queue values (gen_random_uuid(), 'f', '{}', 'me', null, 0)")
     checks = look()
     assert bad(checks) == []
-    assert checks["platform"].found == "system tables 2"
+    assert checks["platform"].found == f"system tables {len(schema_files('platform-'))}"
     assert checks["app shop"].found == (
-        "system tables 2, 0 migrations, no version serves, calls are not counted yet, 1 waiting in the queue"
+        f"system tables {len(schema_files('app-'))}, 0 migrations, no version serves, "
+        "calls are not counted yet, 1 waiting in the queue"
     )
     assert "registry" in checks
     needed = 5 + 2 * (WRITERS + READERS + 2)
@@ -158,6 +160,59 @@ def test_a_transaction_that_was_forgotten_is_a_problem(look, postgres_database, 
         checks = look()
     assert bad(checks) == ["transactions that run"]
     assert "is process " in checks["transactions that run"].advice
+
+
+def test_sessions_that_wait_for_each_other_are_a_problem(look, postgres_database, admin, monkeypatch):
+    assert look()["locks"].found == "nobody waits for long"
+    monkeypatch.setattr(health, "MAX_LOCKED_SECONDS", 0)
+    admin.execute("create table rows ()")
+    with (
+        psycopg.connect(postgres_database, application_name="a window") as holder,
+        psycopg.connect(postgres_database) as waiting,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        holder.execute("lock table rows")
+        pid = holder.info.backend_pid
+        lock = pool.submit(waiting.execute, "lock table rows")
+        blocked = "select pid from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0"
+        while not admin.execute(blocked).fetchall():
+            pass
+        checks = look()
+        holder.rollback()
+        lock.result()
+    assert bad(checks) == ["locks"]
+    assert f"for process {pid} of postgres (a window, idle in transaction)" in checks["locks"].found
+
+
+def test_a_disk_of_the_server_without_room_is_a_problem(look, monkeypatch):
+    assert look()["free disk of the server"].good
+    monkeypatch.setattr(health, "MIN_FREE_BYTES", 1 << 60)
+    checks = look()
+    assert bad(checks) == ["free disk of the server"]
+    assert "make room" in checks["free disk of the server"].advice
+
+
+def test_a_replication_slot_that_nobody_reads_is_a_problem(look, admin, monkeypatch):
+    name = f"idle_{admin.info.dbname}"
+    admin.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
+    try:
+        assert look()["replication slots"].good
+        monkeypatch.setattr(health, "MAX_KEPT", -1)
+        checks = look()
+        assert bad(checks) == ["replication slots"]
+        assert f"{name} keeps" in checks["replication slots"].found
+    finally:
+        admin.execute("select pg_drop_replication_slot(%s)", [name])
+
+
+def test_python_for_everybody_is_a_problem(look, admin):
+    admin.execute("create extension plpython3u")
+    admin.execute("update pg_language set lanpltrusted = true where lanname = 'plpython3u'")
+    checks = look()
+    assert bad(checks) == ["apps are kept apart"]
+    assert "revoke usage on language plpython3u" in checks["apps are kept apart"].found
+    admin.execute("revoke usage on language plpython3u from public")
+    assert bad(look()) == []
 
 
 def test_an_address_that_is_wrong_is_told_in_words(look):

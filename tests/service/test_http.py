@@ -187,12 +187,39 @@ def test_a_trailing_slash_is_not_a_call(zoo):
 @pytest.mark.parametrize(
     "query",
     ["limit=x", "limit=²", "limit=-1", "limit=", "before=" + "9" * 30, "after=" + "9" * 5000, "limit=" + "9" * 30,
-     "nothing=1", "status=%00", "app=none", "app=", "function=%ff", "limit=1&limit=2"],
+     "nothing=1", "status=%00", "app=none", "app=", "function=%ff", "limit=1&limit=2",
+     "since=x", "until=-1", "text=", "text=%00", "text=a&since=5&until=9&function=b"],
     ids=lambda query: query[:20],
 )  # fmt: skip
 def test_questions_about_the_log_are_checked(zoo, query):
     response = zoo.http.get("/api/v1/calls?" + query)
     assert response.status_code in (200, 400, 404), response.text
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [("sql", "wrong_arguments"), ("sql?statement=select+1&more=1", "wrong_arguments"),
+     ("history?table=counters", "wrong_arguments"), ("sql?statement=select+9e999,x'00'", None),
+     ("history?table=counters&key=name", "wrong_arguments"), ("history?table=counters&key=[1]", "wrong_arguments"),
+     ("history?table=counters&key={}&limit=few", "wrong_arguments"), ("sql?statement=select+1&app=none", "unknown_app"),
+     ("sql?statement=delete+from+counters", "rule_broken"), ("sql?statement=selec", "database_error"),
+     ("sql?statement=%00", "database_error"), ("sql?statement=select+1", None),
+     ("history?table=%00&key={%22a%22:1e400}", None), ("readers?table=t&key={%22a%22:1}", None),
+     ("readers?table=t&key={%22a%22:1}&since=now", "wrong_arguments"),
+     ("sql?statement=select+1&limit=0&seconds=1.5", None),
+     ("sql?statement=select+1&seconds=inf", "wrong_arguments"), ("as-of?table=t&key={%22a%22:1}", "wrong_arguments"),
+     ("as-of?table=t&key={%22a%22:1}&at=now", "wrong_arguments"), ("as-of?table=t&key={%22a%22:1}&at=5", None),
+     ("downstream", "wrong_arguments"), ("downstream?call=none", "not_found"),
+     ("downstream?call=none&table=t&key={%22a%22:1}", "wrong_arguments"), ("downstream?table=t&key={%22a%22:1}", None),
+     ("leaks?table=counters", "wrong_arguments"), ("leaks?table=none&allowed=true", "not_found"),
+     ("leaks?table=counters&allowed=true&limit=5", None), ("leaks?table=counters&allowed=)", "database_error"),
+     ("leaks?table=counters&allowed=%00", "database_error"), ("leaks?table=%00&allowed=true", "not_found"),
+     ("trace", "wrong_arguments"), ("trace?call=none", "not_found"), ("trace?call=%00&app=zoo&depth=2", "not_found")],
+)  # fmt: skip
+def test_questions_about_effects_are_checked(zoo, query, code):
+    response = zoo.http.get(f"/api/v1/log/{query}")
+    answer = response.json()
+    assert (answer.get("code") if isinstance(answer, dict) else None) == code, answer
 
 
 @pytest.mark.parametrize("call", ["none", "%00", "0198f1c2-0000-7000-8000-000000000000", "x" * 3000, "%f0%9f%90%9d"])
@@ -205,7 +232,9 @@ def test_an_unknown_call_is_not_found(zoo, call):
     ("method", "path"),
     [("GET", "/api/v1/apps"), ("POST", "/api/v1/apps"), ("GET", "/api/v1/apps/zoo"), ("GET", "/api/v1/calls"),
      ("GET", "/api/v1/apps/zoo/versions"), ("POST", "/api/v1/apps/zoo/rollback"), ("GET", "/api/v1/backup"),
-     ("GET", "/api/v1/calls/x")],
+     ("GET", "/api/v1/calls/x"), ("GET", "/api/v1/log/sql"), ("GET", "/api/v1/log/history"),
+     ("GET", "/api/v1/log/readers"), ("GET", "/api/v1/log/as-of"), ("GET", "/api/v1/log/trace"),
+     ("GET", "/api/v1/log/downstream"), ("GET", "/api/v1/log/leaks")],
 )  # fmt: skip
 def test_the_platform_is_for_administrators(zoo, method, path):
     assert httpx.request(method, zoo.url + path).json()["code"] == "forbidden"

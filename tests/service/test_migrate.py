@@ -280,28 +280,72 @@ def end(tmp_path):
     return tmp_path / "end"
 
 
-def test_a_transaction_that_runs_when_the_deploy_begins_ends_on_its_version(grow, tools, end):
-    with ThreadPoolExecutor(1) as pool:
+@pytest.mark.parametrize("migration", [None, BIGGER])
+def test_a_transaction_that_runs_when_the_deploy_begins_ends_on_its_version(grow, tools, end, migration):
+    """Also without migrations: else the two hosts would wait for each other at the lock of the database."""
+    with ThreadPoolExecutor(2) as pool:
         slow = pool.submit(grow.call, "put_after", key="slow", until=str(end))
         tools.eventually(lambda: grow.server.hosts("grow")[0]["in_flight"] == 1)
         load = Load(grow.server, "load")
-        threading.Timer(3, end.touch).start()
-        assert grow.deploy(files("new", BIGGER)).status_code == 201
+        deployed = pool.submit(grow.deploy, files("new", migration))
+        tools.eventually(lambda: grow.server.hosts("grow")[0]["held"])
+        before = load.reads
+        threading.Event().wait(2)  # longer than the others may wait
+        assert grow.call("version") == "old"
+        assert not deployed.done()
+        end.touch()
+        assert deployed.result().status_code == 201
         assert slow.result() == "old"
         load.finish()
-    assert grow.state() == ("new", True)
+    assert load.reads > before + 10
+    assert load.slowest_write > 1.5
+    assert grow.state() == ("new", migration is not None)
 
 
-def test_a_transaction_of_a_version_before_the_last_ends_before_the_migration(grow, tools, end):
+def test_who_deploys_is_told_that_a_transaction_is_waited_for(grow, tools, end):
+    app = tools.write_app(grow.folder, files("new"))
+    command = [sys.executable, "-m", "apiary", "deploy", str(app), "--url", grow.server.url, "--key", tools.KEY]
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(grow.call, "put_after", key="slow", until=str(end))
         tools.eventually(lambda: grow.server.hosts("grow")[0]["in_flight"] == 1)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as deploying:
+            told = f"grow {grow.old} ends the transactions that run; calls that write wait for that\n"
+            assert deploying.stderr.readline() == told
+            end.touch()
+            deploying.communicate(timeout=60)
+        assert (deploying.returncode, slow.result()) == (0, "old")
+
+
+def test_an_action_of_a_version_before_the_last_ends_before_the_migration(grow, tools, tmp_path):
+    effects = tmp_path / "effects"
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(grow.call, "act", path=str(effects), seconds=0.9)
+        tools.eventually(effects.exists)
         assert grow.deploy(files("middle")).status_code == 201
         assert {host["state"] for host in grow.server.hosts("grow")} == {"serving", "draining"}
-        threading.Timer(1, end.touch).start()
         assert grow.deploy(files("new", BIGGER)).status_code == 201
         assert slow.result() == "old"
+    assert effects.read_text() == "start\nend\n"
     assert grow.state() == ("new", True)
+
+
+@pytest.mark.soak
+def test_an_action_of_the_version_before_is_recorded_however_long_the_new_one_writes(grow, tools, tmp_path, end):
+    effects = tmp_path / "effects"
+    with ThreadPoolExecutor(2) as pool:
+        action = pool.submit(grow.call, "act", path=str(effects), seconds=0.9)
+        tools.eventually(effects.exists)
+        assert grow.deploy(files("new")).status_code == 201
+        slow = pool.submit(grow.call, "put_after", key="slow", until=str(end))
+        tools.eventually(lambda: effects.read_text() == "start\nend\n")
+        threading.Event().wait(14)  # longer than an action may take, and than anything waits for the lock at once
+        assert not action.done()
+        end.touch()
+        assert (action.result(), slow.result()) == ("old", "new")
+    assert effects.read_text() == "start\nend\n"
+    calls = grow.server.http.get("/api/v1/calls", params={"app": "grow", "function": "act"}).json()
+    assert [(call["status"], call["attempt"]) for call in calls] == [("ok", 1)]
+    tools.eventually(lambda: len(grow.server.hosts("grow")) == 1)
 
 
 def test_calls_that_waited_together_are_not_refused_for_waiting_for_each_other(grow):
@@ -337,6 +381,21 @@ def test_an_action_and_a_queue_outlive_the_deploy(grow, tools, tmp_path):
     expected = {f"queued-{number}": 1 for number in range(300)}
     tools.eventually(lambda: grow.call("effects", prefix="queued") == expected)
     tools.eventually(lambda: len(grow.server.hosts("grow")) == 1)
+
+
+def test_a_long_migration_holds_up_no_other_app(grow, tools, tmp_path):
+    other = files("other", BIGGER)
+    other["grow.py"] = other["grow.py"].replace('App("grow")', 'App("other")')
+    deployed = grow.deploying(files("new", long_migration(60)))
+    first = grow.server.deployed(tools.write_app(tmp_path / "other", other))
+    assert first["migrations"] == ["001-tables.sql", "002-bigger.sql"]
+    other["grow.py"] += "\n"
+    grow.server.deployed(tools.write_app(tmp_path / "other", other))
+    back = grow.server.http.post("/api/v1/apps/other/rollback")
+    assert (back.status_code, back.json()["version"]) == (200, first["version"])
+    assert grow.server.call("put", app="other", key="x") == 1
+    os.kill(grow.migrating(), signal.SIGKILL)
+    assert deployed.result().status_code == 422
 
 
 def test_a_new_host_that_is_killed_in_the_migration_leaves_all_as_it_was(grow):

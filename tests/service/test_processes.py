@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,12 @@ def slow(tx: Transaction, seconds: float) -> int:
 @app.transaction(timeout=0.1)
 def quick(tx: Transaction) -> int:
     return 2
+
+
+@app.action(timeout=0.4)
+def act() -> int:
+    time.sleep(0.3)
+    return 3
 """
 ENDLESS = "insert into t with recursive n (x) as (select 1 union all select x + 1 from n) select count(*) from n;"
 
@@ -72,7 +80,7 @@ def hosts_of(start: Start, emit: Callable[[Event], None] = lambda event: None) -
     async def publish(host: HostProcess) -> None:
         """Nobody else calls the app."""
 
-    return AppHosts("one", load, Turn("one", always, keep), publish, emit, 100)
+    return AppHosts("one", load, Turn("one", always, keep), publish, emit, 100, one_writer=True)
 
 
 def test_an_import_that_hangs_is_given_up(monkeypatch, tmp_path, tools):
@@ -211,6 +219,50 @@ def test_a_host_that_is_silent_holds_no_deploy_up(monkeypatch, start, tools, mom
         await hosts.close()
 
     asyncio.run(call())
+
+
+def test_who_serves_no_more_has_time_to_record_what_it_ran(monkeypatch, start, tools):
+    """Another process may write for longer than the action may take; the host of that is not silent meanwhile."""
+    monkeypatch.setattr(process, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.2)
+
+    async def replace() -> None:
+        hosts = hosts_of(start)
+        await hosts.switch(await hosts.start("v"))
+        old, new, message = hosts.active, await hosts.load("v"), invoke("act")
+        action = hosts.call(message)
+        await asyncio.to_thread(tools.eventually, old.running)
+        await hosts.switch(new)
+        with closing(sqlite3.connect(Path(start.folder, "one.db"), isolation_level=None)) as other:
+            other.execute("begin immediate")
+            done, _ = await asyncio.wait({action}, timeout=2.0)
+            assert not done
+        assert (await asyncio.wait_for(action, WAIT_SECONDS)).output == b"3"
+        assert message.attempt == 1
+        await asyncio.wait_for(old.wait_for_end(), WAIT_SECONDS)
+        assert old.reason == "it exited with status 0"
+        await hosts.close()
+
+    asyncio.run(replace())
+
+
+def test_a_deploy_that_nobody_waits_for_leaves_no_hold(start, tools):
+    async def replace() -> None:
+        hosts = hosts_of(start)
+        await hosts.switch(await hosts.start("v"))
+        old = hosts.active
+        slow = hosts.call(invoke("slow", b'{"seconds": 1}'))
+        new = await hosts.load("v")
+        taking = asyncio.ensure_future(hosts.take_over(new, lambda host: asyncio.sleep(0)))
+        await asyncio.to_thread(tools.eventually, lambda: old.held)
+        taking.cancel()
+        quick = hosts.call(invoke("quick"))
+        assert (await asyncio.wait_for(quick, WAIT_SECONDS)).output == b"2"
+        assert slow.result().output == b"1"
+        assert hosts.active is new
+        await hosts.close()
+
+    asyncio.run(replace())
 
 
 def test_a_host_that_dies_as_soon_as_it_serves_is_replaced_by_one_other(start, tools):

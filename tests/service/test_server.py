@@ -3,9 +3,12 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -199,6 +202,23 @@ def test_too_many_calls_are_refused_and_the_server_recovers(new_server, tools):
     assert server.hosts()[0]["in_flight"] == 0
 
 
+def test_callers_that_wait_for_workflows_leave_room_for_others(new_server, tools):
+    server = new_server("--anonymous-calls", "--max-waiting-calls", "2")
+    server.deployed(tools.APPS / "flows")
+    url = f"{server.url}/apps/flows"
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(httpx.post, f"{url}/approval", json={"key": key}, timeout=60) for key in "ab"]
+        list_of = "/api/v1/workflows?status=waiting"
+        tools.eventually(lambda: len(server.http.get(list_of).json()) == 2)
+        refused = httpx.post(f"{url}/approval", json={"key": "c"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert "wait for workflows" in refused.json()["detail"]
+        assert httpx.post(f"{url}/put", json={"key": "d"}).json() == 1
+        for workflow in server.http.get(list_of).json():
+            server.call("answer", "flows", workflow=workflow["id"], value="yes")
+        assert [answer.result().json() for answer in waiting] == ["yes", "yes"]
+
+
 def test_requests_have_a_greatest_size(new_server, tools):
     server = new_server("--anonymous-calls", "--max-request-bytes", "1000")
     server.deployed(tools.APPS / "zoo")
@@ -344,3 +364,44 @@ def test_memory_and_descriptors_stay_where_they_are(new_server, tools):
         server.deployed(tools.APPS / "zoo")
     tools.eventually(lambda: len(server.hosts()) == 1)
     tools.eventually(lambda: descriptors() <= before + 2)
+
+
+def test_a_server_keeps_of_effects_what_it_is_told_to(new_server, tools):
+    server = new_server("--anonymous-calls", "--capture", "reads")
+    server.deployed(tools.APPS / "zoo")
+    server.call("bump", name="a")
+    query = {
+        "statement": "select (select count(*) from writes where kind <> 'migration'), (select count(*) from statements)"
+    }
+    rows = server.http.get("/api/v1/log/sql", params=query).json()["rows"]
+    assert (rows[0][0], rows[0][1] > 0) == (0, True)
+
+
+def test_effects_are_taken_apart_while_calls_come(new_server, tools):
+    server = new_server("--anonymous-calls")
+    server.deployed(tools.APPS / "zoo")
+
+    def taken_apart(counted="select count(*) from writes where table_name = 'counters'") -> int:
+        path = server.data / "zoo.log.db"
+        try:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+                return connection.execute(counted).fetchone()[0]
+        except sqlite3.OperationalError:  # not made yet
+            return 0
+
+    def processes() -> list[int]:
+        return [pid for pid in tools.marked_processes(server.mark) if b"expander" in command_of(pid)]
+
+    def command_of(pid: int) -> bytes:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    assert not processes()
+    for calls in (1, 2):
+        server.call("bump", name="a")
+        tools.eventually(lambda calls=calls: taken_apart() == calls)
+    tools.eventually(lambda: metric(server, "apiary_log_lag_seconds", app="zoo") == 0)
+    (process,) = processes()
+    os.kill(process, signal.SIGKILL)
+    server.call("bump", name="a")
+    tools.eventually(lambda: taken_apart() == 3)
+    tools.eventually(lambda: taken_apart("select count(*) from called where function = 'bump'") == 3)

@@ -1,10 +1,14 @@
 """A workflow ends on the version on which it began, whatever is deployed meanwhile."""
 
+import os
+import signal
 import threading
 
 import pytest
 
 APP = """
+import os
+import time
 from apiary import App, Transaction, Workflow
 
 app = App("flow")
@@ -19,6 +23,21 @@ def put(tx: Transaction, name: str) -> str:
 @app.query
 def effects(tx: Transaction) -> list[str]:
     return tx.execute("select name || ' ' || version from effects order by name").scalars()
+
+
+@app.action(timeout=30)
+def outside(name: str, until: str) -> str:
+    with open(until + ".begun", "a") as file:
+        file.write("VERSION ")
+    while not os.path.exists(until):
+        time.sleep(0.01)
+    return "VERSION"
+
+
+@app.workflow
+def act(wf: Workflow, name: str, until: str) -> str:
+    first = wf.run(outside, name, until)
+    return first + " " + wf.run(put, name)
 
 
 @app.workflow
@@ -62,14 +81,37 @@ def test_who_waits_for_it_gets_its_end_across_deploys(served, tools, tmp_path):
     answers = []
 
     def wait():
-        answers.append(served.post("nap", {"name": "a", "seconds": 3}, app="flow"))
+        answers.append(served.post("nap", {"name": "a", "seconds": 6}, app="flow"))
 
     thread = threading.Thread(target=wait)
     thread.start()
-    tools.eventually(lambda: served.call("effects", "flow") == ["a-1 one"])
+    tools.eventually(lambda: "a-1 one" in served.post("effects", app="flow").text)
     served.deployed(write(tools, tmp_path / "two", "two"))
     thread.join(60)
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, "one one")]
+
+
+@pytest.mark.parametrize("who", ["host", "server"])
+def test_it_goes_on_where_its_host_was_killed_after_it_served(served, tools, tmp_path, who):
+    """Its action was running there, and nothing else would say that it is due."""
+    until = tmp_path / "until"
+    begun = until.with_suffix(".begun")
+    served.deployed(write(tools, tmp_path / "one", "one"))
+    old = served.host("flow")
+    arguments = {"name": "a", "until": str(until)}
+    identifier = served.http.post("/apps/flow/act", json=arguments, headers={"Prefer": "respond-async"}).json()["id"]
+    tools.eventually(begun.exists)
+    served.deployed(write(tools, tmp_path / "two", "two"))
+    if who == "host":
+        os.kill(old, signal.SIGKILL)
+    else:
+        served.kill()
+        served.start()
+    tools.eventually(lambda: begun.read_text() == "one one ")
+    until.touch()
+    assert tools.eventually(lambda: outcome(served, identifier), 30) == "one one"
+    assert served.call("effects", "flow") == ["a one"]
+    assert begun.read_text() == "one one "
 
 
 def test_it_goes_on_after_the_server_was_killed(served, tools, tmp_path):

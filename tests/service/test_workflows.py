@@ -1,8 +1,11 @@
 """Workflows over HTTP: begun, shown, waited for, told, cancelled, forked; on both engines."""
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -10,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+
+import apiary
+from apiary.testing import replay
 
 ENGINES = ["sqlite", "postgresql"]
 NOWHERE = "0198f1c2-0000-7000-8000-000000000000"
@@ -216,6 +222,25 @@ def test_everything_about_a_workflow_is_shown(flows, tools, name):
     found = shown(flows, identifier)
     assert (found["status"], found["result"]) == ("ok", "no")
     assert found["started"] < found["ended"] < time.time_ns() / 1000 + 1e6
+
+
+def test_what_a_workflow_did_is_exported_and_run_again(flows, tools, anonymous, name, tmp_path):
+    done = post(flows, "guarding", {"key": name, "code": "hunter2"}, Prefer="respond-async").json()["id"]
+    child = tools.eventually(lambda: [step for step in shown(flows, done)["steps"] if step["status"] == "waiting"])
+    tell(flows, child[0]["id"], "yes")
+    settled(flows, tools, done, "ok")
+    exported = flows.http.get(f"{API}/{done}/export").json()
+    file = tmp_path / "run.json"
+    where = {"APIARY_URL": flows.url, "APIARY_KEY": tools.KEY}
+    command = [sys.executable, "-m", "apiary", "workflow", "export", done, "--output", str(file)]
+    subprocess.run(command, env={**os.environ, **where}, check=True, timeout=60)
+    assert json.loads(file.read_text()) == exported
+    assert "hunter2" not in file.read_text()
+    replayed = replay(tools.APPS / "flows", file)
+    assert (replayed.status, replayed.result) == ("ok", f"{name} 7 yes")
+    assert anonymous.get(f"{API}/{done}/export").status_code in (401, 403)
+    with apiary.Client(flows.url, key=tools.KEY, app="flows") as client:
+        assert client.workflow(done).export() == exported
 
 
 def test_a_child_is_a_workflow_of_its_own(flows, tools, name):

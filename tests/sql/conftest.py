@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -46,10 +47,12 @@ class Database:
         packages: Path | None = None,
         migrations: tuple[str, ...] = (),
         recording: bool = True,
+        host: UUID | None = None,
     ) -> list[str]:
         """Let a version of an app serve, as a server does; `source` follows the declaration of `app`.
 
-        Returns what people are told. `migrations` are texts of SQL, in their order.
+        `migrations` are texts of SQL, in their order. `host`: one that is made known, and stays until somebody deletes
+        it. Returns what people are told.
         """
         folder = self.folder = self.fresh_folder()
         (folder / "migrations").mkdir()
@@ -61,7 +64,10 @@ class Database:
         with imported(folder, module, packages) as loaded:
             manifest = manifest_of(loaded, compile_program(loaded, version))
             folders = (folder,) if packages is None else (folder, packages)
-            self.place = self.places.make(app, Source(module, version, folders))
+            if host is not None:
+                self.ask("insert into apiary.hosts (id, server, app, version) values (%s, %s, %s, %s)",
+                         host, host, app, version)  # fmt: skip
+            self.place = self.places.make(app, Source(module, version, folders), host)
             engine = open_engine(self.place, convert_rows, recording=recording)
             engine.migrate(read_migrations(loaded.migrations, engine.dialect), version)
             engine.close()

@@ -2,6 +2,7 @@
 
 import json
 
+import psycopg
 import pytest
 
 from apiary import OpenApp, Rejected
@@ -42,6 +43,22 @@ def wants_to_buy(tx: Transaction) -> int:
     return tx.execute("select shop.buy(1)").scalar()
 
 
+@app.query
+def scribbles(tx: Transaction) -> None:
+    tx.execute("select shop.scribble()")
+
+
+@app.transaction
+def looks_and_buys(tx: Transaction, item: int) -> int:
+    scribbled = True
+    try:
+        tx.execute("select shop.scribbles()")
+    except Exception:
+        scribbled = False
+    tx.execute("select shop.buy(:item)", item=item)
+    return tx.execute("select shop.looks(:item)", item=item).scalar() + 10 * scribbled
+
+
 @app.transaction
 def careful(tx: Transaction) -> str:
     try:
@@ -80,6 +97,7 @@ def patient(tx: Transaction) -> str:
 TABLES = """
 create table bought (item bigint);
 create table audited (item bigint, caller text);
+create function scribble() returns void language sql as 'insert into shop.bought (item) values (0)';
 create function tell() returns trigger language plpgsql as $$
 begin
     perform shop.audit(new.item);
@@ -123,6 +141,18 @@ def test_a_query_calls_queries_only(shop, client):
     assert web.one("select shop.looks(5)") == 0
     assert "cannot call the transaction buy" in web.refused("select shop.wants_to_buy()").diag.message_primary
     assert [name for name, *_ in shop.records()] == ["count_of", "looks"]
+
+
+def test_a_query_calls_no_function_of_the_database_that_writes(shop, client):
+    web = client("web", *CALL)
+    with web.transaction():
+        assert web.one("select shop.buy(5)") == 5
+        with pytest.raises(psycopg.Error) as caught, web.transaction():
+            web.ask("select shop.scribbles()")
+        assert "a query cannot write" in caught.value.diag.message_primary
+        assert web.one("select shop.looks_and_buys(6)") == 1
+        assert web.one("select shop.looks(6)") == 1
+    assert shop.ask("select item from shop.bought order by item") == [(5,), (6,)]
 
 
 def test_calls_of_the_platform_hand_on_their_caller(shop):

@@ -61,7 +61,7 @@ def test_a_role_that_is_set_counts(shop, client):
 
 def test_superusers_may_everything_and_a_role_named_admin_may_not(shop, client, database):
     assert database.one("select shop.restricted()").startswith("postgresql:")
-    taken = database.ask("select from pg_roles where rolname = 'admin'")
+    taken = database.ask("select rolname from pg_roles where rolname = 'admin'")
     if not taken:
         database.ask("create role admin")
     try:

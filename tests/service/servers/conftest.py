@@ -63,6 +63,15 @@ def order(wf: Workflow, key: str, path: str, seconds: float = 0) -> list[int]:
     return [first, wf.run(put, f"{key}-second")]
 
 
+@app.workflow
+def journey(wf: Workflow, key: str, path: str, seconds: float) -> list[int]:
+    begun = wf.start(order, f"{key}-order", path)
+    first = wf.run(put, f"{key}-first")
+    wf.sleep(seconds)
+    wf.run(act, path, key)
+    return [first, *begun.result(), wf.run(put, f"{key}-last")]
+
+
 @app.query(timeout=60)
 def effects(tx: Transaction, prefix: str) -> dict[str, int]:
     rows = tx.execute("select key, count(*) from effects where key like :p || '-%' group by key", p=prefix)

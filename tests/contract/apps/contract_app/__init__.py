@@ -20,7 +20,7 @@ from uuid import UUID
 from pydantic import BaseModel, SecretStr, field_validator
 from typing_extensions import TypedDict
 
-from apiary import App, ConstraintViolated, DatabaseError, Error, Rejected, Row, Transaction
+from apiary import App, ConstraintViolated, DatabaseError, Error, Rejected, Row, Transaction, Workflow
 
 __all__ = [  # for what tests send
     "UTC",
@@ -333,6 +333,28 @@ STEPS: dict[str, Callable[..., Any]] = {
 }
 
 
+# Queues
+
+app.queue("turns", concurrency=1, fair_by="tenant")
+
+
+@app.transaction(queue="turns")
+def take_turn(tx: Transaction, id: int, tenant: str = "") -> None:
+    tx.execute("insert into notes (id) values (:id)", id=id)
+
+
+@app.action(queue="turns")
+def act_in_turn(id: int, tenant: str = "") -> int:
+    return id
+
+
+@app.workflow(queue="turns")
+def go_in_turn(wf: Workflow, id: int, tenant: str = "") -> int:
+    wf.sleep(0.01)
+    wf.run(take_turn, id)
+    return id
+
+
 # Functions without end
 
 
@@ -342,6 +364,7 @@ def write(tx: Transaction, id: int = -1) -> None:
 
 @app.transaction(timeout=TIMEOUT)
 def loop(tx: Transaction) -> None:
+    tx.log("it began")
     write(tx)
     tx.enqueue(add, "a", 1)
     while True:
@@ -350,12 +373,14 @@ def loop(tx: Transaction) -> None:
 
 @app.query(timeout=TIMEOUT)
 def loop_in_query(tx: Transaction) -> None:
+    tx.log("it began")
     while True:
         tx.execute("select 1")
 
 
 @app.transaction(timeout=TIMEOUT)
 def statements(tx: Transaction) -> None:
+    tx.log("it began")
     while True:
         write(tx)
         tx.execute("delete from notes")
@@ -363,34 +388,40 @@ def statements(tx: Transaction) -> None:
 
 @app.transaction(timeout=TIMEOUT)
 def long_read(tx: Transaction) -> None:
+    tx.log("it began")
     write(tx)
     tx.execute(ENDLESS_READ)
 
 
 @app.transaction(timeout=TIMEOUT)
 def long_write(tx: Transaction) -> None:
+    tx.log("it began")
     write(tx)
     tx.execute(ENDLESS_WRITE)
 
 
 @app.query(timeout=TIMEOUT)
 def long_query(tx: Transaction) -> None:
+    tx.log("it began")
     tx.execute(ENDLESS_READ)
 
 
 @app.transaction(timeout=TIMEOUT)
 def asleep_in_sql(tx: Transaction) -> None:
+    tx.log("it began")
     tx.execute("select pg_sleep(30)")
 
 
 @app.transaction(timeout=TIMEOUT)
 def asleep(tx: Transaction) -> None:
+    tx.log("it began")
     write(tx)
     time.sleep(4 * TIMEOUT)
 
 
 @app.transaction(timeout=TIMEOUT)
 def nested_without_end(tx: Transaction) -> None:
+    tx.log("it began")
     write(tx, -10)
     try:
         long_read(tx)
@@ -402,6 +433,7 @@ def nested_without_end(tx: Transaction) -> None:
 @app.transaction(timeout=TIMEOUT)
 def stubborn(tx: Transaction) -> str:
     """Whatever is raised is caught, and the function goes on for a while."""
+    tx.log("it began")
     write(tx)
     end = time.monotonic() + 4 * TIMEOUT
     while time.monotonic() < end:
@@ -415,6 +447,7 @@ def stubborn(tx: Transaction) -> str:
 
 @app.transaction(timeout=TIMEOUT)
 def stubborn_in_sql(tx: Transaction) -> str:
+    tx.log("it began")
     for id, statement in enumerate((ENDLESS_WRITE, ENDLESS_READ, ENDLESS_WRITE)):
         try:
             write(tx, id)
@@ -428,6 +461,7 @@ def stubborn_in_sql(tx: Transaction) -> str:
 
 @app.transaction(timeout=TIMEOUT)
 def turns_it_into_a_refusal(tx: Transaction) -> None:
+    tx.log("it began")
     write(tx)
     try:
         while True:

@@ -1,0 +1,1 @@
+create table effects (key text not null);
