@@ -448,7 +448,7 @@ def test_a_queued_action_runs_beside_the_database_and_is_recorded(contract):
 
 
 def test_a_queued_call_that_is_stopped_again_and_again_leaves_the_queue(contract, monkeypatch):
-    monkeypatch.setattr("apiary.engine.backlog.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("apiary.engine.table.RETRY_SECONDS", 0.001)
 
     def body(tx, app):
         tx.enqueue(app.loop)

@@ -13,7 +13,7 @@ from tests.core import child
 
 import apiary
 from apiary import Transaction
-from apiary.engine import backlog
+from apiary.engine import backlog, table
 
 CHILD = Path(child.__file__)
 ENDLESS = 1_000_000
@@ -186,7 +186,7 @@ def one_fault(world, platform, connections, number, error, ended) -> bool:
 def test_a_fault_at_any_statement_keeps_all_or_nothing_of_each_call(
     world, platform, connections, monkeypatch, error, ended
 ):
-    monkeypatch.setattr(backlog, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(table, "RETRY_SECONDS", 0.001)
     number = 1
     while one_fault(world, platform, connections, number, error, ended):
         number += 1

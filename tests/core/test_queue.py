@@ -7,7 +7,7 @@ from tests.conftest import eventually
 
 import apiary
 from apiary import App, Rejected, Transaction
-from apiary.engine import backlog, uncommitted
+from apiary.engine import backlog, table, uncommitted
 from apiary.engine.deaths import Death
 from apiary.engine.postgres.errors import ConnectionLost, NotConnected
 from apiary.engine.sqlite.engine import SqliteEngine
@@ -248,7 +248,7 @@ def test_actions_run_after_the_commit_with_a_key_that_stays(make_app, engine_app
 
 
 def test_a_call_that_is_always_stopped_leaves_the_queue_in_the_end(make_app, engine_app, monkeypatch):
-    monkeypatch.setattr(backlog, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(table, "RETRY_SECONDS", 0.001)
     app = make_app(TABLES)
 
     @app.transaction(timeout=0.02)
@@ -426,7 +426,7 @@ NEVER = {
 @pytest.fixture
 def never(make_app, engine_app, monkeypatch, request):
     """An app whose function `never` cannot be committed, for a reason that is only its own; some calls can."""
-    monkeypatch.setattr(backlog, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(table, "RETRY_SECONDS", 0.001)
     kind = request.node.callspec.params["engine_app"]
     app = make_app(NEVER[kind])
     make_writer = SqliteEngine.writer
@@ -505,7 +505,7 @@ def test_a_call_whose_failure_cannot_be_recorded_stays_in_the_queue():
 
 
 def test_a_queued_call_that_can_never_commit_is_told_of_now_and_then(caplog, monkeypatch):
-    monkeypatch.setattr(backlog, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(table, "RETRY_SECONDS", 0.0)
     queue = backlog.Backlog(Rows(lambda limit: [Queued(bytes(16), "f", b"{}", "", None, 0, attempts=0)]), lambda: None)
     queue.activate()
     error = {"status": 503, "detail": "the disk is full"}

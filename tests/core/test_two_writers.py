@@ -19,6 +19,7 @@ class Other:
         self._connection = apsw.Connection(str(path))
         self._connection.set_busy_timeout(WAIT_SECONDS * 1000)
         self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write)
 
     def begin(self) -> None:
         """Hold the database from now on."""
@@ -27,11 +28,9 @@ class Other:
     def end(self) -> None:
         self._connection.execute("rollback")
 
-    def write_on(self) -> threading.Thread:
-        """Write for a while, again and again, with next to nothing in between, until the thread is told to stop."""
-        thread = threading.Thread(target=self._write)
-        thread.start()
-        return thread
+    def write_on(self) -> None:
+        """Write for a while, again and again, with next to nothing in between, until `stop`."""
+        self._thread.start()
 
     def _write(self) -> None:
         while not self._stop.is_set():
@@ -40,12 +39,14 @@ class Other:
             self.end()
             time.sleep(0.0002)
 
-    def close(self) -> None:
-        self._stop.set()
-        self._connection.close()
-
     def stop(self) -> None:
         self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(WAIT_SECONDS)
+
+    def close(self) -> None:
+        self.stop()
+        self._connection.close()
 
 
 @pytest.fixture
@@ -122,10 +123,9 @@ def test_an_app_that_is_closed_records_first_what_has_run(writing, other, prompt
 
 def test_a_process_that_writes_without_a_pause_is_met_between_two_transactions(writing, other):
     _, calls = writing
-    thread = other.write_on()
+    other.write_on()
     assert [calls.run("patient", f'{{"x": {x}}}').output for x in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
     other.stop()
-    thread.join(WAIT_SECONDS)
 
 
 def test_a_transaction_that_cannot_begin_is_answered(writing, monkeypatch):
@@ -146,10 +146,9 @@ def test_a_transaction_that_cannot_begin_is_answered(writing, monkeypatch):
 def test_a_batch_that_is_undone_waits_again(writing, other):
     """A write that is interrupted ends the transaction; another process may be faster then."""
     opened, calls = writing
-    thread = other.write_on()
+    other.write_on()
     stopped, *safe = [calls.submit("endless"), *(calls.submit("patient", f'{{"x": {x}}}') for x in range(3))]
     assert stopped.outcome().error["code"] == "deadline_exceeded"
     assert [pending.outcome().output for pending in safe] == [b"0", b"1", b"2"]
     other.stop()
-    thread.join(WAIT_SECONDS)
     assert opened.call("count") == 4

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,21 @@ def marked_processes(mark: str) -> list[int]:
                     found.append(int(folder.name))
             except OSError:
                 continue
+    return found
+
+
+def working_processes(mark: str) -> list[int]:
+    """The same without the process that takes effects apart, which a server starts when it has some."""
+    return sorted({*marked_processes(mark)} - {*expanders(mark)})
+
+
+def expanders(mark: str) -> list[int]:
+    """The processes that take effects apart."""
+    found = []
+    for pid in marked_processes(mark):
+        with suppress(OSError):
+            if b"apiary.engine.sqlite.expander" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
     return found
 
 
@@ -216,6 +232,8 @@ def tools() -> SimpleNamespace:
         write_app=write_app,
         read_response=read_response,
         marked_processes=marked_processes,
+        working_processes=working_processes,
+        expanders=expanders,
     )
 
 

@@ -187,9 +187,8 @@ def test_what_is_broken_is_refused_and_the_old_version_serves(server, write, too
         assert "apiary/" not in found["traceback"].split("small.py")[-1]
     assert server.call("version", app="small") == "good"
     assert [v["version"] for v in server.http.get("/api/v1/apps/small/versions").json() if v["active"]] == [before]
-    tools.eventually(
-        lambda: len(tools.marked_processes(server.mark)) <= 1 + len(server.http.get("/api/v1/apps").json())
-    )
+    apps = server.http.get("/api/v1/apps").json()
+    tools.eventually(lambda: len(tools.working_processes(server.mark)) <= 1 + len(apps), what="its host ends")
     assert {path.name for path in server.data.iterdir() if "-" not in path.name} == kept
     assert set((server.data / "code").iterdir()) == code
 

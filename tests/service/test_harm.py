@@ -147,13 +147,13 @@ def test_a_function_that_spoils_the_descriptors_of_its_host_harms_itself_only(zo
 
 @pytest.mark.parametrize("what", ["fork", "pty", "multiprocessing"])
 def test_a_function_cannot_fork(zoo, tools, what):
-    processes = tools.marked_processes(zoo.mark)
+    processes = tools.working_processes(zoo.mark)
     response = zoo.post("fork", {"what": what})
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
     shown = zoo.http.get(f"/api/v1/calls/{response.headers['apiary-call-id']}").json()
     assert "RuleBroken: a function cannot fork its process" in shown["error"]["traceback"]
     assert zoo.call("count", name="fork") == 0
-    assert tools.marked_processes(zoo.mark) == processes
+    assert tools.working_processes(zoo.mark) == processes
     works(zoo)
 
 
@@ -167,7 +167,7 @@ def test_the_death_of_a_host_is_noticed_though_a_child_has_its_descriptors(zoo, 
     os.kill(host, signal.SIGKILL)
     tools.eventually(lambda: zoo.host() != host, 9)  # and not because it is silent, which takes longer
     works(zoo)
-    for process in tools.marked_processes(zoo.mark):
+    for process in tools.working_processes(zoo.mark):
         if process not in (zoo.process.pid, zoo.host()):
             os.kill(process, signal.SIGKILL)
 
@@ -196,7 +196,7 @@ def test_a_host_that_is_suspended_goes_on_when_it_is_resumed(zoo):
 
 def test_no_call_stays_in_flight_and_no_descriptor_open(zoo, tools):
     works(zoo)
-    tools.eventually(lambda: sum(host["in_flight"] for host in zoo.hosts()) == 0)
-    tools.eventually(lambda: len(zoo.hosts()) == 1)
+    tools.eventually(lambda: sum(host["in_flight"] for host in zoo.hosts()) == 0, what="all calls end")
+    tools.eventually(lambda: len(zoo.hosts()) == 1, what="one host is left")
     descriptors = Path(f"/proc/{zoo.process.pid}/fd")
-    tools.eventually(lambda: len(list(descriptors.iterdir())) < 60)
+    tools.eventually(lambda: len(list(descriptors.iterdir())) < 60, what="few descriptors stay open")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import httpx
 import pytest
@@ -389,18 +388,12 @@ def test_effects_are_taken_apart_while_calls_come(new_server, tools):
         except sqlite3.OperationalError:  # not made yet
             return 0
 
-    def processes() -> list[int]:
-        return [pid for pid in tools.marked_processes(server.mark) if b"expander" in command_of(pid)]
-
-    def command_of(pid: int) -> bytes:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-
-    assert not processes()
+    assert not tools.expanders(server.mark)
     for calls in (1, 2):
         server.call("bump", name="a")
         tools.eventually(lambda calls=calls: taken_apart() == calls)
     tools.eventually(lambda: metric(server, "apiary_log_lag_seconds", app="zoo") == 0)
-    (process,) = processes()
+    (process,) = tools.expanders(server.mark)
     os.kill(process, signal.SIGKILL)
     server.call("bump", name="a")
     tools.eventually(lambda: taken_apart() == 3)

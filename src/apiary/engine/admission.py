@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from apiary.engine.lines import Line
 from apiary.engine.table import Table
@@ -19,40 +20,40 @@ class Admission:
         self._table = table
         self._ready = ready
         self._asking: set[str] = set()
+        self._waiting: set[str] = set()
         self._lock = threading.Lock()
 
-    def ask(self, lines: Iterable[tuple[Line, int]], limit: int) -> list[tuple[Line, int]]:
-        """How many calls of each line may begin now, of so many, and of `limit` in all. Who is told so begins them.
-
-        None where somebody else asks already.
-        """
-        found = []
-        for line, wanted in lines:
-            if limit > 0 and self._is_first(line):
-                found.append((line, self._ask(line, min(wanted, limit))))
-                limit -= found[-1][1]
-        return found
-
-    def _is_first(self, line: Line) -> bool:
+    @contextmanager
+    def alone(self, line: Line) -> Iterator[bool]:
+        """Whether nobody else asks for the line until the end of the block, in which the calls let in have to begin."""
+        name = line.queue.name
         with self._lock:
-            first = line.queue.name not in self._asking
-            self._asking.add(line.queue.name)
-            return first
+            first = name not in self._asking
+            self._asking.add(name)
+        try:
+            yield first
+        finally:
+            if first and name not in self._waiting:
+                self._asking.discard(name)
 
-    def _ask(self, line: Line, wanted: int) -> int:
+    def ask(self, line: Line, wanted: int) -> int:
+        """How many calls of the line may begin now, of so many, if any. Only where one is `alone` with it."""
+        name = line.queue.name
+        if wanted <= 0:
+            return 0
         try:
             admitted, wait = self._table.admit(line.queue, wanted)
         except Unavailable:
             admitted, wait = 0, AGAIN_SECONDS
-        if admitted:
-            self._asking.discard(line.queue.name)
-            return admitted
+        if not admitted:
+            self._waiting.add(name)
+            timer = threading.Timer(wait, self._again, (name,))
+            timer.daemon = True
+            timer.start()
+        return admitted
 
-        def again() -> None:
-            self._asking.discard(line.queue.name)
-            self._ready()
-
-        timer = threading.Timer(wait, again)
-        timer.daemon = True
-        timer.start()
-        return 0
+    def _again(self, name: str) -> None:
+        with self._lock:
+            self._waiting.discard(name)
+            self._asking.discard(name)
+        self._ready()

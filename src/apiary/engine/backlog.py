@@ -6,10 +6,9 @@ Workflows that are in the same table are handed on to `flows.py`.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,9 +20,8 @@ from apiary.engine.jobs import Reply
 from apiary.engine.later import Again, Later
 from apiary.engine.lines import Group, Line, unfinished
 from apiary.engine.protocol import HORIZON_SECONDS
-from apiary.engine.table import Table, as_call, is_tried_again, wait_of
+from apiary.engine.table import Table, as_call, is_tried_again, wait_again, wait_of
 from apiary.runtime.errors import Error, Unavailable
-from apiary.runtime.ids import id_text
 from apiary.runtime.queueing import Queue
 from apiary.runtime.session import Call, Outcome, Queued
 
@@ -31,9 +29,6 @@ log = logging.getLogger("apiary")
 
 WINDOW = 1000
 """So many calls of a queue are in memory; as many again, where they are the first of their share or priority."""
-RETRY_SECONDS = 0.5
-MANY_ATTEMPTS = 4
-"""From which on a call that cannot commit is told of, each time that their number has doubled."""
 RELOAD_SECONDS = 1.0
 
 
@@ -176,23 +171,34 @@ class Backlog:
             while len(taken) < limit and (line := self._next_line()) is not None:
                 taken.append(line.take())
             trial = self._trial() if len(taken) < limit else None
-        if trial is not None and (trial.queue.rate is None or self._admission.ask([(trial, 1)], 1) == [(trial, 1)]):
-            with self._lock:
-                if self._trial() is trial:
-                    taken.append(self._doubtful_due.popleft())
-                    self._on_trial = taken[-1].id
-                    trial.handed.add(taken[-1].id)
-        return taken
+        return taken if trial is None else taken + self._take_trial(trial)
 
     def _take_rated(self, limit: int) -> list[Call]:
         """Calls that begin by the rates of their queues."""
         with self._lock:
-            rated = [(line, line.could_begin(limit)) for line in self._turns if line.waits_for_rate()]
-        if not rated:
-            return []
-        admitted = self._admission.ask(rated, limit)
-        with self._lock:
-            return [line.take() for line, calls in admitted for _ in range(line.could_begin(calls))]
+            rated = [line for line in self._turns if line.waits_for_rate()]
+        taken: list[Call] = []
+        for line in rated:
+            with self._admission.alone(line) as alone:
+                with self._lock:
+                    wanted = line.could_begin(limit - len(taken)) if alone else 0
+                admitted = self._admission.ask(line, wanted)
+                with self._lock:
+                    taken += [line.take() for _ in range(line.could_begin(admitted))]
+        return taken
+
+    def _take_trial(self, line: Line) -> list[Call]:
+        """The next call of which its process may have died, if it is of this line still and may begin by its rate."""
+        with self._admission.alone(line) as alone:
+            if line.queue.rate is not None and (not alone or not self._admission.ask(line, 1)):
+                return []
+            with self._lock:
+                if self._trial() is not line:
+                    return []
+                call = self._doubtful_due.popleft()
+                self._on_trial = call.id
+                line.handed.add(call.id)
+                return [call]
 
     def _trial(self) -> Line | None:
         """The queue of the next call of which its process may have died, if that may run now."""
@@ -216,12 +222,7 @@ class Backlog:
             if pause is not None and pause.waiting and self._active:
                 self._put(call, pause.due / 1e6 - time.time())
             elif again and self._active:
-                if call.attempt >= MANY_ATTEMPTS and call.attempt & (call.attempt - 1) == 0:
-                    why = (outcome.error or {}).get("detail")
-                    what = (id_text(call.id), call.function, call.attempt)
-                    log.warning("the queued call %s of %s came to no end in %d attempts: %s", *what, why)
-                wait = RETRY_SECONDS * 2 ** min(call.attempt, 6) * random.uniform(0.5, 1.5)
-                self._put(replace(call, attempt=call.attempt + 1), wait)
+                self._put(replace(call, attempt=call.attempt + 1), wait_again(call, outcome))
             else:
                 if pause is not None and not pause.waiting:
                     self._note(call.id, line)
@@ -277,13 +278,10 @@ class Backlog:
 
     def _look(self, paused: Collection[str], begun: Collection[tuple[str, bytes]]) -> None:
         """What holds calls back, as the table has it."""
-        found = defaultdict(set)
-        for name, identifier in begun:
-            found[name].add(identifier)
         with self._lock:
             for name, line in self._lines.items():
                 line.paused = name in paused
-                line.begun = found[name] - self._changed.keys()
+                line.begun = {workflow for queue, workflow in begun if queue == name} - self._changed.keys()
             for identifier, began in self._changed.items():
                 if began is not None:
                     began.begun.add(identifier)
@@ -299,8 +297,8 @@ class Backlog:
                 self._line(name).more = True
             workflows = [item for item in found if item.version is not None]
             new = sum(self._take_in(item) for item in found if item.version is None)
-            waiting = bool(self._doubtful_due) or any(line.can_begin() for line in self._lines.values())
-            waiting |= any(line.waits_for_rate() for line in self._lines.values())
+            lines = self._lines.values()
+            waiting = bool(self._doubtful_due) or any(line.can_begin() or line.waits_for_rate() for line in lines)
         if workflows and self._flows is not None:
             self._flows.add(workflows)
             self._table.woken(workflows)

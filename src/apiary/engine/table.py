@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from apiary.engine.jobs import soon
 from apiary.engine.protocol import HORIZON_SECONDS, LAST_ATTEMPT, Engine
 from apiary.runtime.errors import DeadlineExceeded, HostCrashed, Unavailable
-from apiary.runtime.ids import id_seconds
+from apiary.runtime.ids import id_seconds, id_text
 from apiary.runtime.queueing import Queue
 from apiary.runtime.session import Call, Outcome, Queued
 from apiary.runtime.transaction import now_microseconds
 
+log = logging.getLogger("apiary")
+
 WANT_SECONDS = 0.01
+RETRY_SECONDS = 0.5
+MANY_ATTEMPTS = 4
+"""From which on a call that cannot commit is told of, each time that their number has doubled."""
 
 
 class Table:
@@ -94,3 +101,12 @@ def is_tried_again(call: Call, outcome: Outcome) -> bool:
     return (status == Unavailable.status and problem.get("code") != HostCrashed.code) or (
         status == DeadlineExceeded.status and call.attempt < LAST_ATTEMPT
     )
+
+
+def wait_again(call: Call, outcome: Outcome) -> float:
+    """Seconds until a call that came to no outcome that lasts is tried again. Many attempts are told of."""
+    if call.attempt >= MANY_ATTEMPTS and call.attempt & (call.attempt - 1) == 0:
+        why = (outcome.error or {}).get("detail")
+        what = (id_text(call.id), call.function, call.attempt)
+        log.warning("the queued call %s of %s came to no end in %d attempts: %s", *what, why)
+    return RETRY_SECONDS * float(2 ** min(call.attempt, 6)) * random.uniform(0.5, 1.5)
