@@ -28,6 +28,7 @@ from apiary.runtime.errors import (
     Error,
     InternalError,
     RuleBroken,
+    Unavailable,
     WrongArguments,
     from_problem,
 )
@@ -189,6 +190,8 @@ class OpenApp:
         return AppLog(self._ask)
 
     def _ask(self, question: str, arguments: dict[str, Any]) -> Any:
+        if self._closed:
+            raise Unavailable("the app was closed")
         if self._log is None:
             raise RuleBroken(f"the log of {self.app.name} cannot be read here")
         return QUESTIONS[question](self._log, **arguments)

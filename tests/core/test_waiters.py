@@ -129,6 +129,9 @@ def test_who_waits_when_all_is_closed_is_told_so(found):
     waiters.close(Unavailable("closed"))
     assert isinstance(caller.one().cause, Unavailable)
     assert threading.active_count() < before
+    late = Told()
+    waiters.add(caller.call.id, late.call, late.reply, None, begun=True)
+    assert isinstance(late.one().cause, Unavailable)
 
 
 def test_no_thread_is_left_where_nobody_waits(waiters, found):

@@ -639,6 +639,12 @@ def test_a_workflow_goes_on_after_the_app_was_closed(app, engine_app):
     opened.close()
     waiting.join(SECONDS)
     assert told
+    with pytest.raises(Unavailable, match="was closed"):
+        handle.status()
+    with pytest.raises(Unavailable, match="was closed"):
+        handle.result()
+    with pytest.raises(Unavailable, match="was not run"):
+        opened.start("approval")
     again = engine_app(app).workflow(handle.id)
     again.send("answer", 3)
     assert again.result(SECONDS) == 3

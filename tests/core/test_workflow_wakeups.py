@@ -66,3 +66,22 @@ def test_an_action_is_not_lost_where_its_workflow_was_taken_over_meanwhile(app, 
         eventually(lambda: not opened._dispatcher.flows._running)
     begun.send("word", "heard")
     assert begun.result(SOON_SECONDS) == "heard"
+
+
+def test_a_time_that_means_nothing_any_more_keeps_nobody_waiting(app, engine_app, monkeypatch):
+    @app.workflow
+    def flow(wf: Workflow) -> str:
+        return str(wf.receive("word", timeout=1.0))
+
+    opened = engine_app(app)
+    flows = opened._dispatcher.flows
+    ring = flows.ring
+    monkeypatch.setattr(flows, "ring", lambda: time.sleep(0.5) or ring())
+    handle = opened.start("flow")
+    over = time.monotonic() + 1.1
+    handle.send("word", "soon")
+    assert handle.result(SOON_SECONDS) == "soon"
+    time.sleep(over - time.monotonic())
+    assert not flows._is_idle()
+    opened.drain(SOON_SECONDS)
+    assert time.monotonic() < over + SOON_SECONDS / 2

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from itertools import count
 
-from apiary.engine.jobs import Job, Reply
+from apiary.engine.jobs import Job, Reply, refuse
 from apiary.engine.protocol import HORIZON_SECONDS, Engine
 from apiary.engine.waiters import Waiters
 from apiary.runtime.advance import blocked
@@ -80,6 +80,9 @@ class Flows:
 
     def begin(self, call: Call, reply: Reply, seconds: float | None) -> None:
         """Begin a workflow; `reply` gets its outcome or, once it has begun, after so many seconds, a pause."""
+        if self._closed:
+            refuse(call, reply)
+            return
         self._waiters.add(call.id, call, reply, seconds)
         self._run(replace(call, detached=True) if seconds == 0 else call, self._came)
 
@@ -138,6 +141,7 @@ class Flows:
             self._heap.clear()
             self._due.clear()
             self._again.clear()
+            self._lock.notify_all()
             return list({*self._running, *(workflow.id for workflow in self._acting.values())})
 
     def add(self, queued: Iterable[Queued]) -> None:
@@ -328,6 +332,7 @@ class Flows:
                     self._schedule(workflow, now)
             if self._heap:
                 self._set_timer(now)
+            self._lock.notify_all()
 
     def _is_idle(self) -> bool:
         due = self._heap and self._heap[0][0] <= now_microseconds()

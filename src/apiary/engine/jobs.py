@@ -110,8 +110,13 @@ def refuse_rest(queue: Jobs) -> None:
         while True:
             item = queue.get_nowait()
             if item is not None:
-                error = Unavailable("the app was closed; the call was not run")
-                item.reply(item.call, Outcome(error=problem_of(item.call, error), cause=error))
+                refuse(item.call, item.reply)
+
+
+def refuse(call: Call, reply: Reply) -> None:
+    """Answer a call of an app that is closed."""
+    error = Unavailable("the app was closed; the call was not run")
+    reply(call, Outcome(error=problem_of(call, error), cause=error))
 
 
 def soon(seconds: float, *works: Callable[[], None]) -> Callable[[], None]:

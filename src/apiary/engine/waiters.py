@@ -52,14 +52,19 @@ class Waiters:
         self._changed = threading.Condition()
         self._waiting: dict[bytes, list[Waiter]] = {}
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed: Error | None = None
 
     def add(self, workflow: bytes, call: Call, reply: Reply, seconds: float | None, *, begun: bool = False) -> None:
         """`reply` gets the outcome of a workflow or, after so many seconds, a pause, once it has `begun`."""
         until = FOR_EVER if seconds is None else time.monotonic() + seconds
+        waiter = Waiter(workflow, call, reply, until, begun)
         with self._changed:
-            self._waiting.setdefault(workflow, []).append(Waiter(workflow, call, reply, until, begun))
-        if begun:
+            closed = self._closed
+            if closed is None:
+                self._waiting.setdefault(workflow, []).append(waiter)
+        if closed is not None:
+            _tell_error(waiter, closed)
+        elif begun:
             self.look(workflow)
 
     def begun(self, workflow: bytes) -> None:
@@ -98,16 +103,16 @@ class Waiters:
         self._take(workflow)
 
     def close(self, error: Error) -> None:
-        """Answer all who wait with an error."""
+        """Answer all who wait with an error, and those who come later."""
         with self._changed:
-            self._closed = True
+            self._closed = error
             waiting, self._waiting = self._waiting, {}
             thread = self._thread
             self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         for waiter in (waiter for waiters in waiting.values() for waiter in waiters):
-            waiter.reply(waiter.call, Outcome(error=problem_of(waiter.call, error), cause=error))
+            _tell_error(waiter, error)
 
     def _take(self, workflow: bytes) -> list[Waiter]:
         with self._changed:
@@ -142,7 +147,7 @@ class Waiters:
         """Tell those whose time is over, and look for ends that came in other processes, as long as there are any."""
         while True:
             with self._changed:
-                if self._closed or not self._waiting:
+                if self._closed is not None or not self._waiting:
                     self._thread = None
                     return
                 now = time.monotonic()
@@ -174,6 +179,10 @@ class Waiters:
             return
         for record in records:
             self.tell(record.id, replayed(record))
+
+
+def _tell_error(waiter: Waiter, error: Error) -> None:
+    waiter.reply(waiter.call, Outcome(error=problem_of(waiter.call, error), cause=error))
 
 
 def _tell_pause(waiters: Sequence[Waiter]) -> None:
