@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from bench.tests.conftest import ROOT
 
 SECONDS_ALLOWED = 120
 
 
+@pytest.mark.soak
 def test_all_functions_are_measured(local_postgres: Path, wrk: str, tmp_path: Path) -> None:
     file = tmp_path / "conflicts.json"
     short = ["--runs", "1", "--seconds", "1", "--clients", "4", "--servers", "2", "--rows", "100"]

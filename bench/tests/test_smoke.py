@@ -1,4 +1,4 @@
-"""Every workload and every peer runs: a second of each, through the command line.
+"""Workloads and peers run: a second of each, through the command line. All of them with the soak.
 
 Restate's server needs npm; without it, it is left out.
 """
@@ -14,7 +14,7 @@ import pytest
 from bench import data_set, floor, provision, server_floor
 from bench.peers import PEERS
 from bench.tests.conftest import ROOT
-from bench.workloads import DATA, DATA_NAMES, WORKLOADS
+from bench.workloads import DATA_NAMES, WORKLOADS
 
 SECONDS_ALLOWED = 300
 
@@ -29,19 +29,17 @@ def run(tmp_path: Path, *options: str) -> dict[str, Any]:
     return written
 
 
-@pytest.fixture(scope="module")
-def result(wrk: str, local_postgres: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """One quick run of all data workloads on ours and the microservice."""
-    names = ",".join(workload.name for workload in DATA)
-    return run(tmp_path_factory.mktemp("bench"), "--no-floor", "--workload", names, "--peers", "apiary,fastapi")
-
-
-@pytest.mark.parametrize("name", sorted(DATA_NAMES))
-def test_every_workload_is_measured(result: dict[str, Any], name: str) -> None:
-    seen = result["workloads"][name]
-    assert [run["peer"] for run in seen["closed"]] == ["apiary", "fastapi"]
-    assert all(run["measured"]["requests"] > 0 for run in seen["closed"])
-    assert all(peer["memory"]["sum"]["rss"] > 0 for peer in seen["peers"].values())
+@pytest.mark.parametrize(
+    "names",
+    ["increment", pytest.param(",".join(sorted(DATA_NAMES - {"increment"})), marks=pytest.mark.soak)],
+    ids=["increment", "others"],
+)
+def test_workloads_are_measured(wrk: str, local_postgres: Path, tmp_path: Path, names: str) -> None:
+    result = run(tmp_path, "--no-floor", "--workload", names, "--peers", "apiary,fastapi")
+    assert_measured(result, "apiary", "fastapi")
+    for seen in result["workloads"].values():
+        assert all(peer["memory"]["sum"]["rss"] > 0 for peer in seen["peers"].values())
+        assert seen["peers"]["apiary"]["deploy"][0]["failed_meanwhile"] == 0
 
 
 def assert_measured(result: dict[str, Any], *peers: str) -> None:
@@ -71,10 +69,10 @@ def test_every_peer_says_what_it_is_worth(peer: str, tmp_path: Path) -> None:
         made.tear_down()
 
 
-# What makes an environment or a cluster takes seconds: the full table is run by `pytest -m soak`.
 SMOKED = {"sqlalchemy": ("hotel",), "functions": ("tpcc",), "bare": ("increment",)}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("peer", "workloads"), SMOKED.items(), ids=SMOKED)
 def test_services_agree_with_ours(
     wrk: str, local_postgres: Path, tmp_path: Path, peer: str, workloads: tuple[str, ...]
@@ -94,14 +92,17 @@ def test_all_services_agree_on_everything(wrk: str, local_postgres: Path, tmp_pa
     assert_measured(run(tmp_path, *options), "apiary", "fastapi", "sqlalchemy", "functions")
 
 
-def test_peers_for_workflows_agree(local_postgres: Path, tmp_path: Path) -> None:
-    options = ["--no-floor", "--no-costs", "--workload", "workflow5", "--peers", "apiary,dbos,dbos-sqlite,restate"]
-    found = run(tmp_path, *options)
+@pytest.mark.parametrize(
+    "peers", ["apiary,dbos-sqlite", pytest.param("apiary,dbos,dbos-sqlite,restate", marks=pytest.mark.soak)]
+)
+def test_peers_for_workflows_agree(local_postgres: Path, tmp_path: Path, peers: str) -> None:
+    found = run(tmp_path, "--no-floor", "--no-costs", "--workload", "workflow5", "--peers", peers)
     left_out = found["workloads"]["workflow5"]["left_out"]
     assert set(left_out) <= {"restate"}
-    assert_measured(found, *(peer for peer in ("apiary", "dbos", "dbos-sqlite", "restate") if peer not in left_out))
+    assert_measured(found, *(peer for peer in peers.split(",") if peer not in left_out))
 
 
+@pytest.mark.soak
 def test_a_queue_at_rest(local_postgres: Path, tmp_path: Path) -> None:
     found = run(tmp_path, "--no-floor", "--workload", "queued", "--peers", "apiary-postgres,procrastinate")
     assert_measured(found, "apiary-postgres", "procrastinate")
@@ -110,14 +111,7 @@ def test_a_queue_at_rest(local_postgres: Path, tmp_path: Path) -> None:
     assert seen["idle_load"]["statements_per_second"] >= 0
 
 
-def test_a_deploy_fails_no_call(result: dict[str, Any]) -> None:
-    assert result["workloads"]["increment"]["peers"]["apiary"]["deploy"][0]["failed_meanwhile"] == 0
-
-
-def test_peers_are_durable(result: dict[str, Any]) -> None:
-    assert result["workloads"]["increment"]["peers"]["fastapi"]["settings"]["postgres.fsync"] == "on"
-
-
+@pytest.mark.soak
 def test_peers_across_a_network(wrk: str, local_postgres: Path, tmp_path: Path) -> None:
     peers = ["apiary-postgres-remote", "apiary-beside-remote", "fastapi-remote"]
     result = run(tmp_path, "--no-costs", "--workload", "increment", "--peers", ",".join(peers))

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from bench.tests.conftest import ROOT
 
 SECONDS_ALLOWED = 120
 
 
+@pytest.mark.soak
 def test_both_statements_are_measured(local_postgres: Path, tmp_path: Path) -> None:
     file = tmp_path / "sqlcall.json"
     argv = [sys.executable, "-m", "bench.sqlcall", "--runs", "1", "--seconds", "1", "--clients", "2"]
