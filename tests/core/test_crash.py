@@ -217,10 +217,16 @@ def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(make_app, sqlite
 
     opened = sqlite_app(app)
     calls = platform(opened)
-    writer = next(one for one in connections if one.pragma("synchronous") == 1)
+
+    def leave_room(pages: int) -> None:
+        """For so many pages more than there are. Meanwhile nothing uses the connection."""
+        opened._dispatcher.hold(lambda call: None)
+        writer = next(one for one in connections if one.pragma("synchronous") == 1)
+        writer.pragma("max_page_count", writer.pragma("page_count") + pages)
+        opened._dispatcher.resume()
+
     opened.call("put", 0, 10)
-    pages = writer.pragma("page_count")
-    writer.pragma("max_page_count", pages + 30)
+    leave_room(30)
     pending = []
     for number in range(1, 21):
         function, size = [("put", 10), ("put", 1_000_000), ("put_stubbornly", 1_000_000), ("put", 20)][number % 4]
@@ -231,7 +237,7 @@ def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(make_app, sqlite
         outcome = one.outcome()
         assert (outcome.error or {"status": 200})["status"] == (200 if size < 100 else 503)
     assert opened.call("ids") == [0] + [number for number, size, _ in pending if size < 100]
-    writer.pragma("max_page_count", pages + 30_000)
+    leave_room(30_000)
     for number, size, one in pending:
         again = calls.run(one.call.function, one.call.input, key=f"k{number}")
         assert again.error is None
