@@ -216,4 +216,4 @@ class BankMachine(RuleBasedStateMachine):
 
 
 TestBank = BankMachine.TestCase
-TestBank.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestBank.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)

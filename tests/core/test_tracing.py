@@ -297,7 +297,7 @@ def pair() -> Iterator[tuple[OpenApp, OpenApp]]:
             yield traced, plain
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(selects())
 def test_a_program_does_not_notice_that_it_is_traced(pair, statement):
     n = 1 if ":n" in statement else None

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-EXAMPLES_EACH = 15
+EXAMPLES_EACH = 8
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

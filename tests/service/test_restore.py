@@ -68,7 +68,7 @@ def elsewhere(postgres) -> Iterator[Callable[[str], str]]:
             other.remove()
 
 
-@pytest.mark.parametrize("where", [here, elsewhere])
+@pytest.mark.parametrize("where", [here, pytest.param(elsewhere, marks=pytest.mark.soak)])
 def test_a_dump_is_restored_under_another_name(new_server, tools, postgres_database, postgres, tmp_path, where):
     server = new_server("--anonymous-calls", database=postgres_database)
     server.deployed(tools.write_app(tmp_path / "kept", {"kept.py": APP, "migrations/001-tables.sql": TABLES}))

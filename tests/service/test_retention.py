@@ -8,7 +8,7 @@ API = "/api/v1/workflows"
 KEPT_DAYS = 5 / 86400
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)])
 def test_what_workflows_did_is_dropped_in_time(kind, new_server, tools, request):
     url = request.getfixturevalue("postgres_database") if kind == "postgresql" else None
     server = new_server("--anonymous-calls", "--keep-workflows-days", str(KEPT_DAYS), database=url)

@@ -52,7 +52,7 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-@pytest.fixture(params=["inside", "beside"])
+@pytest.fixture(params=[pytest.param("inside", marks=pytest.mark.soak), "beside"])
 def upgraded(
     request: pytest.FixtureRequest,
     tmp_path: Path,
