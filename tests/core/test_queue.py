@@ -300,7 +300,8 @@ def test_attempts_are_counted_beyond_the_end_of_a_process(make_app, engine_app):
     opened = engine_app(app)
     opened.drain()
     shown = opened.log.show(call=identifier)
-    assert (shown["status"], shown["attempt"], len(shown["earlier_attempts"])) == ("stopped", 5, 4)
+    assert (shown["status"], shown["attempt"]) == ("stopped", 5)
+    assert {1, 2, 3, 4} <= {earlier["attempt"] for earlier in shown["earlier_attempts"]}  # 5, where its end was cut
 
 
 @pytest.mark.parametrize(("alone", "most"), [(True, 3), (False, 5)])

@@ -97,6 +97,7 @@ class Database:
 @contextmanager
 def imported(folder: Path, module: str, packages: Path | None) -> Iterator[App]:
     """An app, imported for a moment, so that another version of it can follow."""
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == module}
     before, path = set(sys.modules), list(sys.path)
     sys.path[:0] = [str(folder), *([str(packages)] if packages else [])]
     importlib.invalidate_caches()
@@ -106,6 +107,7 @@ def imported(folder: Path, module: str, packages: Path | None) -> Iterator[App]:
         sys.path[:] = path
         for name in set(sys.modules) - before:
             del sys.modules[name]
+        sys.modules.update(hidden)
 
 
 @pytest.fixture

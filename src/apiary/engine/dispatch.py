@@ -275,13 +275,18 @@ class Dispatcher:
         records: list[Record],
     ) -> None:
         records += [recording.record for recording in recordings]
-        jobs = begun(lane, jobs, self._fresh, self._watchdog, records=bool(records))
+        more = partial(self._more, queue, batches)
+        jobs = begun(lane, jobs, more, self._fresh, self._watchdog, records=bool(records))
         if not (jobs or records):
             return
         done = lane.run([job.call for job in jobs], records)
         batches.note(jobs, done.outcomes)
         self._settle(lane, jobs, done, recordings, here=queue.empty())
         self._keep(lane.take_records())
+
+    def _more(self, queue: Jobs, batches: Batches, jobs: int) -> list[Job]:
+        """What a lane may write in the same batch with so many jobs, of what has come since it took them."""
+        return self._to_write.here(queue, batches.more(jobs)) if self._hold.may is May.ALL else []
 
     def _settle(
         self, lane: Lane, jobs: list[Job], done: Committed, recordings: Sequence[Recording], *, here: bool

@@ -47,11 +47,18 @@ class Hold:
 
 
 def begun(
-    lane: Lane, jobs: list[Job], fresh: Callable[[list[Job], str], list[Job]], watchdog: Watchdog, *, records: bool
+    lane: Lane,
+    jobs: list[Job],
+    more: Callable[[int], list[Job]],
+    fresh: Callable[[list[Job], str], list[Job]],
+    watchdog: Watchdog,
+    *,
+    records: bool,
 ) -> list[Job]:
     """Begin a transaction of this lane; returns the jobs that may still run.
 
-    `fresh` refuses those that have waited too long, and says why. With `records` to write it waits even for none.
+    `more` has those that have come since, beside so many. `fresh` refuses those that have waited too long, and says
+    why. With `records` to write it waits even for none.
     """
     jobs = fresh(jobs, "")
     if not (jobs or records) or lane.begin():
@@ -61,4 +68,5 @@ def begun(
         while (jobs := fresh(jobs, " for another process that writes to the database")) or records:
             if lane.begin() or time.monotonic() > end:
                 break
+            jobs += more(len(jobs))
     return jobs

@@ -59,13 +59,15 @@ class Batches:
         self._most = most
         self._slow: set[str] = set()
         self._held: Job | None = None
+        self._nudged = False
 
     def next(self, wait: float | None) -> list[Job]:
         """The next batch; empty when the queue was only nudged, or nothing came within `wait` seconds."""
         batch: list[Job] = []
         held, self._held = self._held, None
+        nudged, self._nudged = self._nudged, False
         try:
-            item = held or self._source.get(timeout=wait)
+            item = held or self._source.get(timeout=0.0 if nudged else wait)
             while item is not None:
                 slow = item.call.function in self._slow
                 if slow and batch:
@@ -77,6 +79,19 @@ class Batches:
                 item = self._source.get_nowait()
         except Empty:
             pass
+        return batch
+
+    def more(self, jobs: int) -> list[Job]:
+        """What has come since a batch of so many was taken, and is to go with it. A nudge is left for the next one."""
+        batch = [self._held] if self._held is not None else []
+        self._held = None
+        with suppress(Empty):
+            while jobs + len(batch) < self._most:
+                item = self._source.get_nowait()
+                if item is None:
+                    self._nudged = True
+                else:
+                    batch.append(item)
         return batch
 
     def note(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:

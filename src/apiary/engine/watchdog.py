@@ -158,13 +158,13 @@ class Watchdog:
             time.sleep(TICK_SECONDS)
 
 
-def read_slots(recorder: mmap) -> list[Running]:
+def read_slots(recorder: mmap | bytes) -> list[Running]:
     """What the threads of a host run."""
     slots = (Running(*SLOT.unpack_from(recorder, slot * SLOT.size)) for slot in range(SLOTS))
     return [running for running in slots if running.call != NO_CALL]
 
 
-def read_pulse(recorder: mmap) -> float:
+def read_pulse(recorder: mmap | bytes) -> float:
     """When (monotonic clock) the watchdog of a host ran last; 0 before it begins."""
     (pulse,) = PULSE.unpack_from(recorder, SLOTS * SLOT.size)
     return float(pulse)

@@ -92,7 +92,7 @@ class HostProcess(asyncio.Protocol):
         self._on_end: Callable[[HostProcess], None] = lambda host: None
         self._transport: asyncio.Transport
         self._process: subprocess.Popen[bytes]
-        self._recorder: mmap
+        self._recorder: mmap | bytes
         self._memory_bytes = 0
 
     @property
@@ -296,6 +296,9 @@ class HostProcess(asyncio.Protocol):
         if self._process.poll() is None and not self.stopping:
             self._process.send_signal(signal.SIGKILL)
         code = await asyncio.to_thread(self._process.wait)
+        if isinstance(self._recorder, mmap):
+            recorder, self._recorder = self._recorder, bytes(self._recorder)
+            recorder.close()
         self.blameless |= code == EXPELLED_STATUS
         if code < 0 and self.reason == "it ended":
             self.reason = f"it was ended by {signal.Signals(-code).name}"
