@@ -67,7 +67,7 @@ def writing(monkeypatch, make_app, sqlite_app, platform):
     def endless(tx: Transaction) -> int:
         return tx.execute("insert into t with recursive n (x) as (select 1 union all select 1 from n) select x from n")
 
-    @app.action(timeout=0.2)
+    @app.action(timeout=1.0)
     def act() -> str:
         return "done"
 
@@ -106,7 +106,7 @@ def test_what_has_run_is_recorded_however_long_another_process_writes(writing, o
     other.begin()
     action = calls.submit("act")
     assert opened.call("count") == 1
-    threading.Timer(0.5, other.end).start()  # longer than an action may take, and many times as long as a lane looks
+    threading.Timer(1.5, other.end).start()  # longer than an action may take, and many times as long as a lane looks
     assert action.outcome().output == b'"done"'
     promptly(opened.close)
     with sqlite_app(opened.app) as again:
@@ -117,7 +117,7 @@ def test_an_app_that_is_closed_records_first_what_has_run(writing, other, prompt
     opened, calls = writing
     other.begin()
     action = calls.submit("act")
-    threading.Timer(0.5, other.end).start()
+    threading.Timer(1.5, other.end).start()
     promptly(opened._dispatcher.close)
     assert action.outcome().output == b'"done"'
     assert [call["status"] for call in opened.log.calls(function="act")] == ["ok"]
