@@ -162,5 +162,5 @@ class Machine(RuleBasedStateMachine):
 def test_random_programs_come_to_the_same_on_every_engine(contracts):
     run_state_machine_as_test(
         lambda: Machine(contracts),
-        settings=settings(max_examples=30, stateful_step_count=15, deadline=None, derandomize=True),
+        settings=settings(max_examples=15, stateful_step_count=15, deadline=None, derandomize=True),
     )

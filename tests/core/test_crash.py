@@ -177,10 +177,10 @@ def one_fault(world, platform, connections, number, error, ended) -> bool:
     ("error", "ended"),
     [
         (apsw.IOError, False),
-        (apsw.IOError, True),
         (apsw.FullError, True),
-        (apsw.BusyError, False),
-        (apsw.CorruptError, False),
+        pytest.param(apsw.IOError, True, marks=pytest.mark.soak),
+        pytest.param(apsw.BusyError, False, marks=pytest.mark.soak),
+        pytest.param(apsw.CorruptError, False, marks=pytest.mark.soak),
     ],
 )
 def test_a_fault_at_any_statement_keeps_all_or_nothing_of_each_call(

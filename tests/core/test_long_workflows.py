@@ -33,7 +33,7 @@ def database(request, tmp_path) -> str:
 
 
 def test_large_results_are_not_held(database):
-    steps, size = 600, 256 * 1024  # 150 MiB
+    steps, size = 300, 512 * 1024  # 150 MiB
     begun = ran(database, "", steps, size)
     assert begun["grew"] < 48 * MIB, begun
     resumed = ran(database, begun["id"], steps, size)

@@ -5,7 +5,7 @@ import pytest
 API = "/api/v1/workflows"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)])
 def doomed(request, tmp_path_factory, tools, new_postgres_database):
     """A server of this module with the app `doomed`."""
     if request.param == "sqlite":

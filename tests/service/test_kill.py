@@ -149,7 +149,7 @@ def test_the_server_is_killed_for_minutes(server, tools):
     kill_servers(server, tools, 40)
 
 
-@pytest.mark.parametrize("function", ["regex", "slow_action", "block"])
+@pytest.mark.parametrize("function", ["regex", "block", pytest.param("slow_action", marks=pytest.mark.soak)])
 def test_a_host_that_is_busy_ends_with_its_server_and_blocks_nobody_after_it(server, tools, function):
     arguments = {"seconds": 25} if function == "slow_action" else {"name": "busy"}
     with ThreadPoolExecutor(1) as pool:

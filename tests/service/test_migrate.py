@@ -280,7 +280,7 @@ def end(tmp_path):
     return tmp_path / "end"
 
 
-@pytest.mark.parametrize("migration", [None, BIGGER])
+@pytest.mark.parametrize("migration", [None, pytest.param(BIGGER, marks=pytest.mark.soak)])
 def test_a_transaction_that_runs_when_the_deploy_begins_ends_on_its_version(grow, tools, end, migration):
     """Also without migrations: else the two hosts would wait for each other at the lock of the database."""
     with ThreadPoolExecutor(2) as pool:

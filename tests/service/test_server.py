@@ -28,7 +28,7 @@ def serve(folder, *options, environment=None, seconds=WAIT_SECONDS):
     )
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.soak)])
 def test_a_signal_ends_the_server_when_its_calls_are_answered(new_server, tools, name):
     server = new_server("--anonymous-calls")
     server.deployed(tools.APPS / "zoo")
@@ -49,7 +49,7 @@ def test_a_signal_ends_the_server_when_its_calls_are_answered(new_server, tools,
     assert server.call("effects", prefix="drain") == {"drain": 1}
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.soak)])
 def test_a_second_signal_ends_the_server_at_once(new_server, tools, name):
     server = new_server("--anonymous-calls")
     server.deployed(tools.APPS / "zoo")

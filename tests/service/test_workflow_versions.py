@@ -91,7 +91,7 @@ def test_who_waits_for_it_gets_its_end_across_deploys(served, tools, tmp_path):
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, "one one")]
 
 
-@pytest.mark.parametrize("who", ["host", "server"])
+@pytest.mark.parametrize("who", [pytest.param("host", marks=pytest.mark.soak), "server"])
 def test_it_goes_on_where_its_host_was_killed_after_it_served(served, tools, tmp_path, who):
     """Its action was running there, and nothing else would say that it is due."""
     until = tmp_path / "until"
