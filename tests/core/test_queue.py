@@ -14,6 +14,7 @@ from apiary.engine.sqlite.engine import SqliteEngine
 from apiary.runtime.call import Program
 from apiary.runtime.errors import DatabaseUnavailable, HostCrashed, NotCommitted
 from apiary.runtime.ids import id_bytes
+from apiary.runtime.queueing import Queue
 from apiary.runtime.session import Call, Outcome, Queued
 
 TABLES = "create table done (x integer not null, id text)"
@@ -26,6 +27,7 @@ class Rows:
 
     def __init__(self, load) -> None:
         self.load = lambda limit, queue: load(limit)
+        self.paused = self.begun = tuple
 
 
 def waiting(opened) -> int:
@@ -345,6 +347,21 @@ def test_calls_that_may_have_ended_their_process_run_one_by_one():
     queue.done(taken[3], Outcome())
     assert rung
     assert [call.id[0] for call in queue.take(10)] == [3]
+    queue.close()
+
+
+def test_a_call_that_may_have_ended_its_process_runs_as_soon_as_there_is_room():
+    rows = [Queued(bytes([n]) * 16, "f", b"{}", "", None, 0, attempts=n, deaths=n, queue="q") for n in range(2)]
+    rung = []
+    narrow = {"q": Queue("q", concurrency=1)}
+    queue = backlog.Backlog(Rows(lambda limit: rows), lambda: rung.append(1), queues=narrow)
+    queue.activate()
+    (safe,) = queue.take(10)
+    assert queue.take(10) == []
+    rung.clear()
+    queue.done(safe, Outcome())
+    assert rung
+    assert [call.id[0] for call in queue.take(10)] == [1]
     queue.close()
 
 

@@ -478,6 +478,19 @@ def test_a_call_whose_process_may_have_died_counts_for_the_limits(stopped, gate)
     assert sorted(gate.came) == list(range(6))
 
 
+def test_a_call_whose_process_may_have_died_begins_when_there_is_room(stopped, gate):
+    stopped.call("later", "act", [{"x": x} for x in range(3)])
+    first = stopped.engine.queued(100)[0].id
+    stopped._dispatcher._deaths.count([Death(first, "it was ended", False)])
+    stopped._dispatcher.backlog.activate()
+    gate.wait(2)
+    assert sorted(gate.came) == [1, 2]
+    gate.let(1)
+    gate.wait(3)
+    gate.let(2)
+    stopped.drain()
+
+
 def test_a_workflow_that_has_begun_leaves_its_name_to_the_next(opened):
     (first,) = opened.call("later", "wait", [{"x": 1}], [{"unique": "a"}])
     while opened.workflow(first).show()["published"] != {"began": 1}:

@@ -200,6 +200,10 @@ class Backlog:
                 line.handed.add(call.id)
                 return [call]
 
+    def _could_take(self, lines: Iterable[Line]) -> bool:
+        """Whether a call of these queues may begin, or one that is tried alone."""
+        return self._trial() is not None or any(line.could_begin(1) for line in lines)
+
     def _trial(self) -> Line | None:
         """The queue of the next call of which its process may have died, if that may run now."""
         if not self._doubtful_due or self._on_trial is not None:
@@ -214,8 +218,7 @@ class Backlog:
         """
         again, pause = is_tried_again(call, outcome), outcome.pause
         with self._lock:
-            next_trial = call.id == self._on_trial
-            if next_trial:
+            if call.id == self._on_trial:
                 self._on_trial = None
             line, _ = self._known.get(call.id, (self._lines[""], None))
             line.handed.discard(call.id)
@@ -229,7 +232,7 @@ class Backlog:
                     line.begun.add(call.id)
                 self._forget(call.id)
             self._lock.notify_all()
-            ready = next_trial or line.can_begin()
+            ready = self._could_take((line,))
         self.refill()
         if ready:
             self._ready()
@@ -297,12 +300,11 @@ class Backlog:
                 self._line(name).more = True
             workflows = [item for item in found if item.version is not None]
             new = sum(self._take_in(item) for item in found if item.version is None)
-            lines = self._lines.values()
-            waiting = bool(self._doubtful_due) or any(line.can_begin() or line.waits_for_rate() for line in lines)
+            ready = self._could_take(self._lines.values())
         if workflows and self._flows is not None:
             self._flows.add(workflows)
             self._table.woken(workflows)
-        if waiting:
+        if ready:
             self._ready()
         return new
 
@@ -358,7 +360,7 @@ class Backlog:
             freed = [line for line in self._lines.values() if workflow in line.begun]
             for line in freed:
                 line.begun.discard(workflow)
-            ready = any(line.can_begin() for line in freed)
+            ready = self._could_take(freed)
         if self._has_queues and not (self._active and self._table.plain):
             self._tell()
         elif ready:
