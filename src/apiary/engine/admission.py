@@ -19,22 +19,22 @@ class Admission:
     def __init__(self, table: Table, ready: Callable[[], None]) -> None:
         self._table = table
         self._ready = ready
-        self._asking: set[str] = set()
+        self._asking: dict[str, object] = {}
         self._waiting: set[str] = set()
         self._lock = threading.Lock()
 
     @contextmanager
     def alone(self, line: Line) -> Iterator[bool]:
         """Whether nobody else asks for the line until the end of the block, in which the calls let in have to begin."""
-        name = line.queue.name
+        name, own = line.queue.name, object()
         with self._lock:
-            first = name not in self._asking
-            self._asking.add(name)
+            first = self._asking.setdefault(name, own) is own
         try:
             yield first
         finally:
-            if first and name not in self._waiting:
-                self._asking.discard(name)
+            with self._lock:  # the time of a refusal may be over by now, and somebody else be alone
+                if self._asking.get(name) is own and name not in self._waiting:
+                    del self._asking[name]
 
     def ask(self, line: Line, wanted: int) -> int:
         """How many calls of the line may begin now, of so many, if any. Only where one is `alone` with it."""
@@ -55,5 +55,5 @@ class Admission:
     def _again(self, name: str) -> None:
         with self._lock:
             self._waiting.discard(name)
-            self._asking.discard(name)
+            self._asking.pop(name, None)
         self._ready()

@@ -227,8 +227,10 @@ class Backlog:
             elif again and self._active:
                 self._put(replace(call, attempt=call.attempt + 1), wait_again(call, outcome))
             else:
-                if pause is not None and not pause.waiting:
-                    self._note(call.id, line)
+                began = pause is not None and not pause.waiting
+                if began or self._active:
+                    self._note(call.id, line if began else None)
+                if began:
                     line.begun.add(call.id)
                 self._forget(call.id)
             self._lock.notify_all()
@@ -316,7 +318,7 @@ class Backlog:
         line, group = self._line(item.queue), (item.priority, item.share)
         if item.id in self._elsewhere:
             line.elsewhere.add(item.id)
-        if item.id in self._elsewhere or item.id in self._known:
+        if item.id in self._elsewhere or item.id in self._known or item.id in self._changed:
             return False
         wait = wait_of(item)
         if line.known >= (WINDOW if line.has_group(group) else 2 * WINDOW):
@@ -331,11 +333,10 @@ class Backlog:
 
     def _line(self, name: str) -> Line:
         """The queue of this name. One that a version does not have any more has no limits."""
-        line = self._lines.get(name)
-        if line is None:
-            line = self._lines[name] = Line(Queue(name))
-            self._turns.append(line)
-        return line
+        if name not in self._lines:
+            self._lines[name] = Line(Queue(name))
+            self._turns.append(self._lines[name])
+        return self._lines[name]
 
     def _next_line(self) -> Line | None:
         """Queues take turns."""
@@ -347,9 +348,8 @@ class Backlog:
         return None
 
     def _forget(self, identifier: bytes) -> None:
-        known = self._known.pop(identifier, None)
-        if known is not None:
-            known[0].known -= 1
+        if identifier in self._known:
+            self._known.pop(identifier)[0].known -= 1
         self._doubtful.discard(identifier)
         self._lock.notify_all()
 
@@ -366,10 +366,10 @@ class Backlog:
         elif ready:
             self._ready()
 
-    def _note(self, workflow: bytes, began: Line | None) -> None:
-        """A workflow began or ended while the table is looked at, which may be known there or not."""
+    def _note(self, call: bytes, began: Line | None) -> None:
+        """A call ended, or began as a workflow, while the table is looked at, which may be known there or not."""
         if self._loading:
-            self._changed[workflow] = began
+            self._changed[call] = began
 
     def _reload_again(self) -> None:
         if not self._active:
