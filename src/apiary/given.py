@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from apiary.completeness import Schema, schemas_in
 from apiary.runtime.errors import WrongArguments
-from apiary.runtime.result import Row
+from apiary.runtime.result import Result, Row
 
 SECRETS = (SecretStr, SecretBytes, Secret)
 PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -79,6 +79,8 @@ def as_row(value: Any) -> Any:
     """A row as a dictionary, where pydantic meets one; `TypeError` for anything else that it does not know."""
     if isinstance(value, Row):
         return dict(zip(value.keys(), value, strict=True))
+    if isinstance(value, Result):
+        raise TypeError("a Result has no JSON form: return its rows, by all(), one(), first() or scalars()")
     raise TypeError(f"a {type(value).__name__} has no JSON form")
 
 

@@ -519,3 +519,18 @@ def test_a_result_that_is_too_large_is_refused_and_nothing_is_kept(make_app, eng
         opened.call(large, 17 * 1024 * 1024)
     assert (refused.value.code, opened.call(kept)) == ("payload_too_large", 0)
     assert len(opened.call(large, 15 * 1024 * 1024)) == 15 * 1024 * 1024
+
+
+def test_a_result_that_is_returned_as_it_is_says_what_to_do(make_app, engine_app):
+    app = make_app("create table t (x integer)")
+
+    @app.transaction
+    def rows(tx: Transaction) -> list[dict[str, int]]:
+        return tx.execute("select x from t")
+
+    opened = engine_app(app)
+    with pytest.raises(InternalError) as raised:
+        opened.call("rows")
+    error = opened.log.show(call=raised.value.call_id)["error"]
+    assert "return its rows, by all()" in error["traceback"]
+    assert "in encode_result" not in error["traceback"]

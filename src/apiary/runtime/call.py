@@ -368,7 +368,7 @@ def user_traceback(cause: BaseException) -> str:
     while parts:
         part = parts.pop()
         kept = [frame for frame in part.stack if not frame.filename.startswith(NOT_THE_USERS)]
-        shown = kept or ([] if issubclass(part.exc_type or Exception, SyntaxError) else list(part.stack)[-1:])
+        shown = kept or ([] if issubclass(part.exc_type or Exception, (SyntaxError, Error)) else list(part.stack)[-1:])
         part.stack = traceback.StackSummary.from_list(shown)
         parts.extend(inner for inner in (part.__cause__, part.__context__) if inner is not None)
     return "".join(formatted.format())
