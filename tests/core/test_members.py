@@ -199,3 +199,22 @@ def test_all_servers_are_listed_with_their_hosts(server):
     assert [len(each["hosts"]) for each in found] == [0, 1]
     shown = SimpleNamespace(**found[1]["hosts"][0])
     assert (shown.id, shown.app, shown.version, shown.lost) == (str(host), "zoo", "v", None)
+
+
+def test_a_server_is_known_to_act_as_soon_as_it_has_joined(server, database):
+    one, other = server(LONG).join(), server(LONG)
+    one.beat()
+    assert not one.members.acts(other.members.server)
+    other.join()
+    assert one.members.acts(other.members.server)
+    other.members.leave()
+    assert not one.members.acts(other.members.server)
+    assert not one.members.acts("")
+
+
+def test_who_has_done_with_a_deployment_is_not_waited_for(server):
+    one, other = server().join(), server().join()
+    own, deployment = one.members.server, "d"
+    for state, awaited in (("loaded", False), ("held", True), ("done", False)):
+        other.members.acknowledge(other.members.server, deployment, state, None)
+        assert bool(one.members.awaited(own, deployment, "loaded")) == awaited

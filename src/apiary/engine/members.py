@@ -80,6 +80,9 @@ class Members(Protocol):
     def forget(self, hosts: Sequence[UUID]) -> None:
         """What these hosts left has been taken over."""
 
+    def acts(self, server: str) -> bool:
+        """Whether a server may do something yet: it lives, or its hosts have not ended."""
+
     def acknowledge(self, server: str, deployment: str, state: str, problem: str | None) -> None:
         """This server has followed a deployment to this state, or cannot."""
 
@@ -121,6 +124,9 @@ class Alone:
 
     def forget(self, hosts: Sequence[UUID]) -> None:
         pass
+
+    def acts(self, server: str) -> bool:
+        return False
 
     def acknowledge(self, server: str, deployment: str, state: str, problem: str | None) -> None:
         pass

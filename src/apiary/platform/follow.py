@@ -76,7 +76,7 @@ class Followers:
     async def start(self) -> None:
         """Settle what was left, and start a host for each app."""
         for deployment in self.state.begun.values():
-            if not self._peers.acts(deployment.server) and not await self._settled(deployment):
+            if await self._peers.gone(deployment.server) and not await self._settled(deployment):
                 self.settle(deployment)
         await self.read()
         held = {app for app, deployment in self.state.begun.items() if deployment.phase == MIGRATING}
@@ -160,7 +160,7 @@ class Followers:
                     break
                 try:
                     await self._come_to(hosts, now, prepared)
-                    if not self._peers.acts(now.server):
+                    if await self._peers.gone(now.server):
                         await self._settle(now)
                 except Error as error:
                     log.warning("the deployment of %s %s: %s", now.app, now.version, error.message)

@@ -86,9 +86,14 @@ class Peers:
         news, self.news = self.news, asyncio.Event()
         news.set()
 
-    def acts(self, server: str) -> bool:
-        """Whether a server may do something yet: it lives, or its hosts have not ended."""
-        return server == self.server != "" or server in self._beat.others or server in self._beat.leaving
+    async def gone(self, server: str) -> bool:
+        """Whether a server can do nothing any more: it is lost, and its hosts have ended.
+
+        One that is not known here may have joined since the last sign of life, so the database is asked.
+        """
+        if server == self.server != "" or server in self._beat.others or server in self._beat.leaving:
+            return False
+        return not await asyncio.to_thread(self._members.acts, server)
 
     async def add(self, host: HostProcess, app: str) -> None:
         """Make a host known that is about to open the database of its app."""

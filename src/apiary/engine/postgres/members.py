@@ -77,6 +77,9 @@ class PostgresMembers:
     def forget(self, hosts: Sequence[UUID]) -> None:
         self._ask("forget", list(hosts))
 
+    def acts(self, server: str) -> bool:
+        return bool(server and self._ask("acts", server))
+
     def acknowledge(self, server: str, deployment: str, state: str, problem: str | None) -> None:
         self._ask("acknowledge", deployment, server, state, problem)
 

@@ -72,6 +72,9 @@ returning id;
 update apiary.servers set lost = clock_timestamp() where id = $1::uuid
 returning pg_notify('apiary', 'members');
 
+-- name: acts
+select id from apiary.acting where id = $1::uuid;
+
 -- A server that is lost cannot follow any more.
 -- name: acknowledge
 insert into apiary.acknowledgements (deployment, server, state, problem)
@@ -79,12 +82,14 @@ select $1::text, s.id, $3::text, $4::text from apiary.servers s where s.id = $2:
 on conflict (deployment, server) do update set state = excluded.state, problem = excluded.problem
 returning pg_notify('apiary', 'deployment');
 
--- The others that have not come to this state yet, or cannot.
+-- The others that have not come to this state yet, or cannot. Those for which the deployment is over, because somebody
+-- took the server of it for lost, are not waited for: what it does next is refused.
 -- name: awaited
 select s.description, a.problem
 from apiary.acting s
 left join apiary.acknowledgements a on a.deployment = $1::text and a.server = s.id
-where s.id <> $2::uuid and (a.state is distinct from $3::text or a.problem is not null);
+where s.id <> $2::uuid
+  and (a.state is null or a.state not in ($3::text, 'done') or a.problem is not null);
 
 -- name: forget_acknowledgements
 delete from apiary.acknowledgements where deployment = $1::text returning deployment;
