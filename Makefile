@@ -25,7 +25,9 @@ demo: $(VENV)/.installed-run ## Start a server, deploy examples/shop to it and g
 test soak: export PYTHONDONTWRITEBYTECODE :=
 
 test: programs lint types ## Run everything that has to pass: style, types, layers, all tests.
-	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal || { \
+		echo "What failed beside other tests is run once more, alone. What passes then does not bear load: mend it."; \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 soak: programs ## Run the tests that take minutes: kills and faults again and again, all peers of the benchmarks.
 	$(BIN)/python -m pytest -m soak
