@@ -216,9 +216,9 @@ class Client:
     def _handle(self, response: httpx.Response, decode: Decode) -> WorkflowHandle[Any]:
         return WorkflowHandle(_There(self), response.json()["id"], decode)
 
-    def _again(self, request: Callable[[], T], pauses: Iterable[float] = RETRY_SECONDS) -> T:
+    def _again(self, request: Callable[[], T], pauses: Iterable[float] | None = None) -> T:
         """Send a request that may be repeated, after some pauses if that must be."""
-        for wait in pauses:
+        for wait in pauses or RETRY_SECONDS:
             try:
                 return request()
             except HostCrashed:

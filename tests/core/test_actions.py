@@ -157,15 +157,15 @@ def test_an_action_that_raises_something_odd_is_answered(app, engine_app, prompt
 def test_an_action_that_hangs_is_left_behind(app, engine_app):
     release = threading.Event()
 
-    @app.action(timeout=0.05)
+    @app.action(timeout=0.5)
     def hangs() -> None:
         release.wait(30)
 
-    @app.action(timeout=0.05)
+    @app.action(timeout=0.5)
     async def hangs_too() -> None:
         await asyncio.Event().wait()
 
-    @app.action(timeout=0.05)
+    @app.action(timeout=0.5)
     async def blocks_its_loop() -> None:
         release.wait(30)
 
