@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,16 @@ from apiary.engine.statements import load_statements
 
 SQL = load_statements("apiary.engine.sqlite", "expansion.sql")
 TABLES = (
-    "progress", "progress_row", "sources", "sources_of_calls", "writes", "writes_of_rows", "statements", "reads",
-    "reads_of_rows",
+    "progress", "progress_row", "sources", "sources_of_calls", "writes", "writes_of_rows", "texts", "statements",
+    "reads", "reads_of_rows",
 )  # fmt: skip
 EFFECTS_AT_ONCE = 500
 MAX_TERMS = 10_000
 BLOB, FLOAT = "apiary:blob", "apiary:float"
 """Members of the objects in which stands what JSON has no form for: a blob in base64, an infinite number by name."""
 
-Insert = tuple[Any, ...]
+PLAIN = frozenset({int, str, type(None)})
+"""What JSON has a form for, whatever the value."""
 
 _to_json = msgspec.json.Encoder().encode
 
@@ -49,36 +51,45 @@ class Columns:
     names: Sequence[str]
     key: Sequence[str]
 
-    def image(self, values: Sequence[Any] | None) -> str | None:
-        """The values of a row as a JSON object."""
-        return None if values is None else as_json(dict(zip(self.names, values, strict=False)))
-
-    def key_of(self, row: int, values: Sequence[Any]) -> str:
-        """What identifies a row, as a JSON object, in the order of the names."""
-        if not self.key:
-            return as_json({"rowid": row})
-        named = dict(zip(self.names, values, strict=False))
-        return as_json({name: named.get(name) for name in self.key})
+    def key_of(self, row: int, image: Mapping[str, Any]) -> dict[str, Any]:
+        """What identifies a row, in the order of the names."""
+        return {name: image.get(name) for name in self.key} if self.key else {"rowid": row}
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A table of whose rows a statement is made: its key, where that stands in each row, and its columns there."""
+    """A table of whose rows a statement is made: its columns in each row, and those of its key.
+
+    The key is in the order of its names: `at` is where it stands in a row, `among` where in one that has only keys.
+    """
 
     table: str
     key: Sequence[str]
     at: Sequence[int]
+    among: Sequence[int]
     columns: Sequence[tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement, as calls name it. `reads` are the tables of which it read rows that are not known."""
+    """A statement, as calls name it by its `term`. `reads` are the tables of which it read rows that are not known."""
 
-    sql: str
-    columns: Sequence[str]
+    term: int
+    width: int
     tables: Sequence[Read]
     reads: Sequence[str]
+
+
+@dataclass(slots=True)
+class TakenApart:
+    """Rows of the tables beside, to be inserted, and how far they go."""
+
+    number: int
+    digest: bytes
+    sources: list[tuple[Any, ...]] = field(default_factory=list)
+    writes: list[tuple[Any, ...]] = field(default_factory=list)
+    statements: list[tuple[Any, ...]] = field(default_factory=list)
+    reads: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 class Expansion:
@@ -89,6 +100,7 @@ class Expansion:
         self._source = connect(str(path), read_only=True)
         self._target = connect(str(file_beside(path)), waiting=False)
         self._terms: dict[int, Any] = {}
+        self._texts: list[tuple[int, str]] = []
         self._install(again=False)
 
     def catch_up(self) -> None:
@@ -103,10 +115,10 @@ class Expansion:
 
     def _install(self, *, again: bool) -> None:
         run = self._target.execute
-        if not again and run(SQL["schema_number"]).get:
+        if not again and run(SQL["is_present"]).get:
             return
         run(ENGINE["begin_write"])
-        if again or not run(SQL["schema_number"]).get:
+        if again or not run(SQL["is_present"]).get:
             run(SQL["drop_all"]).fetchall()
             for name in TABLES:
                 run(SQL[f"create_{name}"]).fetchall()
@@ -125,129 +137,153 @@ class Expansion:
                 self._install(again=True)
                 return True
             rows: Any = source(SQL["effects_after"], (number, EFFECTS_AT_ONCE)).fetchall()
-            taken = [(row, self._taken_apart(*unpack(row[3]))) for row in rows]
+            if not rows:
+                return False
+            taken = TakenApart(rows[-1][0], _digest(rows[-1][3]))
+            for row in rows:
+                self._take_apart(taken, *row)
         finally:
             source(ENGINE["commit"])
-        if not rows:
-            return False
         with open(f"{self._path}-wal", "rb") as log:
             os.fdatasync(log.fileno())  # what the disk does not have yet may come to be something else
         self._keep(number, taken)
         return True
 
-    def _keep(self, number: int, taken: Sequence[tuple[Any, Sequence[Insert]]]) -> None:
+    def _keep(self, number: int, taken: TakenApart) -> None:
         """Write what was taken apart, unless somebody else did meanwhile."""
-        run = self._target.execute
+        run, run_many = self._target.execute, self._target.executemany
         run(ENGINE["begin_write"])
         try:
             found: Any = run(SQL["progress"]).fetchall()[0]
             if found[0] == number:
-                for (effect, call, migration, packed), inserts in taken:
-                    run(SQL["insert_source"], (effect, call, migration, unpack(packed)[1]))
-                    for position, (statement, *row) in enumerate(inserts):
-                        run(SQL[statement], (effect, *row) if statement == "insert_read" else (effect, position, *row))
-                last = taken[-1][0]
-                run(SQL["update_progress"], (last[0], _digest(last[3])))
+                run_many(SQL["insert_text"], self._texts).fetchall()
+                run_many(SQL["insert_source"], taken.sources).fetchall()
+                run_many(SQL["insert_write"], taken.writes).fetchall()
+                run_many(SQL["insert_statement"], taken.statements).fetchall()
+                run_many(SQL["insert_read"], taken.reads).fetchall()
+                run(SQL["update_progress"], (taken.number, taken.digest))
         except BaseException:
             run(ENGINE["rollback"])
             raise
         run(ENGINE["commit"])
+        self._texts.clear()
 
-    def _taken_apart(self, schema: int, left_out: int, events: Sequence[Any]) -> list[Insert]:
-        """What is to be inserted for one call: the name of a statement, and a row without its effect."""
-        inserts: list[Insert] = []
+    def _take_apart(
+        self, taken: TakenApart, effect: int, call: int | None, migration: str | None, packed: bytes
+    ) -> None:
+        """Take the effects of one call apart, or of one migration."""
+        schema, left_out, events = unpack(packed)
+        taken.sources.append((effect, call, migration, left_out))
+        position = 0
         for kind, *event in events:
-            if kind == WROTE:
-                table, before_id, after_id, before, after = event
-                columns = self._columns(schema, table)
-                inserts += _written(table, columns, (before_id, after_id), before, after)
-            elif kind == UNREAD:
-                table, before_id, _, operation = event
-                inserts.append(("insert_write", table, None, operation, None, None))
-            elif kind == SCHEMA:
-                schema, statement = event
-                after = as_json({"statement": statement})
-                inserts.append(("insert_write", None, None, "schema", None, after))
-            elif kind in (RAN, KEYS):
+            if kind in (RAN, KEYS):
                 term, parameters, result = event
-                inserts += _ran(len(inserts), self._statement(term), parameters, result, whole=kind == RAN)
-        return inserts
+                statement: Statement = self._term(term, self._statement)
+                _ran(taken, (effect, position), statement, parameters, result, whole=kind == RAN)
+                position += 1
+            elif kind == WROTE:
+                for write in _written(self._columns(schema, event[0]), *event):
+                    taken.writes.append((effect, position, *write))
+                    position += 1
+            else:
+                if kind == SCHEMA:
+                    schema, text = event
+                    taken.writes.append((effect, position, None, None, "schema", None, as_json({"statement": text})))
+                elif kind == UNREAD:
+                    table, _, _, operation = event
+                    taken.writes.append((effect, position, table, None, operation, None, None))
+                position += 1
 
     def _columns(self, schema: int, table: str) -> Columns:
         tables: Mapping[str, Columns] = self._term(schema, _tables)
         return tables.get(table) or Columns((), ())
 
-    def _statement(self, number: int) -> Statement:
-        found: Statement = self._term(number, _statement)
-        return found
+    def _statement(self, number: int, term: Any) -> Statement:
+        self._texts.append((number, term["sql"]))
+        return Statement(number, len(term["columns"]), list(_reads(term["tables"])), term["reads"])
 
-    def _term(self, number: int, read: Callable[[Any], Any]) -> Any:
+    def _term(self, number: int, read: Callable[[int, Any], Any]) -> Any:
         if number not in self._terms:
             if len(self._terms) >= MAX_TERMS:
                 self._terms.clear()
             text: Any = self._source.execute(SQL["term"], (number,)).get
-            self._terms[number] = read(json.loads(text))
+            self._terms[number] = read(number, json.loads(text))
         return self._terms[number]
 
 
-def _tables(term: Any) -> dict[str, Columns]:
+def _tables(number: int, term: Any) -> dict[str, Columns]:
     return {name: Columns(columns, sorted(key)) for name, (columns, key) in term["tables"].items()}
 
 
-def _statement(term: Any) -> Statement:
-    tables = [Read(*table) for table in term["tables"]]
-    return Statement(term["sql"], term["columns"], tables, term["reads"])
+def _reads(tables: Sequence[Sequence[Any]]) -> Iterator[Read]:
+    keys = 0
+    for table, key, at, columns in tables:
+        order = sorted(range(len(key)), key=lambda place: key[place])
+        sorted_key, sorted_at = [key[place] for place in order], [at[place] for place in order]
+        yield Read(table, sorted_key, sorted_at, [keys + place for place in order], columns)
+        keys += len(key)
 
 
 def _ran(
-    number: int, statement: Statement, parameters: Mapping[str, Any] | None, result: Any, *, whole: bool
-) -> Iterator[Insert]:
+    taken: TakenApart,
+    at: tuple[int, int],
+    statement: Statement,
+    parameters: Mapping[str, Any] | None,
+    result: Any,
+    *,
+    whole: bool,
+) -> None:
     """A statement, and the rows that it read. Where it is not `whole`, its rows are the keys in them only."""
     given = None if parameters is None else as_json(parameters)
     rows = result if isinstance(result, list) else None
-    width = len(statement.columns)
-    shown = None if rows is None or not whole else as_json_rows([row[:width] for row in rows])
-    yield "insert_statement", statement.sql, given, shown, result if rows is None else len(rows)
+    shown = None if rows is None or not whole else as_json_rows([row[: statement.width] for row in rows])
+    taken.statements.append((*at, statement.term, given, shown, result if rows is None else len(rows)))
     unknown = [*statement.reads, *(read.table for read in statement.tables if rows is None)]
     for place, table in enumerate(unknown):
-        yield "insert_read", number, place, table, None, None
+        taken.reads.append((*at, place, table, None, None))
     place = len(unknown)
     for row in rows or ():
-        keys = 0
         for read in statement.tables:
-            at = read.at if whole else range(keys, keys + len(read.at))
-            keys += len(read.at)
-            key = {name: row[position] for name, position in zip(read.key, at, strict=True)}
+            key = {name: row[place] for name, place in zip(read.key, read.at if whole else read.among, strict=True)}
             if None in key.values():  # an outer join has no row of this table here
                 continue
-            values = as_json({name: row[at] for at, name in read.columns}) if whole else None
-            yield "insert_read", number, place, read.table, as_json(dict(sorted(key.items()))), values
+            values = as_json({name: row[column] for column, name in read.columns}) if whole else None
+            taken.reads.append((*at, place, read.table, as_json(key), values))
             place += 1
 
 
 def _written(
-    table: str, columns: Columns, ids: tuple[int, int], before: Sequence[Any] | None, after: Sequence[Any] | None
-) -> Iterator[Insert]:
+    columns: Columns, table: str, old_id: int, new_id: int, before: Sequence[Any] | None, after: Sequence[Any] | None
+) -> Iterator[tuple[Any, ...]]:
     """One row that was written; two, where its key changed: one went, another one came."""
-    old = None if before is None else columns.key_of(ids[0], before)
-    new = None if after is None else columns.key_of(ids[1], after)
-    if old is not None and new is not None and old == new:
-        yield "insert_write", table, new, "update", columns.image(before), columns.image(after)
+    old_key = new_key = old_image = new_image = None
+    if before is not None:
+        old = dict(zip(columns.names, before, strict=False))
+        old_key, old_image = as_json(columns.key_of(old_id, old)), as_json(old)
+    if after is not None:
+        new = dict(zip(columns.names, after, strict=False))
+        new_key, new_image = as_json(columns.key_of(new_id, new)), as_json(new)
+    if old_key == new_key:
+        yield table, new_key, "update", old_image, new_image
         return
-    if old is not None:
-        yield "insert_write", table, old, "delete", columns.image(before), None
-    if new is not None:
-        yield "insert_write", table, new, "insert", None, columns.image(after)
+    if old_key is not None:
+        yield table, old_key, "delete", old_image, None
+    if new_key is not None:
+        yield table, new_key, "insert", None, new_image
 
 
 def as_json(values: Mapping[str, Any]) -> str:
     """Values of SQLite by name as JSON."""
-    return _to_json({name: _plain(value) for name, value in values.items()}).decode()
+    if not PLAIN.issuperset(map(type, values.values())):
+        values = {name: _plain(value) for name, value in values.items()}
+    return _to_json(values).decode()
 
 
 def as_json_rows(rows: Sequence[Sequence[Any]]) -> str:
     """Rows as JSON arrays in one."""
-    return _to_json([[_plain(value) for value in row] for row in rows]).decode()
+    if not PLAIN.issuperset(map(type, chain.from_iterable(rows))):
+        rows = [[_plain(value) for value in row] for row in rows]
+    return _to_json(rows).decode()
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 -- The file beside an app's own in which its effects lie taken apart. It can be made again at any time.
 
--- name: schema_number
-pragma user_version;
+-- name: is_present
+select user_version = 2 from pragma_user_version;
 
 -- How far the effects are taken apart, and a digest of the last: another one there means another file.
 -- name: create_progress
@@ -29,12 +29,15 @@ create table writes (
 -- name: create_writes_of_rows
 create index writes_of_rows on writes (table_name, key, effect);
 
+-- name: create_texts
+create table texts (term integer primary key, sql text not null);
+
 -- The statements that ran, with their parameters and the rows that they gave; `count`: how many, or how many they changed.
 -- name: create_statements
 create table statements (
     effect integer not null,
     number integer not null,
-    sql text not null,
+    term integer not null,
     parameters text,
     rows text,
     count integer not null,
@@ -61,10 +64,11 @@ insert into progress (one, number, digest) values (1, 0, x'');
 
 -- name: drop_all
 drop table if exists progress; drop table if exists sources; drop table if exists writes;
+drop table if exists texts;
 drop table if exists statements; drop table if exists reads;
 
 -- name: set_schema_number
-pragma user_version = 1;
+pragma user_version = 2;
 
 -- name: progress
 select number, digest from progress;
@@ -75,8 +79,11 @@ insert into sources (effect, call, migration, left_out) values (?, ?, ?, ?);
 -- name: insert_write
 insert into writes (effect, number, table_name, key, operation, before, after) values (?, ?, ?, ?, ?, ?, ?);
 
+-- name: insert_text
+insert into texts (term, sql) values (?, ?) on conflict do nothing;
+
 -- name: insert_statement
-insert into statements (effect, number, sql, parameters, rows, count) values (?, ?, ?, ?, ?, ?);
+insert into statements (effect, number, term, parameters, rows, count) values (?, ?, ?, ?, ?, ?);
 
 -- name: insert_read
 insert into reads (effect, number, place, table_name, key, row) values (?, ?, ?, ?, ?, ?);

@@ -36,6 +36,7 @@ select reads.effect as effect, number, place, table_name, reads.key as key, row,
        function, kind, caller, started as at
 from main.reads as reads
 join main.statements as statements using (effect, number)
+join main.texts as texts using (term)
 join main.sources as sources using (effect)
 join app.apiary_calls as calls on calls.seq = sources.call;
 
@@ -47,6 +48,7 @@ select statements.effect as effect, number, sql as statement, parameters, rows, 
              substr(hex(id), 17, 4) || '-' || substr(hex(id), 21)) as call,
        function, kind, caller, started as at
 from main.statements as statements
+join main.texts as texts using (term)
 join main.sources as sources using (effect)
 join app.apiary_calls as calls on calls.seq = sources.call;
 
