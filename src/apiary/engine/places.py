@@ -68,8 +68,9 @@ class Places(Protocol):
     """Where the apps of one platform live. `description` says it to people.
 
     `one_writer`: of the processes that have the database of an app open, one can write at a time.
-    `expander`: the command of a process that takes effects of calls apart. It reads names of apps, a line each, and
-    answers each with a line; it ends with its input. None, where there is nothing to be taken apart.
+    `expander`: the command of a process that takes effects of calls apart; none, where there is nothing to do so with.
+    It reads names of apps, a line each, and answers each with a line: `more`, where there is more. It ends with its
+    input.
     """
 
     description: str

@@ -8,7 +8,7 @@ notes with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import apsw
 import msgspec
 
 from apiary.config import Capturing
-from apiary.engine.effects import KEYS, RAN, SCHEMA, UNREAD, WROTE, Event, Terms, pack, pack_event
+from apiary.engine.effects import KEYS, RAN, SCHEMA, UNREAD, WROTE, Terms, pack, pack_event
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.rules import PLATFORM
 from apiary.engine.sqlite.workflows import SQL
@@ -68,22 +68,26 @@ class Capture:
         self._schema: int | None = None
         self._first_schema: int | None = None
         if self.writes:
-            connection.preupdate_hook(self._changes)
+            connection.preupdate_hook(self._changes())
 
-    def _changes(self, update: apsw.PreUpdate) -> None:
-        """A row is about to change. Asked for each, so it does little, and raises nothing of its own."""
-        table = update.table_name
-        if table[:7] == PLATFORM:
-            return
-        if len(self.events) >= MAX_WRITES:
-            self._left_out += 1
-            return
-        event: Event
-        try:
-            event = (WROTE, table, update.rowid, update.rowid_new, update.old, update.new)
-        except (apsw.Error, UnicodeDecodeError):  # a virtual column, or text that is none
-            event = (UNREAD, table, update.rowid, update.rowid_new, update.op.lower())
-        self.events.append(event)
+    def _changes(self) -> Callable[[apsw.PreUpdate], None]:
+        """What SQLite tells of each row that is about to change. It does little, and raises nothing of its own."""
+        events = self.events
+        add = events.append
+
+        def note(update: apsw.PreUpdate) -> None:
+            table = update.table_name
+            if table[:7] == PLATFORM:
+                return
+            if len(events) >= MAX_WRITES:
+                self._left_out += 1
+                return
+            try:
+                add((WROTE, table, update.rowid, update.rowid_new, update.old, update.new))
+            except (apsw.Error, UnicodeDecodeError):  # a virtual column, or text that is none
+                add((UNREAD, table, update.rowid, update.rowid_new, update.op.lower()))
+
+        return note
 
     def begin(self) -> None:
         """A call begins. What was noted of one that came to no record is forgotten."""

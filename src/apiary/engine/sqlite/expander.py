@@ -1,6 +1,7 @@
 """A process that takes effects apart, and indexes calls: `python -m apiary.engine.sqlite.expander FOLDER`.
 
-It reads the name of an app, does what there is to do, and answers; nothing else is on its output.
+It reads the name of an app, takes some of what is new apart, and answers whether there is more; nothing else is on its
+output.
 """
 
 from __future__ import annotations
@@ -20,24 +21,25 @@ NICE = 19
 
 
 def main() -> None:
-    """Take apart what the lines of the input name, until it ends."""
+    """Take apart what the lines of the input ask for, until it ends."""
     os.nice(NICE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over, by closing the input
     folder = Path(sys.argv[1])
     open_files: dict[str, tuple[Expansion, Finding]] = {}
     for line in sys.stdin:
         app = line.strip()
+        more = False
         try:
             if app not in open_files:
                 file = folder / f"{app}.db"
                 open_files[app] = Expansion(file), Finding(file)
-            for each in open_files[app]:
-                each.catch_up()
+            effects, calls = open_files[app]
+            more = effects.step() | calls.step()
         except (apsw.Error, OSError):
             traceback.print_exc()
             open_files.pop(app, None)
         try:
-            os.write(sys.stdout.fileno(), b"\n")
+            os.write(sys.stdout.fileno(), b"more\n" if more else b"\n")
         except BrokenPipeError:  # the server is gone
             return
 

@@ -105,7 +105,7 @@ class Expansion:
 
     def catch_up(self) -> None:
         """Take apart what is new, and durable."""
-        while self._some():
+        while self.step():
             pass
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class Expansion:
             run(SQL["set_schema_number"]).fetchall()
         run(ENGINE["commit"])
 
-    def _some(self) -> bool:
+    def step(self) -> bool:
         """Take some effects apart; returns whether there may be more."""
         found: Any = self._target.execute(SQL["progress"]).fetchall()[0]
         number, digest = found
@@ -146,16 +146,16 @@ class Expansion:
             source(ENGINE["commit"])
         with open(f"{self._path}-wal", "rb") as log:
             os.fdatasync(log.fileno())  # what the disk does not have yet may come to be something else
-        self._keep(number, taken)
-        return True
+        return not self._keep(number, taken) or len(rows) == EFFECTS_AT_ONCE
 
-    def _keep(self, number: int, taken: TakenApart) -> None:
-        """Write what was taken apart, unless somebody else did meanwhile."""
+    def _keep(self, number: int, taken: TakenApart) -> bool:
+        """Write what was taken apart; false where somebody else has done that meanwhile."""
         run, run_many = self._target.execute, self._target.executemany
         run(ENGINE["begin_write"])
         try:
             found: Any = run(SQL["progress"]).fetchall()[0]
-            if found[0] == number:
+            ours = bool(found[0] == number)
+            if ours:
                 run_many(SQL["insert_text"], self._texts).fetchall()
                 run_many(SQL["insert_source"], taken.sources).fetchall()
                 run_many(SQL["insert_write"], taken.writes).fetchall()
@@ -166,7 +166,9 @@ class Expansion:
             run(ENGINE["rollback"])
             raise
         run(ENGINE["commit"])
-        self._texts.clear()
+        if ours:
+            self._texts.clear()
+        return ours
 
     def _take_apart(
         self, taken: TakenApart, effect: int, call: int | None, migration: str | None, packed: bytes

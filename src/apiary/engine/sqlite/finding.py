@@ -34,7 +34,7 @@ class Finding:
 
     def catch_up(self) -> None:
         """Take in what is new, and durable."""
-        while self._some():
+        while self.step():
             pass
 
     def close(self) -> None:
@@ -42,7 +42,7 @@ class Finding:
         self._source.close()
         self._target.close()
 
-    def _some(self) -> bool:
+    def step(self) -> bool:
         """Take some calls in; returns whether there may be more."""
         run, source = self._target.execute, self._source.execute
         run(ENGINE["begin_write"])
