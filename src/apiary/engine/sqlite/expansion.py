@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from apiary.engine.effects import KEYS, RAN, SCHEMA, UNREAD, WROTE, unpack
-from apiary.engine.sqlite.session import connect
+from apiary.engine.sqlite.session import BESIDE_CACHE_KIB, connect
 from apiary.engine.sqlite.workflows import SQL as ENGINE
 from apiary.engine.statements import load_statements
 
@@ -29,6 +29,7 @@ TABLES = (
     "reads", "reads_of_rows",
 )  # fmt: skip
 EFFECTS_AT_ONCE = 500
+BYTES_AT_ONCE = 1024 * 1024
 MAX_TERMS = 10_000
 BLOB, FLOAT = "apiary:blob", "apiary:float"
 """Members of the objects in which stands what JSON has no form for: a blob in base64, an infinite number by name."""
@@ -98,7 +99,7 @@ class Expansion:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._source = connect(str(path), read_only=True)
-        self._target = connect(str(file_beside(path)), waiting=False)
+        self._target = connect(str(file_beside(path)), waiting=False, cache_kib=BESIDE_CACHE_KIB)
         self._terms: dict[int, Any] = {}
         self._texts: list[tuple[int, str]] = []
         self._install(again=False)
@@ -136,17 +137,32 @@ class Expansion:
             if number and (not last or _digest(last[0][0]) != digest):
                 self._install(again=True)
                 return True
-            rows: Any = source(SQL["effects_after"], (number, EFFECTS_AT_ONCE)).fetchall()
-            if not rows:
-                return False
-            taken = TakenApart(rows[-1][0], _digest(rows[-1][3]))
-            for row in rows:
-                self._take_apart(taken, *row)
+            taken, more = self._new(number)
         finally:
             source(ENGINE["commit"])
+        if taken is None:
+            return False
         with open(f"{self._path}-wal", "rb") as log:
             os.fdatasync(log.fileno())  # what the disk does not have yet may come to be something else
-        return not self._keep(number, taken) or len(rows) == EFFECTS_AT_ONCE
+        return not self._keep(number, taken) or more
+
+    def _new(self, number: int) -> tuple[TakenApart | None, bool]:
+        """Some of the effects after this number, taken apart, and whether there may be more."""
+        rows: list[Any] = []
+        size = 0
+        cursor: Any = self._source.execute(SQL["effects_after"], (number, EFFECTS_AT_ONCE))
+        for row in cursor:
+            rows.append(row)
+            size += len(row[-1])
+            if size > BYTES_AT_ONCE:
+                cursor.close()
+                break
+        if not rows:
+            return None, False
+        taken = TakenApart(rows[-1][0], _digest(rows[-1][-1]))
+        for row in rows:
+            self._take_apart(taken, *row)
+        return taken, size > BYTES_AT_ONCE or len(rows) == EFFECTS_AT_ONCE
 
     def _keep(self, number: int, taken: TakenApart) -> bool:
         """Write what was taken apart; false where somebody else has done that meanwhile."""

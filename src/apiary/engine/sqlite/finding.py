@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from apiary.engine.sqlite.expansion import file_beside
-from apiary.engine.sqlite.session import connect
+from apiary.engine.sqlite.session import BESIDE_CACHE_KIB, connect
 from apiary.engine.sqlite.workflows import SQL as ENGINE
 from apiary.engine.statements import load_statements
 
@@ -28,7 +28,7 @@ class Finding:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._source = connect(str(path), read_only=True)
-        self._target = connect(str(file_beside(path)), waiting=False)
+        self._target = connect(str(file_beside(path)), waiting=False, cache_kib=BESIDE_CACHE_KIB)
         for name in TABLES:
             self._target.execute(SQL[name]).fetchall()
 

@@ -25,9 +25,13 @@ MAX_EXAMINED = 5000
 CHECKPOINT_PAGES = 16_000
 READ_CACHE_KIB = 8_000
 WRITE_CACHE_KIB = 16_000
+BESIDE_CACHE_KIB = 4_000
+"""For the file beside an app's: who writes that has time."""
 
 
-def connect(path: str, *, read_only: bool = False, waiting: bool = True) -> apsw.Connection:
+def connect(
+    path: str, *, read_only: bool = False, waiting: bool = True, cache_kib: int = WRITE_CACHE_KIB
+) -> apsw.Connection:
     """Open the file as every connection of the engine does: WAL, foreign keys.
 
     A commit waits for the disk, unless `waiting` is false: then it can be lost (not torn) until the engine's `sync`.
@@ -39,7 +43,7 @@ def connect(path: str, *, read_only: bool = False, waiting: bool = True) -> apsw
     if read_only:
         pragmas += ["query_only = on", f"cache_size = -{READ_CACHE_KIB}"]
     else:
-        pragmas += [f"wal_autocheckpoint = {CHECKPOINT_PAGES}", f"cache_size = -{WRITE_CACHE_KIB}"]
+        pragmas += [f"wal_autocheckpoint = {CHECKPOINT_PAGES}", f"cache_size = -{cache_kib}"]
     for pragma in pragmas:
         connection.execute(f"pragma {pragma}").fetchall()
     connection.convert_binding = bind
