@@ -137,8 +137,8 @@ def _rate_verdicts(name: str, workload: Measured) -> Iterator[Verdict]:
 
 
 def _cost_verdicts(name: str, seen: Measured) -> Iterator[Verdict]:
-    rss = seen["memory"]["sum"]["rss"]
-    yield Verdict(f"{name}, resident memory in MB", rss / MEGABYTE, targets.MEMORY_BYTES / MEGABYTE)
+    pss = seen["memory"]["sum"]["pss"]  # pages that processes share are there once
+    yield Verdict(f"{name}, memory in MB", pss / MEGABYTE, targets.MEMORY_BYTES / MEGABYTE)
     if "idle_one_statement" in seen:
         yield Verdict(f"{name}, idle median in µs", seen["idle"]["p50_us"], targets.IDLE_MEDIAN_US)
     if seen.get("start_seconds"):
