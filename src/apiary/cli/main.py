@@ -16,6 +16,7 @@ from apiary.bundle import make_bundle
 from apiary.cli import log as log_commands
 from apiary.cli import offline
 from apiary.cli import queues as queue_commands
+from apiary.cli import replay as replay_command
 from apiary.cli import workflow as workflow_commands
 from apiary.cli.options import LOCAL, Key, Url
 from apiary.cli.output import Output, fail, say, show, table, value_of
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.add_typer(workflow_commands.app, name="workflow")
 app.add_typer(queue_commands.app, name="queues")
 app.add_typer(log_commands.app, name="log")
+app.command()(replay_command.replay)
 
 
 def _version(wanted: bool) -> None:

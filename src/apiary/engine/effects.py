@@ -24,6 +24,8 @@ RAN = 3
 """A statement ran: its term, its parameters by name, the rows that it gave or the number of those that it changed."""
 KEYS = 4
 """The same, where that was too much to keep whole: the keys in the rows that it gave, or the number of rows."""
+FAILED = 5
+"""A statement failed: its term, its parameters by name (`None`: they have no form here), the problem as JSON."""
 FORMAT = 1
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -21,6 +21,7 @@ WANTED: dict[str, set[str]] = {
     "trace": {"call"},
     "downstream": set(),
     "leaks": {"table", "allowed"},
+    "recording": {"call"},
 }
 """The questions, and the parameters that each must have. Of which app a call is, need not be said."""
 OPTIONS = {

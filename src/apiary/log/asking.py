@@ -55,6 +55,11 @@ class AppLog:
         found: dict[str, Any] = self._asked("trace", call=call, depth=depth, limit=limit)
         return found
 
+    def recording(self, call: str) -> dict[str, Any]:
+        """A query or transaction, and what its statements gave: what `apiary.testing.replay` runs again."""
+        found: dict[str, Any] = self._asked("recording", call=call)
+        return found
+
     def sql(self, statement: str, limit: int = 10_000, seconds: float = 10.0) -> Table:
         """The rows of a statement that reads, over the views of the log: `limit` of them, within so many seconds.
 

@@ -11,7 +11,7 @@ from apiary.engine.places import Log
 from apiary.finite import read_json
 from apiary.log.downstream import downstream
 from apiary.log.effects import as_of, history, readers, sql
-from apiary.log.export import export_workflow
+from apiary.log.export import export_workflow, recording
 from apiary.log.leaks import leaks
 from apiary.log.queues import queues
 from apiary.log.trace import add_effects, identifier_of, trace
@@ -130,6 +130,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "readers": readers,
     "trace": trace,
     "leaks": leaks,
+    "recording": recording,
     "downstream": downstream,
     "workflows": workflows,
     "workflow": workflow,

@@ -16,7 +16,7 @@ import apsw
 import msgspec
 
 from apiary.config import Capturing
-from apiary.engine.effects import KEYS, RAN, SCHEMA, UNREAD, WROTE, Terms, pack, pack_event
+from apiary.engine.effects import FAILED, KEYS, RAN, SCHEMA, UNREAD, WROTE, Terms, pack, pack_event
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.rules import PLATFORM
 from apiary.engine.sqlite.workflows import SQL
@@ -113,6 +113,10 @@ class Capture:
         if self._loose >= MAX_LOOSE or (type(result) is list and len(result) >= MAX_LOOSE):
             self._tighten()
 
+    def refused(self, term: int, parameters: Mapping[str, Any] | None, problem: str) -> None:
+        """A statement failed, which the function may have noticed."""
+        self.events.append((FAILED, term, parameters, problem))
+
     def _tighten(self) -> None:
         """Pack the statements that are not packed yet, and no more of their results than is to be kept."""
         self.events[:] = [self._tight(*event[1:]) if type(event) is tuple and event[0] == RAN else event
@@ -159,7 +163,7 @@ class Capture:
         undone = self.events[mark:]
         if any(type(event) is tuple and event[0] == SCHEMA for event in undone):
             self.forget()
-        self.events[mark:] = [event for event in undone if type(event) is msgspec.Raw or event[0] == RAN]
+        self.events[mark:] = [event for event in undone if type(event) is msgspec.Raw or event[0] in (RAN, FAILED)]
 
     def failed(self, mark: int) -> None:
         """A statement failed. SQLite has undone it, unless that was told to keep what it had done (`or fail`)."""

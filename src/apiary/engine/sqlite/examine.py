@@ -63,6 +63,7 @@ class Examiner:
         self._changes_schema = False
         self._read: set[str] = set()
         self._written: set[str] = set()
+        self._declared: list[str | None] = []
 
     def examine(self, sql: str) -> Statement:
         """What a statement does, which is not run; `RuleBroken` where no function may run it."""
@@ -103,7 +104,8 @@ class Examiner:
                 if len(names) != cursor.bindings_count or not all(map(str.isidentifier, names)):
                     raise _positional()
                 shape = Shape([column[0] for column in columns]) if columns else NO_COLUMNS
-                readers = column_readers([column[1] for column in columns])
+                self._declared = [column[1] for column in columns]
+                readers = column_readers(self._declared)
                 found = Statement(sql, cursor.is_readonly, names, shape, self._changes_schema, readers)
             return False
 
@@ -129,7 +131,7 @@ class Examiner:
 
     def _traced(self, statement: Statement) -> Statement:
         """The statement as it is run to be traced, and known to the log from now on."""
-        tables = self._capture.tables()
+        tables, declared = self._capture.tables(), self._declared
         found = selection(statement.sql) if statement.read_only and statement.shape is not NO_COLUMNS else None
         traced, keyed = self._keyed(statement, found, tables) if found is not None else (statement, [])
         read = (self._read - self._written) & {columns.table for columns in tables.values()}
@@ -138,12 +140,18 @@ class Examiner:
         term = {
             "sql": statement.sql,
             "columns": statement.shape.names,
+            "types": declared,
             "tables": [[each.table, each.key, each.at, list(each.columns.items())] for each in keyed],
             "reads": sorted(read),
         }
         number = self._capture.terms.tell(json.dumps(term, separators=(",", ":")))
         self._capture.keys[number] = tuple(position for each in keyed for position in each.at)
         return replace(traced, term=number)
+
+    def unknown(self, sql: str) -> int:
+        """The term of a statement of which nothing else is known, because it cannot be run."""
+        term = {"sql": sql, "columns": [], "types": [], "tables": [], "reads": []}
+        return self._capture.terms.tell(json.dumps(term, separators=(",", ":")))
 
     def _keyed(
         self, statement: Statement, found: Selection, tables: Mapping[str, Columns]

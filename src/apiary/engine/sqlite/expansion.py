@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from apiary.engine.effects import KEYS, RAN, SCHEMA, UNREAD, WROTE, unpack
+from apiary.engine.effects import FAILED, KEYS, RAN, SCHEMA, UNREAD, WROTE, unpack
 from apiary.engine.sqlite.session import BESIDE_CACHE_KIB, connect
 from apiary.engine.sqlite.workflows import SQL as ENGINE
 from apiary.engine.statements import load_statements
@@ -73,9 +73,13 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement, as calls name it by its `term`. `reads` are the tables of which it read rows that are not known."""
+    """A statement, as calls name it by its `term`. `reads` are the tables of which it read rows that are not known.
+
+    `text`: its row in `texts`.
+    """
 
     term: int
+    text: tuple[Any, ...]
     width: int
     tables: Sequence[Read]
     reads: Sequence[str]
@@ -101,7 +105,6 @@ class Expansion:
         self._source = connect(str(path), read_only=True)
         self._target = connect(str(file_beside(path)), waiting=False, cache_kib=BESIDE_CACHE_KIB)
         self._terms: dict[int, Any] = {}
-        self._texts: list[tuple[int, str]] = []
         self._install(again=False)
 
     def catch_up(self) -> None:
@@ -172,7 +175,8 @@ class Expansion:
             found: Any = run(SQL["progress"]).fetchall()[0]
             ours = bool(found[0] == number)
             if ours:
-                run_many(SQL["insert_text"], self._texts).fetchall()
+                texts = [self._statement(term).text for term in {row[2] for row in taken.statements}]
+                run_many(SQL["insert_text"], texts).fetchall()
                 run_many(SQL["insert_source"], taken.sources).fetchall()
                 run_many(SQL["insert_write"], taken.writes).fetchall()
                 run_many(SQL["insert_statement"], taken.statements).fetchall()
@@ -182,8 +186,6 @@ class Expansion:
             run(ENGINE["rollback"])
             raise
         run(ENGINE["commit"])
-        if ours:
-            self._texts.clear()
         return ours
 
     def _take_apart(
@@ -196,8 +198,7 @@ class Expansion:
         for kind, *event in events:
             if kind in (RAN, KEYS):
                 term, parameters, result = event
-                statement: Statement = self._term(term, self._statement)
-                _ran(taken, (effect, position), statement, parameters, result, whole=kind == RAN)
+                _ran(taken, (effect, position), self._statement(term), parameters, result, whole=kind == RAN)
                 position += 1
             elif kind == WROTE:
                 for write in _written(self._columns(schema, event[0]), *event):
@@ -207,6 +208,10 @@ class Expansion:
                 if kind == SCHEMA:
                     schema, text = event
                     taken.writes.append((effect, position, None, None, "schema", None, as_json({"statement": text})))
+                elif kind == FAILED:
+                    term, parameters, problem = event
+                    given = None if parameters is None else as_json(parameters)
+                    taken.statements.append((effect, position, term, given, None, 0, problem))
                 elif kind == UNREAD:
                     table, _, _, operation = event
                     taken.writes.append((effect, position, table, None, operation, None, None))
@@ -216,9 +221,9 @@ class Expansion:
         tables: Mapping[str, Columns] = self._term(schema, _tables)
         return tables.get(table) or Columns((), ())
 
-    def _statement(self, number: int, term: Any) -> Statement:
-        self._texts.append((number, term["sql"]))
-        return Statement(number, len(term["columns"]), list(_reads(term["tables"])), term["reads"])
+    def _statement(self, number: int) -> Statement:
+        found: Statement = self._term(number, _statement)
+        return found
 
     def _term(self, number: int, read: Callable[[int, Any], Any]) -> Any:
         if number not in self._terms:
@@ -231,6 +236,11 @@ class Expansion:
 
 def _tables(number: int, term: Any) -> dict[str, Columns]:
     return {name: Columns(columns, sorted(key)) for name, (columns, key) in term["tables"].items()}
+
+
+def _statement(number: int, term: Any) -> Statement:
+    text = number, term["sql"], json.dumps(term["columns"]), json.dumps(term.get("types"))
+    return Statement(number, text, len(term["columns"]), list(_reads(term["tables"])), term["reads"])
 
 
 def _reads(tables: Sequence[Sequence[Any]]) -> Iterator[Read]:
@@ -255,7 +265,7 @@ def _ran(
     given = None if parameters is None else as_json(parameters)
     rows = result if isinstance(result, list) else None
     shown = None if rows is None or not whole else as_json_rows([row[: statement.width] for row in rows])
-    taken.statements.append((*at, statement.term, given, shown, result if rows is None else len(rows)))
+    taken.statements.append((*at, statement.term, given, shown, result if rows is None else len(rows), None))
     unknown = [*statement.reads, *(read.table for read in statement.tables if rows is None)]
     for place, table in enumerate(unknown):
         taken.reads.append((*at, place, table, None, None))

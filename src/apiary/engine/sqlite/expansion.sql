@@ -30,9 +30,9 @@ create table writes (
 create index writes_of_rows on writes (table_name, key, effect);
 
 -- name: create_texts
-create table texts (term integer primary key, sql text not null);
+create table texts (term integer primary key, sql text not null, columns text not null, types text not null);
 
--- The statements that ran, with their parameters and the rows that they gave; `count`: how many, or how many they changed.
+-- The statements that ran, with their parameters and the rows that they gave; `count`: how many, or how many they changed. With an `error`, they failed.
 -- name: create_statements
 create table statements (
     effect integer not null,
@@ -41,6 +41,7 @@ create table statements (
     parameters text,
     rows text,
     count integer not null,
+    error text,
     primary key (effect, number)
 ) without rowid;
 
@@ -80,10 +81,10 @@ insert into sources (effect, call, migration, left_out) values (?, ?, ?, ?);
 insert into writes (effect, number, table_name, key, operation, before, after) values (?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_text
-insert into texts (term, sql) values (?, ?) on conflict do nothing;
+insert into texts (term, sql, columns, types) values (?, ?, ?, ?) on conflict do nothing;
 
 -- name: insert_statement
-insert into statements (effect, number, term, parameters, rows, count) values (?, ?, ?, ?, ?, ?);
+insert into statements (effect, number, term, parameters, rows, count, error) values (?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_read
 insert into reads (effect, number, place, table_name, key, row) values (?, ?, ?, ?, ?, ?);

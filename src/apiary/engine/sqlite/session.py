@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import apsw
@@ -12,7 +14,8 @@ from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
 from apiary.engine.sqlite.examine import Examiner, Statement
 from apiary.engine.sqlite.values import EXACT, bind, check_numbers, convert, native
 from apiary.engine.sqlite.workflows import SQL, WorkflowRows
-from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken
+from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken, Unavailable
+from apiary.runtime.plain import plain
 from apiary.runtime.result import NO_COLUMNS, Convert, Result
 from apiary.runtime.session import Part, Queued, Record
 
@@ -109,6 +112,13 @@ class SqliteSession(WorkflowRows):
         self.capture.conceal(secrets)
 
     def execute(self, sql: str, parameters: Mapping[str, Any], read_only: bool) -> Result:
+        try:
+            return self._execute(sql, parameters, read_only)
+        except Error as error:
+            self._refused(sql, parameters, error)
+            raise
+
+    def _execute(self, sql: str, parameters: Mapping[str, Any], read_only: bool) -> Result:
         self._check_transaction()
         statement = self._statements.get(sql) or self._examine(sql)
         if read_only and not statement.read_only:
@@ -146,6 +156,17 @@ class SqliteSession(WorkflowRows):
         width = statement.width
         return rows if width is None else [row[:width] for row in rows]
 
+    def _refused(self, sql: str, parameters: Mapping[str, Any] | None, error: Error) -> None:
+        """Note that a statement failed, where the call goes on."""
+        if not self.capture.reads or isinstance(error, Unavailable):
+            return
+        given = None
+        with suppress(TypeError, ValueError, OverflowError):
+            given = parameters and native(parameters)
+        known = self._statements.get(sql)
+        term = known.term if known is not None else self._examiner.unknown(sql)
+        self.capture.refused(term, given, json.dumps(plain(error.problem())))
+
     def _forget(self) -> None:
         """The schema changed in this transaction, which may yet be undone: know nothing until the next begins."""
         self._schema = None
@@ -166,11 +187,13 @@ class SqliteSession(WorkflowRows):
         mark = len(self.capture.events)
         try:
             changed = self._each(sql, given)
-        except BaseException:
+        except BaseException as error:
             if self.connection.in_transaction:
                 self._step(SQL["undo_many"])
                 self._step(SQL["release_many"])
                 self.capture.undo(mark)
+            if isinstance(error, Error):
+                self._refused(sql, None, error)
             raise
         self._step(SQL["release_many"])
         changed = 0 if statement.read_only else changed

@@ -43,7 +43,7 @@ join app.apiary_calls as calls on calls.seq = sources.call;
 -- The statements that calls ran, with all that they gave.
 -- name: view_statements
 create temp view statements as
-select statements.effect as effect, number, sql as statement, parameters, rows, count, sources.call as seq,
+select statements.effect as effect, number, sql as statement, parameters, rows, count, statements.error as error, sources.call as seq,
        lower(substr(hex(id), 1, 8) || '-' || substr(hex(id), 9, 4) || '-' || substr(hex(id), 13, 4) || '-' ||
              substr(hex(id), 17, 4) || '-' || substr(hex(id), 21)) as call,
        function, kind, caller, started as at
@@ -95,6 +95,18 @@ where seq in (select value from json_each(:calls)) order by effect, number limit
 -- name: log_read
 select seq, effect, number, table_name, key, row, statement, parameters from reads
 where seq in (select value from json_each(:calls)) order by effect, number, place limit :limit;
+
+-- All statements of a call, in their order, with what it takes to give their rows again.
+-- name: log_statements
+select sql as statement, columns, types, parameters, rows, count, error
+from main.sources as sources
+join main.statements as statements using (effect)
+join main.texts as texts using (term)
+where sources.call = :seq order by number;
+
+-- How much of what a call did is not known.
+-- name: log_left_out
+select left_out from main.sources where call = :seq;
 
 -- name: log_call_by_id
 select seq, id, function, kind, caller, status, started from app.apiary_calls where id = :id and status <> 'stopped';

@@ -1,19 +1,15 @@
-"""Runs a workflow again from a recorded run, with the code of now and without a database: does it do the same?"""
+"""Runs the body of a workflow again from its recorded steps."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from apiary.bundle import load_app, load_from
-from apiary.codec import compile_program
-from apiary.runtime.call import Bound
-from apiary.runtime.declaration import App, Kind
+from apiary.replaying.outcome import Replayed, Unguarded, unlike_error, unlike_output
+from apiary.runtime.call import Bound, Program
+from apiary.runtime.declaration import Kind
 from apiary.runtime.driver import Steps
-from apiary.runtime.errors import Nondeterministic, WrongArguments
+from apiary.runtime.errors import Nondeterministic
 from apiary.runtime.ids import id_bytes
 from apiary.runtime.ledger import Again, Broken, Leave, Ledger
 from apiary.runtime.machine import WHOLE, Op, Operation, Step
@@ -22,38 +18,9 @@ from apiary.runtime.transaction import Notes
 from apiary.runtime.undoing import CANCELLING
 from apiary.runtime.workflow import Workflow, _running
 
-FORMATS = (1,)
 
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """What a workflow came to with the code of now, as far as is recorded.
-
-    `status`: `ok` with its `result`; `raised` with the `error`; `waiting`, where it goes on behind what is recorded;
-    `continues`, where it begins again.
-    `steps`: so many operations fit their records. `recorded`: the status that it had when it was exported.
-    """
-
-    status: str
-    recorded: str
-    steps: int
-    result: Any = None
-    error: BaseException | None = None
-
-
-def replay(app: App | str | Path, recorded: str | Path | Mapping[str, Any]) -> Replayed:
-    """Run the body of a workflow again, answered from what `apiary workflow export` wrote.
-
-    `app`: an `App`, the name of a module that makes one, or a path. `recorded`: a file, or what is in it. No function
-    of the app is run but the body. Raises `Nondeterministic`, with the step, what was recorded and what came, where the
-    code does something else than it did: workflows that run could not go on with it.
-    """
-    if not isinstance(app, App):
-        app = load_from(Path(app)) if Path(app).exists() else load_app(str(app))
-    run = recorded if isinstance(recorded, Mapping) else json.loads(Path(recorded).read_text(encoding="utf-8"))
-    if run.get("format") not in FORMATS:
-        raise WrongArguments(f"this is no recorded run of a workflow: its format is {run.get('format')!r:.50}")
-    program = compile_program(app, run["version"])
+def replay_workflow(program: Program, run: Mapping[str, Any]) -> Replayed:
+    """Run the body of a workflow again, answered from its steps. No function of the app is run but the body."""
     bound = program.find(run["function"])
     if bound.function.kind is not Kind.WORKFLOW:
         raise Nondeterministic(f"{run['function']} was a workflow, and is now a {bound.function.kind.value}")
@@ -77,16 +44,18 @@ def replay(app: App | str | Path, recorded: str | Path | Mapping[str, Any]) -> R
     session = cast(WorkflowSession, _Tape([_step(step) for step in run["steps"]]))
     ledger = _Strict(run["status"], call, session, instance)
     notes = Notes(instance.started)
-    return _ran(bound, call, Steps(program, call, session, _Unguarded(), instance, notes, ledger), ledger, run)
+    return _ran(bound, call, Steps(program, call, session, Unguarded(), instance, notes, ledger), ledger, run)
 
 
 def _ran(bound: Bound, call: Call, steps: Steps, ledger: _Strict, run: Mapping[str, Any]) -> Replayed:
     result: Any = None
+    output = b""
     failed: BaseException | None = None
     token = _running.set(True)
     try:
         arguments = bound.codec.decode(call)
-        result = bound.codec.decode_result(bound.codec.encode(bound.function.body(Workflow(steps), **arguments)))
+        output = bound.codec.encode(bound.function.body(Workflow(steps), **arguments))
+        result = bound.codec.decode_result(output)
     except Leave:
         pass
     except Exception as error:  # noqa: BLE001 - what the body raises is what it came to
@@ -104,8 +73,8 @@ def _ran(bound: Bound, call: Call, steps: Steps, ledger: _Strict, run: Mapping[s
             f"step {ledger.next} is not asked for any more: {run['function']} {how}", step=ledger.next
         )
     if failed is not None:
-        return Replayed("raised", run["status"], done, error=failed)
-    return Replayed("ok", run["status"], done, result)
+        return Replayed("raised", run["status"], done, error=failed, difference=unlike_error(run, failed))
+    return Replayed("ok", run["status"], done, result, difference=unlike_output(run, output))
 
 
 class _Strict(Ledger):
@@ -141,16 +110,6 @@ class _Tape:
 
     def steps(self, workflow: bytes, first: int, end: int, most: int = WHOLE) -> list[Step]:
         return [self._steps[number] for number in range(first, end) if number in self._steps]
-
-
-class _Unguarded:
-    """No deadlines."""
-
-    def begin(self, call: Call, seconds: float) -> None:
-        """Nothing ends it."""
-
-    def end(self) -> bool:
-        return False
 
 
 def _step(row: Mapping[str, Any]) -> Step:
