@@ -1,4 +1,4 @@
-"""The examples run on each database that there is, unchanged. What they did on SQLite is then run again from the log."""
+"""The examples run on each database that there is, unchanged. What they did on SQLite is run again from the log."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -6,9 +6,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from apiary.embedded import OpenApp
-from apiary.testing import replay
 from tests.conftest import new_postgres_database, postgres, private_postgres
+
+from apiary.embedded import OpenApp
+from apiary.recorded import STARS
+from apiary.testing import replay
 
 __all__ = ["new_postgres_database", "postgres", "private_postgres"]
 
@@ -30,12 +32,15 @@ def apiary_database(
 
 @pytest.fixture(autouse=True)
 def run_again(apiary_opened: list[OpenApp]) -> Iterator[None]:
-    """After each test, every call that it made comes from its record to the same."""
+    """After each test, every call that it made, but those with secrets, comes from its record to the same."""
     yield
     for opened in apiary_opened:
         if opened.engine.dialect != "sqlite":
             continue
         for call in opened.log.calls(limit=1000):
             if call["kind"] in ("query", "transaction") and call["status"] != "stopped":
-                replayed = replay(opened.app, opened.log.recording(call["id"]))
+                recording = opened.log.recording(call["id"])
+                if STARS in recording["input"]:
+                    continue
+                replayed = replay(opened.app, recording)
                 assert not replayed.difference, f"{call['function']}: {replayed.difference}"

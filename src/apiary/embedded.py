@@ -21,6 +21,7 @@ from apiary.handle import Ended, WorkflowHandle
 from apiary.log.asking import AppLog
 from apiary.log.questions import QUESTIONS
 from apiary.runtime.call import Bound
+from apiary.runtime.chance import install
 from apiary.runtime.control import PREFIX
 from apiary.runtime.declaration import App, Function, Kind
 from apiary.runtime.errors import (
@@ -257,6 +258,7 @@ def open(
     `capture`: what the log keeps, on SQLite, of what calls read and write; with `strict` all of it, and that of a query
     before it returns.
     """
+    install()
     capturing = Capturing(capture)
     if not isinstance(app, App):
         path = Path(app)

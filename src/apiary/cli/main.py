@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.text import Text
@@ -19,7 +19,7 @@ from apiary.cli import queues as queue_commands
 from apiary.cli import replay as replay_command
 from apiary.cli import workflow as workflow_commands
 from apiary.cli.options import LOCAL, Key, Url
-from apiary.cli.output import Output, fail, say, show, table, value_of
+from apiary.cli.output import Output, arguments_of, fail, say, show, table
 from apiary.cli.progress import tell, waits_told
 from apiary.client import Http
 from apiary.config import (
@@ -186,7 +186,7 @@ def call(
     headers = {"Content-Type": "application/json", "Prefer": f"respond-async{', handling=strict' if no_wait else ''}"}
     if idempotency_key:
         headers["Idempotency-Key"] = idempotency_key
-    body = json.dumps(_arguments(arguments or [])).encode()
+    body = json.dumps(arguments_of(arguments or [])).encode()
     http = Http(url, key)
     response = http.post(f"/apps/{app_name}/{function}", body, headers)
     if response.status_code == workflow_commands.ACCEPTED and not no_wait:
@@ -286,18 +286,6 @@ def _verdict(check: Check) -> Text:
     if not check.good:
         return Text("problem", "red")
     return Text("note", "yellow") if check.advice else Text("ok", "green")
-
-
-def _arguments(given: list[str]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    for item in given:
-        name, separator, text = item.partition("=")
-        if not separator or not name:
-            raise WrongArguments(f"{item!r} is no argument", hint="write NAME=VALUE, for example user=7")
-        if name in arguments:
-            raise WrongArguments(f"{name} is given twice", hint="a list is one value: " + f"{name}='[1, 2]'")
-        arguments[name] = value_of(text)
-    return arguments
 
 
 def main() -> None:

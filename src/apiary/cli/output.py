@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apiary.decimals import read_exactly
-from apiary.runtime.errors import Error
+from apiary.runtime.errors import Error, WrongArguments
 
 people = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -97,6 +97,19 @@ def value_of(text: str) -> Any:
         return read_exactly(text, str)
     except ValueError:
         return text
+
+
+def arguments_of(given: Sequence[str]) -> dict[str, Any]:
+    """Arguments as somebody types them: NAME=VALUE each."""
+    arguments: dict[str, Any] = {}
+    for item in given:
+        name, separator, text = item.partition("=")
+        if not separator or not name:
+            raise WrongArguments(f"{item!r} is no argument", hint="write NAME=VALUE, for example user=7")
+        if name in arguments:
+            raise WrongArguments(f"{name} is given twice", hint="a list is one value: " + f"{name}='[1, 2]'")
+        arguments[name] = value_of(text)
+    return arguments
 
 
 def moment(microseconds: int) -> str:

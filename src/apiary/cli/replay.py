@@ -15,7 +15,7 @@ import typer
 from rich.text import Text
 
 from apiary.cli.options import LOCAL, Key, Url
-from apiary.cli.output import errors, explain, people, show, wants_json
+from apiary.cli.output import arguments_of, errors, explain, people, show, wants_json
 from apiary.client import Http
 from apiary.runtime.call import NOT_THE_USERS, is_refusal, user_traceback
 from apiary.runtime.errors import Conflict, Error, Nondeterministic, NotFound, WrongArguments
@@ -25,6 +25,10 @@ from apiary.runtime.plain import plain
 def replay(
     call: Annotated[str, typer.Argument(metavar="CALL", help="The id of a query, a transaction or a workflow.")],
     path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The app: a folder or a file.")] = Path(),
+    secrets: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer
+        typer.Option("--secret", metavar="NAME=VALUE", help="An argument that is secret, and so not in the record."),
+    ] = None,
     recording: Annotated[
         Optional[Path],  # noqa: UP045 - typer
         typer.Option("--save", help="Also write the recording to this file, for a test (apiary.testing.replay)."),
@@ -45,7 +49,7 @@ def replay(
         recording.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     shown: dict[str, Any] = {"call": found["id"], "function": found["function"], "version": found["version"]}
     try:
-        replayed = run_again(path, found)
+        replayed = run_again(path, found, arguments_of(secrets or []))
     except (Nondeterministic, Conflict) as error:
         if debug:
             _debug(error)

@@ -26,6 +26,8 @@ KEYS = 4
 """The same, where that was too much to keep whole: the keys in the rows that it gave, or the number of rows."""
 FAILED = 5
 """A statement failed: its term, its parameters by name (`None`: they have no form here), the problem as JSON."""
+DREW = 6
+"""The call drew these random bytes."""
 FORMAT = 1
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -49,6 +49,7 @@ def recording(log: Log, *, call: str) -> dict[str, Any]:
         "id": id_text(identifier),
         **{name: row[name] for name in names},
         "statements": log.ask("log_statements", {"seq": row["seq"]}),
+        "drawn": [drawn["bytes"] for drawn in log.ask("log_drawn", {"seq": row["seq"]})],
         "queued": [{"id": id_text(child), "function": function, "input": given} for child, function, given in queued],
     }
 

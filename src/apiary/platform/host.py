@@ -56,6 +56,7 @@ from apiary.platform.messages import (
     to_host,
 )
 from apiary.runtime.call import Program
+from apiary.runtime.chance import install
 from apiary.runtime.declaration import App, Kind
 from apiary.runtime.errors import (
     BundleRefused,
@@ -99,6 +100,7 @@ class Host:
         """Load the app, and say what it is."""
         self._start = message
         self._memory = Memory(message.memory_bytes, lambda: self._send(Spent()))
+        install()
         sys.path[:0] = [message.code, *([message.packages] if message.packages else [])]
         app = load_app(message.module)
         if app.name in RESERVED:

@@ -9,8 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 from apiary.codec import convert_rows
+from apiary.engine.sqlite.capture import concealable, concealed
 from apiary.engine.sqlite.expansion import BLOB, FLOAT, as_json
 from apiary.engine.sqlite.values import column_readers, convert, native
+from apiary.recorded import STARS
 from apiary.replaying.outcome import Replayed, Unguarded, unlike_error, unlike_output
 from apiary.runtime.call import Program, run
 from apiary.runtime.errors import Conflict, Nondeterministic, from_problem
@@ -22,15 +24,15 @@ from apiary.runtime.transaction import Notes
 HINT = "the code, or what it gets from elsewhere than its arguments and its transaction, is another one than it was"
 
 
-def replay_call(program: Program, recorded: Mapping[str, Any]) -> Replayed:
-    """Run a query or transaction again; `Conflict` where the log has not kept what a statement gave."""
+def replay_call(program: Program, recorded: Mapping[str, Any], secrets: Mapping[str, Any]) -> Replayed:
+    """Run a query or transaction again; `Conflict` where the log has not kept what it takes."""
     bound = program.find(recorded["function"])
     if bound.function.kind.value != recorded["kind"]:
         was, now = recorded["kind"], bound.function.kind.value
         raise Nondeterministic(f"{recorded['function']} was a {was}, and is now a {now}", hint=HINT)
-    identifier, given = id_bytes(recorded["id"]), recorded["input"].encode()
-    call = Call(identifier, recorded["function"], given, recorded["caller"], frozenset({"admin"}))
-    tape = Tape(recorded["statements"], recorded["queued"])
+    given = json.dumps({**json.loads(recorded["input"]), **secrets}).encode()
+    call = Call(id_bytes(recorded["id"]), recorded["function"], given, recorded["caller"], frozenset({"admin"}))
+    tape = Tape(recorded)
     status = recorded["status"]
     try:
         output = run(program, call, tape, Unguarded(), Notes(recorded["started"]), tape.record)
@@ -53,9 +55,11 @@ class Tape:
 
     recording = False
 
-    def __init__(self, statements: Sequence[Mapping[str, Any]], queued: Sequence[Mapping[str, Any]]) -> None:
-        self._statements = statements
-        self._queued = list(queued)
+    def __init__(self, recorded: Mapping[str, Any]) -> None:
+        self._statements: Sequence[Mapping[str, Any]] = recorded["statements"]
+        self._queued: list[Mapping[str, Any]] = list(recorded["queued"])
+        self._drawn = [bytes.fromhex(drawn) for drawn in reversed(recorded["drawn"])]
+        self._secrets: frozenset[Any] = frozenset()
         self.done = 0
         self.stopped: Nondeterministic | Conflict | None = None
 
@@ -63,7 +67,7 @@ class Tape:
         """The rows that the statement gave then."""
         given = None
         with suppress(TypeError, ValueError, OverflowError):
-            given = as_json(native(parameters))
+            given = as_json(concealed(native(parameters), self._secrets))
         recorded = self._next(sql, given)
         columns = json.loads(recorded["columns"])
         if not columns:
@@ -132,12 +136,25 @@ class Tape:
         """It arrived, or the call failed then."""
         return True
 
+    def draw(self, size: int) -> bytes:
+        """What was drawn then."""
+        if self.stopped is not None:
+            raise self.stopped
+        drawn = self._drawn.pop() if self._drawn else b""
+        if len(drawn) != size:
+            was = f"{len(drawn)} were" if drawn else "none were"
+            self._stop(Nondeterministic(f"{size} random bytes are drawn where {was} drawn then", hint=HINT))
+        return drawn
+
     def effects(self) -> bytes | None:
         """Nothing is read or written."""
         return None
 
     def conceal(self, secrets: Sequence[Any]) -> None:
-        """The record has stars in their place already."""
+        """The record has stars in their place, wherever they were."""
+        if STARS in secrets:
+            self._stop(Conflict("its secrets are not in the record", hint="give them, as they were"))
+        self._secrets = concealable(secrets)
 
     def record(self, record: Record) -> None:
         """It is recorded."""

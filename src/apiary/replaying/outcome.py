@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from traceback import format_exception_only
 from typing import Any
 
 from apiary.runtime.call import is_refusal
-from apiary.runtime.errors import Error
+from apiary.runtime.errors import Error, InternalError
 from apiary.runtime.session import Call
 
 
@@ -57,18 +58,19 @@ def unlike_error(run: Mapping[str, Any], error: BaseException) -> str:
     if run["error"] is None:
         return "" if run["output"] is None else f"{said}; then, it returned {_short(run['output'])}"
     recorded = json.loads(run["error"])
-    if isinstance(error, Error) and is_refusal(error):
-        same = (error.code, error.message) == (recorded.get("code"), recorded.get("detail"))
+    if is_refusal(error):
+        assert isinstance(error, Error)
+        same = (error.code, error.message) == (recorded["code"], recorded["detail"])
     else:
-        same = recorded.get("code") == "internal" and f"{type(error).__name__}: {error}" in recorded.get(
-            "traceback", ""
-        )
+        same = "".join(format_exception_only(error)).rstrip() in recorded.get("traceback", "")
     return "" if same else f"{said}; then, {_told(run['error'])}"
 
 
 def _told(error: str) -> str:
     problem = json.loads(error)
-    return f"it failed with {problem.get('code')}: {_short(str(problem.get('detail')))}"
+    if problem["code"] == InternalError.code:
+        return f"it raised {_short(problem['traceback'].rstrip().splitlines()[-1])}"
+    return f"it failed with {problem['code']}: {_short(problem['detail'])}"
 
 
 def _short(text: str) -> str:

@@ -6,10 +6,11 @@ import os
 import struct
 import time
 from itertools import count
+from os import urandom
 
 DRAWN_AT_ONCE = 128
 
-_sequence = count(int.from_bytes(os.urandom(2), "big"))
+_sequence = count(int.from_bytes(urandom(2), "big"))
 _drawn: list[int] = []
 os.register_at_fork(after_in_child=_drawn.clear)
 
@@ -21,7 +22,7 @@ def new_id() -> bytes:
     try:
         drawn = _drawn.pop()
     except IndexError:
-        drawn, *more = struct.unpack(f"{DRAWN_AT_ONCE}Q", os.urandom(8 * DRAWN_AT_ONCE))
+        drawn, *more = struct.unpack(f"{DRAWN_AT_ONCE}Q", urandom(8 * DRAWN_AT_ONCE))
         _drawn.extend(more)
     random = drawn & 0x3FFF_FFFF_FFFF_FFFF
     value = milliseconds << 80 | 0x7 << 76 | sequence << 64 | 0x2 << 62 | random

@@ -221,6 +221,9 @@ class Session(Protocol):
     def effects(self) -> bytes | None:
         """What the call read and wrote that runs, packed for its record; none where it did neither."""
 
+    def draw(self, size: int) -> bytes:
+        """Random bytes, which are noted with what the call read."""
+
     def conceal(self, secrets: Sequence[Any]) -> None:
         """What the call reads and writes of these values is not to be shown in its record."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from random import Random
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, overload
 
 from apiary.runtime.errors import Forbidden, NotFound, RuleBroken, UnknownFunction, WrongArguments
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from apiary.runtime.workflow import Workflow
 
 P = ParamSpec("P")
+
+SEED_BYTES = 16
 
 _current: ContextVar[Transaction | None] = ContextVar("apiary_transaction", default=None)
 
@@ -63,6 +66,7 @@ class Notes:
     broken: BaseException | None = None
     lines: list[dict[str, Any]] = field(default_factory=list)
     nested: list[dict[str, Any]] = field(default_factory=list)
+    generator: Random | None = None
 
     def elapsed(self) -> int:
         """Microseconds since the call started."""
@@ -167,6 +171,16 @@ class Transaction:
         if fields:
             line["fields"] = fields
         self._notes.lines.append(line)
+
+    def _draw(self, size: int) -> bytes:
+        """Random bytes, noted with the call."""
+        return self._session.draw(size)
+
+    def _generator(self) -> Random:
+        """The call's own generator of random numbers."""
+        if self._notes.generator is None:
+            self._notes.generator = Random(self._draw(SEED_BYTES))
+        return self._notes.generator
 
     def _check_writes(self, what: str) -> None:
         self._check_open()

@@ -18,6 +18,7 @@ from apiary.engine.postgres.types import Kind
 from apiary.engine.postgres.values import as_array, as_json, check_text, parameter
 from apiary.engine.postgres.workflows import WorkflowRows, uuid_of
 from apiary.engine.statements import load_statements
+from apiary.runtime.chance import system_bytes
 from apiary.runtime.errors import (
     ConstraintViolated,
     Duplicate,
@@ -100,6 +101,9 @@ class PostgresSession(WorkflowRows):
 
     def effects(self) -> bytes | None:
         return None
+
+    def draw(self, size: int) -> bytes:
+        return system_bytes(size)
 
     def conceal(self, secrets: Sequence[Any]) -> None:
         """Effects are not kept here."""

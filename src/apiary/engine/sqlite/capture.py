@@ -16,12 +16,14 @@ import apsw
 import msgspec
 
 from apiary.config import Capturing
-from apiary.engine.effects import FAILED, KEYS, RAN, SCHEMA, UNREAD, WROTE, Terms, pack, pack_event
+from apiary.engine.effects import DREW, FAILED, KEYS, RAN, SCHEMA, UNREAD, WROTE, Terms, pack, pack_event
 from apiary.engine.sqlite.errors import translate
 from apiary.engine.sqlite.rules import PLATFORM
 from apiary.engine.sqlite.workflows import SQL
 from apiary.recorded import STARS
 
+HAPPENED = (RAN, FAILED, DREW)
+"""What a function knows, also where what it wrote is undone."""
 MAX_WRITES = 100_000
 """Rows written in one call of which the values are kept; of those beyond, only the number is."""
 
@@ -100,7 +102,7 @@ class Capture:
 
     def conceal(self, secrets: Sequence[Any]) -> None:
         """Show stars in the place of these texts; where they are long, also inside of others."""
-        self._secrets = frozenset(secret for secret in secrets if secret and isinstance(secret, str | bytes))
+        self._secrets = concealable(secrets)
 
     def forget(self) -> None:
         """The schema may be another one now."""
@@ -117,6 +119,10 @@ class Capture:
         """A statement failed, which the function may have noticed."""
         self.events.append((FAILED, term, parameters, problem))
 
+    def drew(self, drawn: bytes) -> None:
+        """The call drew random bytes."""
+        self.events.append((DREW, drawn))
+
     def _tighten(self) -> None:
         """Pack the statements that are not packed yet, and no more of their results than is to be kept."""
         self.events[:] = [self._tight(*event[1:]) if type(event) is tuple and event[0] == RAN else event
@@ -125,7 +131,7 @@ class Capture:
 
     def _tight(self, term: int, parameters: Any, result: Any) -> msgspec.Raw:
         if self._secrets:
-            parameters, result = self._conceal(parameters), self._conceal(result)
+            parameters, result = concealed(parameters, self._secrets), concealed(result, self._secrets)
         rows = None if isinstance(result, int) else result
         if rows is None or len(rows) <= MAX_ROWS:
             event = pack_event((RAN, term, parameters, result))
@@ -163,7 +169,7 @@ class Capture:
         undone = self.events[mark:]
         if any(type(event) is tuple and event[0] == SCHEMA for event in undone):
             self.forget()
-        self.events[mark:] = [event for event in undone if type(event) is msgspec.Raw or event[0] in (RAN, FAILED)]
+        self.events[mark:] = [event for event in undone if type(event) is msgspec.Raw or event[0] in HAPPENED]
 
     def failed(self, mark: int) -> None:
         """A statement failed. SQLite has undone it, unless that was told to keep what it had done (`or fail`)."""
@@ -190,7 +196,7 @@ class Capture:
             return None
         schema = self._first_schema or (self._present_schema() if self.writes else 0)
         if self._secrets:
-            self.events[:] = map(self._conceal, self.events)
+            self.events[:] = [concealed(event, self._secrets) for event in self.events]
         packed = pack(schema, self._left_out, self.events)
         if self._loose and len(packed) > MAX_READ_BYTES:
             self._tighten()
@@ -223,24 +229,30 @@ class Capture:
         if last:
             self.after_schema(*last.pop())
 
-    def _conceal(self, value: Any) -> Any:
-        """A value as the log may show it."""
-        if type(value) in (tuple, list):
-            return tuple(map(self._conceal, value))
-        if type(value) is dict:
-            return {name: self._conceal(each) for name, each in value.items()}
-        stars = STARS_FOR.get(type(value))
-        if stars is None:
-            return value
-        for secret in self._secrets:
-            if secret == value:
-                return stars
-            if type(secret) is type(value) and len(secret) >= LONG_SECRET:
-                value = value.replace(secret, stars)
-        return value
-
     def _present_schema(self) -> int:
         if self._schema is None:
             tables = {columns.table: [columns.names, columns.key] for columns in self.tables().values()}
             self._schema = self.terms.tell(json.dumps({"tables": tables}, separators=(",", ":")))
         return self._schema
+
+
+def concealable(secrets: Sequence[Any]) -> frozenset[Any]:
+    """The secrets that can be looked for."""
+    return frozenset(secret for secret in secrets if secret and isinstance(secret, str | bytes))
+
+
+def concealed(value: Any, secrets: frozenset[Any]) -> Any:
+    """A value as the log may show it."""
+    if type(value) in (tuple, list):
+        return tuple(concealed(each, secrets) for each in value)
+    if type(value) is dict:
+        return {name: concealed(each, secrets) for name, each in value.items()}
+    stars = STARS_FOR.get(type(value))
+    if stars is None:
+        return value
+    for secret in secrets:
+        if secret == value:
+            return stars
+        if type(secret) is type(value) and len(secret) >= LONG_SECRET:
+            value = value.replace(secret, stars)
+    return value

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from apiary.engine.effects import FAILED, KEYS, RAN, SCHEMA, UNREAD, WROTE, unpack
+from apiary.engine.effects import DREW, FAILED, KEYS, RAN, SCHEMA, UNREAD, WROTE, unpack
 from apiary.engine.sqlite.session import BESIDE_CACHE_KIB, connect
 from apiary.engine.sqlite.workflows import SQL as ENGINE
 from apiary.engine.statements import load_statements
@@ -26,7 +26,7 @@ from apiary.engine.statements import load_statements
 SQL = load_statements("apiary.engine.sqlite", "expansion.sql")
 TABLES = (
     "progress", "progress_row", "sources", "sources_of_calls", "writes", "writes_of_rows", "texts", "statements",
-    "reads", "reads_of_rows",
+    "reads", "reads_of_rows", "drawn",
 )  # fmt: skip
 EFFECTS_AT_ONCE = 500
 BYTES_AT_ONCE = 1024 * 1024
@@ -95,6 +95,7 @@ class TakenApart:
     writes: list[tuple[Any, ...]] = field(default_factory=list)
     statements: list[tuple[Any, ...]] = field(default_factory=list)
     reads: list[tuple[Any, ...]] = field(default_factory=list)
+    drawn: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 class Expansion:
@@ -181,6 +182,7 @@ class Expansion:
                 run_many(SQL["insert_write"], taken.writes).fetchall()
                 run_many(SQL["insert_statement"], taken.statements).fetchall()
                 run_many(SQL["insert_read"], taken.reads).fetchall()
+                run_many(SQL["insert_drawn"], taken.drawn).fetchall()
                 run(SQL["update_progress"], (taken.number, taken.digest))
         except BaseException:
             run(ENGINE["rollback"])
@@ -212,6 +214,8 @@ class Expansion:
                     term, parameters, problem = event
                     given = None if parameters is None else as_json(parameters)
                     taken.statements.append((effect, position, term, given, None, 0, problem))
+                elif kind == DREW:
+                    taken.drawn.append((effect, position, *event))
                 elif kind == UNREAD:
                     table, _, _, operation = event
                     taken.writes.append((effect, position, table, None, operation, None, None))

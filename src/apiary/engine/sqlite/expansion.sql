@@ -60,13 +60,18 @@ create table reads (
 -- name: create_reads_of_rows
 create index reads_of_rows on reads (table_name, key, effect);
 
+-- The random bytes that calls drew.
+-- name: create_drawn
+create table drawn (effect integer not null, number integer not null, bytes blob not null, primary key (effect, number))
+without rowid;
+
 -- name: create_progress_row
 insert into progress (one, number, digest) values (1, 0, x'');
 
 -- name: drop_all
 drop table if exists progress; drop table if exists sources; drop table if exists writes;
 drop table if exists texts;
-drop table if exists statements; drop table if exists reads;
+drop table if exists statements; drop table if exists reads; drop table if exists drawn;
 
 -- name: set_schema_number
 pragma user_version = 2;
@@ -88,6 +93,9 @@ insert into statements (effect, number, term, parameters, rows, count, error) va
 
 -- name: insert_read
 insert into reads (effect, number, place, table_name, key, row) values (?, ?, ?, ?, ?, ?);
+
+-- name: insert_drawn
+insert into drawn (effect, number, bytes) values (?, ?, ?);
 
 -- name: update_progress
 update progress set number = ?, digest = ?;

@@ -14,6 +14,7 @@ from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
 from apiary.engine.sqlite.examine import Examiner, Statement
 from apiary.engine.sqlite.values import EXACT, bind, check_numbers, convert, native
 from apiary.engine.sqlite.workflows import SQL, WorkflowRows
+from apiary.runtime.chance import system_bytes
 from apiary.runtime.errors import DatabaseError, DatabaseUnavailable, Duplicate, Error, RuleBroken, Unavailable
 from apiary.runtime.plain import plain
 from apiary.runtime.result import NO_COLUMNS, Convert, Result
@@ -107,6 +108,12 @@ class SqliteSession(WorkflowRows):
         except apsw.Error as error:
             self._broken = True
             raise self._failed(error, "the columns of tables") from error
+
+    def draw(self, size: int) -> bytes:
+        drawn = system_bytes(size)
+        if self.capture.reads:
+            self.capture.drew(drawn)
+        return drawn
 
     def conceal(self, secrets: Sequence[Any]) -> None:
         self.capture.conceal(secrets)

@@ -104,6 +104,11 @@ join main.statements as statements using (effect)
 join main.texts as texts using (term)
 where sources.call = :seq order by number;
 
+-- The random bytes that a call drew, in their order.
+-- name: log_drawn
+select lower(hex(bytes)) as bytes from main.sources as sources join main.drawn as drawn using (effect)
+where sources.call = :seq order by number;
+
 -- How much of what a call did is not known.
 -- name: log_left_out
 select left_out from main.sources where call = :seq;
