@@ -28,7 +28,7 @@ from apiary.cli.output import Output
 COMMANDS = ["new", "serve", "dev", "deploy", "call", "versions", "rollback", "backup", "restore", "doctor", "log",
             "log calls", "log show", "workflow", "workflow list", "workflow show", "workflow result", "workflow send",
             "workflow cancel", "workflow resume", "workflow fork", "workflow export", "queues", "queues pause",
-            "queues resume"]  # fmt: skip
+            "queues resume", "replay"]  # fmt: skip
 
 
 def clean(environment: dict[str, str] | None = None) -> dict[str, str]:
@@ -66,9 +66,10 @@ def apiary(*words, cwd=".", environment=None):
     return subprocess.CompletedProcess(argv, ended.value.code or 0, *said)
 
 
-def on_terminal(*words, cwd=None, environment=None, seconds=WAIT_SECONDS, columns=160) -> tuple[int, str]:
+def on_terminal(*words, cwd=None, environment=None, seconds=WAIT_SECONDS, columns=160, typed="") -> tuple[int, str]:
     """Run a command on a pseudo-terminal; returns its status and what was to be seen."""
     main, other = pty.openpty()
+    os.write(main, typed.encode())
     process = subprocess.Popen(
         [sys.executable, "-m", "apiary", *map(str, words)],
         stdin=other, stdout=other, stderr=other, cwd=cwd,
@@ -267,6 +268,54 @@ def test_what_ran_is_shown(at):
         call["status"] for call in json.loads(apiary("log", "calls", "--status", "failed", environment=at).stdout)
     }
     assert statuses == {"failed"}
+
+
+LOTTERY = """
+import random
+import secrets
+
+from apiary import App, Transaction
+
+app = App("lottery")
+
+
+@app.transaction
+def draw(tx: Transaction, players: list[str]) -> dict[str, str]:
+    winner = random.choice(players)
+    tx.log("drawn", winner=winner)
+    return {"winner": winner, "ticket": secrets.token_hex(8), "at": tx.now.isoformat()}
+
+
+@app.query
+def first(tx: Transaction, players: list[str]) -> str:
+    return players[0]
+"""
+
+
+def test_a_call_is_run_again(at, tmp_path):
+    module = tmp_path / "lottery.py"
+    module.write_text(LOTTERY)
+    apiary("deploy", module, environment=at)
+    for players in ('["ada", "bob", "eve"]', '["ada"]'):
+        apiary("call", "lottery", "draw", f"players={players}", environment=at)
+    call = json.loads(apiary("log", "calls", "lottery", environment=at).stdout)[-1]["id"]
+    same = process("replay", call, module, "--save", tmp_path / "run.json", environment=at)
+    assert (same.returncode, json.loads(same.stdout)["same"]) == (0, True)
+    assert json.loads((tmp_path / "run.json").read_text())["function"] == "draw"
+    status, seen = on_terminal("replay", call, module, environment=at)
+    assert (status, "the same as then: ok" in seen) == (0, True)
+    module.write_text(LOTTERY.replace('"winner": winner', '"winner": winner.title()'))
+    other = process("replay", call, module, environment=at)
+    assert (other.returncode, json.loads(other.stdout)["same"]) == (1, False)
+    assert "it returned" in json.loads(other.stdout)["difference"]
+    assert re.search("not the same: .*it returned", on_terminal("replay", call, module, environment=at)[1])
+    module.write_text(LOTTERY.replace("secrets.token_hex(8)", "secrets.token_hex(9)"))
+    other = process("replay", call, module, environment=at)
+    assert (other.returncode, "9 random bytes are drawn where 8" in other.stdout) == (1, True)
+    assert "9 random bytes" in on_terminal("replay", call, module, environment=at)[1]
+    status, seen = on_terminal("replay", call, module, "--pdb", environment=at, typed="p winner\nq\n")
+    assert (status, "(Pdb)" in seen, "lottery.py" in seen) == (1, True, True)
+    assert process("replay", str(uuid.uuid4()), module, environment=at).returncode == 1
 
 
 def test_what_was_written_is_shown(at):

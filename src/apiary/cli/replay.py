@@ -7,6 +7,7 @@ import pdb  # noqa: T100 - what --pdb is
 import sys
 from contextlib import suppress
 from pathlib import Path
+from sysconfig import get_path
 from types import TracebackType
 from typing import Annotated, Any, Optional
 from urllib.parse import quote
@@ -63,7 +64,7 @@ def replay(
     if wants_json():
         show(shown)
     else:
-        _tell(shown, replayed.error)
+        _tell(shown, "statements" if "statements" in found else "steps", replayed.error)
     if debug and replayed.error is not None:
         _debug(replayed.error)
     if replayed.difference:
@@ -82,8 +83,7 @@ def _recorded(server: Http, call: str) -> dict[str, Any]:
     return found
 
 
-def _tell(shown: dict[str, Any], error: BaseException | None) -> None:
-    what = "operations" if shown["status"] in ("waiting", "continues") else "steps"
+def _tell(shown: dict[str, Any], what: str, error: BaseException | None) -> None:
     people.print(Text(f"{shown['function']}: {shown['steps']} {what} as they were recorded"))
     if error is not None:
         said = error.message if isinstance(error, Error) and is_refusal(error) else user_traceback(error).rstrip()
@@ -95,7 +95,7 @@ def _tell(shown: dict[str, Any], error: BaseException | None) -> None:
 
 
 def _debug(error: BaseException) -> None:
-    """The debugger, where the code of the user was."""
+    """The debugger, where the code of the user was: not in the platform, nor in the library of Python."""
     if not sys.stdin.isatty():
         raise WrongArguments("--pdb needs a terminal")
     links = []
@@ -103,7 +103,8 @@ def _debug(error: BaseException) -> None:
     while link is not None:
         links.append(link)
         link = link.tb_next
-    while len(links) > 1 and links[-1].tb_frame.f_code.co_filename.startswith(NOT_THE_USERS):
+    others = (*NOT_THE_USERS, get_path("stdlib"))
+    while len(links) > 1 and links[-1].tb_frame.f_code.co_filename.startswith(others):
         links.pop()
     last: TracebackType | None = None
     for each in reversed(links):
