@@ -15,6 +15,7 @@ EMPTY_NAMES = {"common", "helper", "helpers", "manager", "managers", "misc", "ut
 # Imports that may stand inside a function: file under src/apiary -> the modules, with the reason beside it.
 LATE_IMPORTS: dict[str, set[str]] = {
     "cli/main.py": {"apiary.gateway.server", "apiary.cli.dev"},  # the other commands start in half the time
+    "cli/replay.py": {"apiary.replaying"},
 }
 
 SQL = re.compile(

@@ -43,7 +43,7 @@ def replay(
     Its statements get the rows that they got then, the time is what it was, and nothing is written to any database.
     The command ends with 1 where the code asks for something else, or comes to something else.
     """
-    from apiary.replaying import replay as run_again  # loads the database's library, which other commands do without
+    from apiary.replaying import replay as run_again
 
     found = _recorded(Http(url, key), call)
     if recording is not None:
