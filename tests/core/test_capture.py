@@ -1,6 +1,7 @@
 """What the log knows of the rows that calls wrote: all of them, whatever the statement, and nothing that was undone."""
 
 import json
+import random
 import tempfile
 from base64 import b64decode
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from apiary.engine.places import Table
 from apiary.engine.sqlite import capture
 from apiary.engine.sqlite.expansion import file_beside
 from apiary.runtime.errors import DatabaseError, DeadlineExceeded, Error, RuleBroken
+from apiary.testing import replay
 
 TABLES = """
 create table items (id integer primary key, name text unique, amount real check (amount < 100), data blob);
@@ -84,39 +86,42 @@ def opened(folder: Path) -> OpenApp:  # noqa: C901 - many small functions
     (migrations / "001.sql").write_text(TABLES)
     app = App("shop", migrations=migrations)
 
-    def given_to(tx: Transaction, number: int, n: int, t: str) -> None:
+    def given_to(tx: Transaction, number: int, n: int, t: str) -> Any:
         names = {"n": n, "t": t}
         statement = STATEMENTS[number]
-        tx.execute(statement, **{name: value for name, value in names.items() if f":{name}" in statement})
+        result = tx.execute(statement, **{name: value for name, value in names.items() if f":{name}" in statement})
+        return [result.rowcount, *map(repr, result)]
 
     @app.transaction
-    def part(tx: Transaction, steps: list[tuple[int, int, str]], refuse: bool) -> None:
-        for step in steps:
-            given_to(tx, *step)
+    def part(tx: Transaction, steps: list[tuple[int, int, str]], refuse: bool) -> list[Any]:
+        seen = [given_to(tx, *step) for step in steps]
         if refuse:
             raise Rejected("no", code="no")
+        return seen
 
     @app.transaction
-    def program(tx: Transaction, parts: list[tuple[list[tuple[int, int, str]], str]], refuse: bool) -> None:
+    def program(tx: Transaction, parts: list[tuple[list[tuple[int, int, str]], str]], refuse: bool) -> list[Any]:
+        seen: list[Any] = [random.random()]
         for steps, how in parts:
             if how == "many":
                 try:
-                    tx.execute_many(MANY, [{"n": n, "t": t} for _, n, t in steps])
-                except Error:
-                    pass
+                    seen.append(tx.execute_many(MANY, [{"n": n, "t": t} for _, n, t in steps]))
+                except Error as error:
+                    seen.append(str(error))
             elif how == "alone":
                 for step in steps:
                     try:
-                        given_to(tx, *step)
-                    except Error:
-                        pass
+                        seen.append(given_to(tx, *step))
+                    except Error as error:
+                        seen.append(str(error))
             else:
                 try:
-                    part(tx, steps, how == "refused")
-                except Error:
-                    pass
+                    seen.append(part(tx, steps, how == "refused"))
+                except Error as error:
+                    seen.append(str(error))
         if refuse:
-            raise Rejected("no", code="no")
+            raise Rejected(f"no to {len(seen)} {random.random()}", code="no")
+        return seen
 
     @app.transaction
     def run(tx: Transaction, statement: str) -> list[Any]:
@@ -197,6 +202,9 @@ def test_what_was_written_can_be_written_again(calls):
                 pass
         with apsw.Connection(f"{folder}/shop.db") as connection:
             assert contents(replayed(app)) == contents(connection)
+        for call in app.log.calls():
+            again = replay(app.app, app.log.recording(call["id"]))
+            assert (again.difference, again.recorded) == ("", call["status"])
 
 
 def test_a_row_is_told_with_its_values_before_and_after(shop):
