@@ -192,6 +192,48 @@ def test_what_is_drawn_outside_of_calls_is_as_random_as_ever():
     assert len({os.urandom(16) for _ in range(100)}) == 100
 
 
+def test_a_call_may_seed_its_generator(tmp_path):
+    app = App("seeds")
+
+    @app.query
+    def seeded(tx: Transaction, seed: int | None) -> list[float]:
+        random.seed(seed)
+        first = [random.random(), random.gauss(0, 1)]
+        state = random.getstate()
+        again = random.random()
+        random.setstate(state)
+        assert random.random() == again
+        return first
+
+    own = random.Random(3)
+    with apiary.open(app, f"sqlite:///{tmp_path / 'seeds.db'}") as opened:
+        random.seed(5)
+        before = random.random()
+        assert opened.call("seeded", seed=3) == [own.random(), own.gauss(0, 1)]
+        drawn = opened.call("seeded", seed=None)
+        assert opened.call("seeded", seed=None) != drawn
+        random.seed(5)
+        assert random.random() == before
+        eventually(lambda: len(opened.log.calls()) == 3)
+        for call in opened.log.calls():
+            assert replay(app, opened.log.recording(call["id"])).difference == ""
+
+
+def test_of_what_is_drawn_so_much_is_kept(tmp_path):
+    app = App("much")
+
+    @app.transaction
+    def much(tx: Transaction) -> int:
+        return len(os.urandom(10)) + len(os.urandom(100_000)) + len(os.urandom(20))
+
+    with apiary.open(app, f"sqlite:///{tmp_path / 'much.db'}") as opened:
+        opened.call("much")
+        found = recording(opened, "much")
+        assert [len(drawn) // 2 for drawn in found["drawn"]] == [10]
+        with pytest.raises(Nondeterministic, match="100000 random bytes are drawn where none were drawn then"):
+            replay(app, found)
+
+
 def test_no_two_calls_draw_the_same(things):
     assert len({tuple(map(str, things.call("draws"))) for _ in range(20)}) == 20
 

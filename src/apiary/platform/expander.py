@@ -85,7 +85,11 @@ class Expander:
         """Have some of an app taken apart, and rest if that is called for; returns whether there is more."""
         began, calls = time.monotonic(), self._calls
         self._working = app, self._waiting.pop(app)
-        more = await self._take_apart(command, app)
+        try:
+            more = await self._take_apart(command, app)
+        except OSError:
+            log.exception("the process that takes effects of calls apart cannot be started")
+            more = False
         if more:
             self._waiting[app] = self._working[1]
         self._working = None

@@ -10,7 +10,7 @@ import os
 import random
 from typing import Any
 
-from apiary.runtime.transaction import current_transaction
+from apiary.runtime.transaction import SEED_BYTES, current_transaction
 
 system_bytes = os.urandom
 
@@ -38,6 +38,24 @@ class Chance(random.Random):
         """A number of the normal distribution. They are made in pairs, so each generator has to keep its own."""
         own = _own()
         return super().gauss(mu, sigma) if own is None else own.gauss(mu, sigma)
+
+    def seed(self, a: Any = None, version: int = 2) -> None:
+        """Begin anew, at what `a` says; within a call, for that alone."""
+        own = _own()
+        if own is None:
+            super().seed(a, version)
+        else:
+            own.seed(draw(SEED_BYTES) if a is None else a, version)
+
+    def getstate(self) -> tuple[Any, ...]:
+        """Where the generator stands."""
+        own = _own()
+        return super().getstate() if own is None else own.getstate()
+
+    def setstate(self, state: tuple[Any, ...]) -> None:
+        """Put the generator where one stood."""
+        own = _own()
+        super().setstate(state) if own is None else own.setstate(state)
 
 
 def _own() -> random.Random | None:

@@ -34,6 +34,8 @@ MAX_ROWS = 5_000
 """Of more rows of one statement, also only their keys are."""
 MAX_KEYS_BYTES = 1024 * 1024
 """Of what is read beyond this, with its parameters, only the number of rows is kept."""
+MAX_DRAWN_BYTES = 64 * 1024
+"""Of the random bytes that a call draws, so many are kept."""
 LONG_SECRET = 6
 """From so many characters on, a secret is looked for inside of texts too."""
 STARS_FOR: dict[type, Any] = {str: STARS, bytes: STARS.encode()}
@@ -64,6 +66,7 @@ class Capture:
         self._left_out = 0
         self._loose = 0
         self._read_bytes = 0
+        self._drawn_bytes = 0
         self.keys: dict[int, Sequence[int]] = {}
         self._secrets: frozenset[Any] = frozenset()
         self._tables: dict[str, Columns] | None = None
@@ -97,6 +100,7 @@ class Capture:
         self._left_out = 0
         self._loose = 0
         self._read_bytes = 0
+        self._drawn_bytes = 0
         self._secrets = frozenset()
         self._first_schema = None
 
@@ -120,8 +124,10 @@ class Capture:
         self.events.append((FAILED, term, parameters, problem))
 
     def drew(self, drawn: bytes) -> None:
-        """The call drew random bytes."""
-        self.events.append((DREW, drawn))
+        """The call drew random bytes. They are kept up to where some are too many."""
+        self._drawn_bytes += len(drawn)
+        if self._drawn_bytes <= MAX_DRAWN_BYTES:
+            self.events.append((DREW, drawn))
 
     def _tighten(self) -> None:
         """Pack the statements that are not packed yet, and no more of their results than is to be kept."""
