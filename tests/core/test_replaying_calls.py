@@ -67,11 +67,17 @@ def thing_app(folder: Path, change: str = "") -> App:  # noqa: C901 - many small
     @app.transaction
     def careful(tx: Transaction) -> list[str]:
         met = []
-        for statement in ("insert into things (name) values ('a')", "selekt", "select no from things"):
+        statements = ["insert into things (name) values ('a')", "selekt", "select no from things"]
+        for statement in (*statements, "select '\ud800'", "select '\0'"):
             try:
                 tx.execute(statement)
             except (ConstraintViolated, DatabaseError) as error:
                 met.append(f"{type(error).__name__}: {error}")
+        for value in (2**70, -(2**63) - 1, "\ud800", float("nan"), object()):
+            try:
+                tx.execute("select :value", value=value)
+            except (apiary.Error, TypeError) as error:
+                met.append(f"{type(error).__name__}: {error}".replace("\ud800", "half"))
         try:
             tx.execute_many("insert into things (name) values (:name)", [{"name": "n"}, {"name": "a"}])
         except ConstraintViolated as error:

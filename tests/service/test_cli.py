@@ -292,7 +292,8 @@ def first(tx: Transaction, players: list[str]) -> str:
 """
 
 
-def test_a_call_is_run_again(at, tmp_path):
+def test_a_call_is_run_again(new_server, tools, tmp_path):
+    at = {"APIARY_URL": new_server().url, "APIARY_KEY": tools.KEY}
     module = tmp_path / "lottery.py"
     module.write_text(LOTTERY)
     apiary("deploy", module, environment=at)

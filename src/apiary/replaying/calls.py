@@ -64,9 +64,9 @@ class Tape:
         self.stopped: Nondeterministic | Conflict | None = None
 
     def execute(self, sql: str, parameters: Mapping[str, Any], read_only: bool) -> Result:
-        """The rows that the statement gave then."""
+        """The rows that the statement gave then; `TypeError` for a parameter of which there is no statement at all."""
         given = None
-        with suppress(TypeError, ValueError, OverflowError):
+        with suppress(ValueError, OverflowError):
             given = as_json(concealed(native(parameters), self._secrets))
         recorded = self._next(sql, given)
         columns = json.loads(recorded["columns"])
@@ -87,6 +87,7 @@ class Tape:
     def _next(self, sql: str, given: str | None) -> Mapping[str, Any]:
         if self.stopped is not None:
             raise self.stopped
+        sql = sql.encode(errors="replace").decode()
         number = self.done
         asked = f"{_one_line(sql)} {given or ''}".rstrip()
         if number == len(self._statements):

@@ -77,6 +77,8 @@ class Examiner:
             raise RuleBroken(self._violation or str(error)) from None
         except apsw.BindingsError:
             raise _positional() from None
+        except UnicodeEncodeError as error:
+            raise DatabaseError(f"the statement is no text: {error}") from None
         except apsw.Error as error:
             raise translate(error, sql) from error
         finally:
@@ -150,7 +152,8 @@ class Examiner:
 
     def unknown(self, sql: str) -> int:
         """The term of a statement of which nothing else is known, because it cannot be run."""
-        term = {"sql": sql, "columns": [], "types": [], "tables": [], "reads": []}
+        text = sql.encode(errors="replace").decode()
+        term = {"sql": text, "columns": [], "types": [], "tables": [], "reads": []}
         return self._capture.terms.tell(json.dumps(term, separators=(",", ":")))
 
     def _keyed(

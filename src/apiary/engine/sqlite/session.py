@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 
+from apiary.engine.effects import pack_event
 from apiary.engine.sqlite.capture import Capture
 from apiary.engine.sqlite.errors import UNIQUE, extended_code, translate
 from apiary.engine.sqlite.examine import Examiner, Statement
@@ -169,7 +170,9 @@ class SqliteSession(WorkflowRows):
             return
         given = None
         with suppress(TypeError, ValueError, OverflowError):
-            given = parameters and native(parameters)
+            fitting = parameters and native(parameters)
+            pack_event((fitting,))  # what is refused may be what has no form
+            given = fitting
         known = self._statements.get(sql)
         term = known.term if known is not None else self._examiner.unknown(sql)
         self.capture.refused(term, given, json.dumps(plain(error.problem())))
