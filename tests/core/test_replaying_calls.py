@@ -4,6 +4,8 @@ import json
 import os
 import random
 import secrets
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -196,6 +198,24 @@ def test_what_is_drawn_outside_of_calls_is_as_random_as_ever():
     assert first == [own.random(), own.randint(1, 100), own.gauss(0, 1), own.choice("abc")]
     assert uuid.uuid4() != uuid.uuid4()
     assert len({os.urandom(16) for _ in range(100)}) == 100
+
+
+FORKS = """
+import os, random
+from apiary.runtime.chance import install
+install()
+for _ in range(2):
+    if os.fork() == 0:
+        print(random.random(), flush=True)
+        os._exit(0)
+    os.wait()
+print(random.random())
+"""
+
+
+def test_processes_that_fork_do_not_draw_the_same():
+    done = subprocess.run([sys.executable, "-c", FORKS], check=True, capture_output=True, text=True)
+    assert len(set(done.stdout.split())) == 3
 
 
 def test_a_call_may_seed_its_generator(tmp_path):

@@ -73,5 +73,6 @@ def install() -> None:
     for name in random.__all__:
         if getattr(getattr(random, name), "__self__", None) is old:
             setattr(random, name, getattr(new, name))
+    os.register_at_fork(after_in_child=new.seed)
     random._inst = new
     random._urandom = os.urandom = draw  # type: ignore[attr-defined]
