@@ -78,6 +78,8 @@ def locate(path: Path) -> tuple[Path, str]:
 def make_bundle(path: Path) -> Bundle:
     """Pack the app at `path`. Only the module, its migrations and `requirements.txt` travel; never hidden files."""
     folder, module = locate(path)
+    if module in sys.stdlib_module_names:
+        raise BundleRefused(f"{module} is the name of a module of Python's own", hint="give the app another name")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, file in sorted(_files(folder, module)):

@@ -305,3 +305,10 @@ def test_a_link_of_a_whole_folder_is_refused_and_one_within_the_app_is_followed(
     (app / "web").symlink_to("/etc")
     with pytest.raises(BundleRefused, match="leads out of the folder"):
         make_bundle(app / "shop.py")
+
+
+def test_names_of_python_itself_are_refused(tmp_path):
+    module = tmp_path / "calendar.py"
+    module.write_text('from apiary import App\napp = App("calendar")\n')
+    with pytest.raises(BundleRefused, match="calendar is the name of a module of Python's own"):
+        make_bundle(module)

@@ -18,7 +18,7 @@ from apiary import App, OpenApp, Rejected, Transaction
 from apiary.engine.places import Table
 from apiary.engine.sqlite import capture
 from apiary.engine.sqlite.expansion import file_beside
-from apiary.runtime.errors import DatabaseError, DeadlineExceeded, Error, RuleBroken
+from apiary.runtime.errors import ConstraintViolated, DeadlineExceeded, Error, RuleBroken, WrongArguments
 from apiary.testing import replay
 
 TABLES = """
@@ -235,6 +235,23 @@ def test_a_call_that_failed_wrote_nothing(shop):
     assert asked(shop, "select status from calls") == [("rejected",)]
 
 
+def test_a_change_that_a_trigger_refuses_is_a_conflict(tmp_path):
+    (tmp_path / "001.sql").write_text("""create table t (x integer);
+        create trigger no before insert on t when new.x < 0 begin select raise(abort, 'below zero'); end;""")
+    app = App("triggers", migrations=tmp_path)
+
+    @app.transaction
+    def put(tx: Transaction, x: int) -> None:
+        tx.execute("insert into t values (:x)", x=x)
+
+    with (
+        apiary.open(app, f"sqlite:///{tmp_path}/t.db") as opened,
+        pytest.raises(ConstraintViolated, match=r"^the change breaks a trigger constraint: below zero") as raised,
+    ):
+        opened.call("put", x=-1)
+    assert raised.value.details["constraint"] == "trigger"
+
+
 def test_text_that_is_none_can_be_written(shop):
     shop.call("run", statement="insert into heap values (cast(x'ff' as text), 1)")
     assert asked(shop, "select operation, key, after from writes where table_name = 'heap'") == [("insert", None, None)]
@@ -284,9 +301,9 @@ def test_a_log_of_another_file_is_made_again(shop, tmp_path):
         ("drop table main.writes", RuleBroken),
         ("pragma user_version", RuleBroken),
         ("attach ':memory:' as other", RuleBroken),
-        ("select 1; select 2", DatabaseError),
-        ("", DatabaseError),
-        ("select nothing from writes", DatabaseError),
+        ("select 1; select 2", WrongArguments),
+        ("", WrongArguments),
+        ("select nothing from writes", WrongArguments),
         ("with recursive n (i) as (select 1 union all select i + 1 from n) select max(i) from n", DeadlineExceeded),
     ],
 )

@@ -118,6 +118,16 @@ def test_each_time_once_also_after_a_restart(ticking, kind, request, tmp_path):
     assert all(moment.microsecond == 0 for moment in found)
 
 
+def test_a_schedule_that_cannot_begin_holds_up_no_other(ticking, tmp_path, caplog):
+    @ticking.workflow(schedule="* * * * * *")
+    def at_a_number(wf: Workflow, at: int) -> None:
+        pass
+
+    with apiary.open(ticking, f"sqlite:///{tmp_path / 'ticking.db'}") as opened:
+        wait_for(opened, 2)
+    assert "the schedule of at_a_number is looked at again" in caplog.text
+
+
 def test_the_caller_is_the_schedule(ticking, tmp_path):
     with apiary.open(ticking, f"sqlite:///{tmp_path / 'ticking.db'}") as opened:
         wait_for(opened, 1)

@@ -540,6 +540,20 @@ def test_continue_as_begins_again_without_a_history(app, mark, flow_app):
     assert opened.call("marks") == [f"round {left}" for left in (4, 3, 2, 1, 0)]
 
 
+def test_a_workflow_that_has_begun_again_draws_other_numbers(app, mark, flow_app):
+
+    @app.workflow
+    def flow(wf: Workflow, left: int, drawn: list[str]) -> list[str]:
+        drawn = [*drawn, wf.uuid(), str(wf.random.random())]
+        wf.run(mark, drawn[-1])
+        wf.sleep(0.001)
+        if left:
+            wf.continue_as(left - 1, drawn=drawn)
+        return drawn
+
+    assert len(set(flow_app(app).call(flow, 3, []))) == 8
+
+
 def test_a_workflow_that_has_begun_again_is_the_call_that_it_was(app, mark, flow_app):
     """Its key stands for its first arguments, and a parent knows its child by them."""
 

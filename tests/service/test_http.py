@@ -202,8 +202,8 @@ def test_questions_about_the_log_are_checked(zoo, query):
      ("history?table=counters", "wrong_arguments"), ("sql?statement=select+9e999,x'00'", None),
      ("history?table=counters&key=name", "wrong_arguments"), ("history?table=counters&key=[1]", "wrong_arguments"),
      ("history?table=counters&key={}&limit=few", "wrong_arguments"), ("sql?statement=select+1&app=none", "unknown_app"),
-     ("sql?statement=delete+from+counters", "rule_broken"), ("sql?statement=selec", "database_error"),
-     ("sql?statement=%00", "database_error"), ("sql?statement=select+1", None),
+     ("sql?statement=delete+from+counters", "rule_broken"), ("sql?statement=selec", "wrong_arguments"),
+     ("sql?statement=%00", "wrong_arguments"), ("sql?statement=select+1", None),
      ("history?table=%00&key={%22a%22:1e400}", None), ("readers?table=t&key={%22a%22:1}", None),
      ("readers?table=t&key={%22a%22:1}&since=now", "wrong_arguments"),
      ("sql?statement=select+1&limit=0&seconds=1.5", None),
@@ -212,8 +212,8 @@ def test_questions_about_the_log_are_checked(zoo, query):
      ("downstream", "wrong_arguments"), ("downstream?call=none", "not_found"),
      ("downstream?call=none&table=t&key={%22a%22:1}", "wrong_arguments"), ("downstream?table=t&key={%22a%22:1}", None),
      ("leaks?table=counters", "wrong_arguments"), ("leaks?table=none&allowed=true", "not_found"),
-     ("leaks?table=counters&allowed=true&limit=5", None), ("leaks?table=counters&allowed=)", "database_error"),
-     ("leaks?table=counters&allowed=%00", "database_error"), ("leaks?table=%00&allowed=true", "not_found"),
+     ("leaks?table=counters&allowed=true&limit=5", None), ("leaks?table=counters&allowed=)", "wrong_arguments"),
+     ("leaks?table=counters&allowed=%00", "wrong_arguments"), ("leaks?table=%00&allowed=true", "not_found"),
      ("trace", "wrong_arguments"), ("trace?call=none", "not_found"), ("trace?call=%00&app=zoo&depth=2", "not_found")],
 )  # fmt: skip
 def test_questions_about_effects_are_checked(zoo, query, code):

@@ -32,6 +32,8 @@ def new_app(directory: Path) -> str:
     name = directory.resolve().name.lower().replace("-", "_")
     if not NAME.match(name):
         raise WrongArguments(f"{directory.name!r} cannot name an app", hint="lower-case letters, digits and _")
+    if name in sys.stdlib_module_names:
+        raise WrongArguments(f"{name} is the name of a module of Python's own", hint="give the app another name")
     if directory.exists() and any(directory.iterdir()):
         raise WrongArguments(f"{directory} is not empty")
     template = files("apiary.cli").joinpath("template")

@@ -127,16 +127,19 @@ class Schedules:
     def _look_at_all(self, stop: threading.Event) -> float:
         with self._looking:
             now = time.time()
-            return min(self._look(schedule, now, stop) for schedule in self._schedules)
+            return min(self._look_at(schedule, now, stop) for schedule in self._schedules)
+
+    def _look_at(self, schedule: Schedule, now: float, stop: threading.Event) -> float:
+        """Begin what is due; where that fails, only this schedule has to wait."""
+        try:
+            return self._look(schedule, now, stop)
+        except Error as error:
+            log.warning("the schedule of %s is looked at again, because of: %s", schedule.function, error.message)
+            return AGAIN_SECONDS
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            try:
-                wait = self._look_at_all(stop)
-            except Error as error:
-                log.warning("schedules are looked at again, because of: %s", error.message)
-                wait = AGAIN_SECONDS
-            stop.wait(min(max(wait, 0.0), LOOK_SECONDS))
+            stop.wait(min(max(self._look_at_all(stop), 0.0), LOOK_SECONDS))
 
     def _look(self, schedule: Schedule, now: float, stop: threading.Event) -> float:
         """Begin what is due; seconds until the next time."""

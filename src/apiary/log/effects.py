@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from apiary.engine.places import Log
+from apiary.engine.places import Log, Table
 from apiary.finite import read_json
-from apiary.runtime.errors import WrongArguments
+from apiary.runtime.errors import DatabaseError, WrongArguments
 
 SQL_SECONDS = 10.0
 MAX_ROWS = 1000
@@ -27,8 +27,16 @@ def sql(
     `more` says that these are the first of more rows. `DeadlineExceeded` where it takes longer than `seconds`.
     """
     most, wait = _limit(limit, MAX_ROWS_OF_SQL), min(_seconds(seconds), SQL_SECONDS)
-    table = log.sql(statement, most, wait)
+    table = rows_of(log, statement, most, wait)
     return {"columns": list(table.columns), "rows": [list(row) for row in table.rows], "more": table.more}
+
+
+def rows_of(log: Log, statement: str, most: int, seconds: float, parameters: Mapping[str, Any] | None = None) -> Table:
+    """The rows of a statement that somebody wrote; `WrongArguments` where it is none."""
+    try:
+        return log.sql(statement, most, seconds, parameters)
+    except DatabaseError as error:
+        raise WrongArguments(f"this is no SQL for the log: {error.message.partition(' in: ')[0]}") from None
 
 
 def history(log: Log, *, table: str, key: str | Mapping[str, Any], limit: int | str = MAX_ROWS) -> list[dict[str, Any]]:

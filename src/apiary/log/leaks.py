@@ -14,7 +14,7 @@ from typing import Any
 
 from apiary.engine.places import Log
 from apiary.engine.statements import load_statements
-from apiary.log.effects import SQL_SECONDS, image, number
+from apiary.log.effects import SQL_SECONDS, image, number, rows_of
 from apiary.runtime.errors import NotFound
 
 MAX_ROWS = 10_000
@@ -46,7 +46,7 @@ def leaks(
     statement = SQL["reads"].format(condition=allowed, **named)
     begin = number("since", since)
     asked = {"table": table, "since": begin, "first": _first(log, begin), "caller": caller, "function": function}
-    found = log.sql(statement, max(1, min(number("limit", limit), MAX_ROWS)), SQL_SECONDS, asked)
+    found = rows_of(log, statement, max(1, min(number("limit", limit), MAX_ROWS)), SQL_SECONDS, asked)
     reads = [_read(row) for row in found.rows]
     return {"callers": list(_summary(reads)), "reads": reads, "more": found.more}
 

@@ -53,6 +53,7 @@ class Steps:
         ledger: Ledger,
     ) -> None:
         self.id = call.id
+        self.seed = call.id + (str(instance.first).encode() if instance.first else b"")  # it may have begun again
         self.caller = instance.caller
         self.ledger = ledger
         self.actions: dict[int, Call] = {}

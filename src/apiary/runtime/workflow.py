@@ -35,6 +35,7 @@ class Driver(Protocol):
     """Does what a workflow asks for."""
 
     id: bytes
+    seed: bytes
     caller: str
 
     def start(self, function: Function[..., Any], args: Sequence[Any], kwargs: dict[str, Any], undo: Any) -> int:
@@ -103,7 +104,7 @@ class Workflow:
     def random(self) -> random.Random:
         """Numbers drawn by chance, the same ones whenever the body is run again."""
         if self._random is None:
-            self._random = random.Random(self._driver.id)
+            self._random = random.Random(self._driver.seed)
         return self._random
 
     @property

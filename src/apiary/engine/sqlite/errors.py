@@ -20,6 +20,8 @@ CONSTRAINTS = {
     apsw.SQLITE_CONSTRAINT_FOREIGNKEY: "foreign key",
     apsw.SQLITE_CONSTRAINT_NOTNULL: "not null",
     apsw.SQLITE_CONSTRAINT_CHECK: "check",
+    apsw.SQLITE_CONSTRAINT_TRIGGER: "trigger",
+    apsw.SQLITE_CONSTRAINT_DATATYPE: "datatype",
 }
 GAVE_UP = (
     apsw.BusyError,
@@ -53,8 +55,9 @@ def translate(error: Exception, sql: str = "") -> Error:
         text = type(error).__name__
     shown = f" in: {' '.join(sql.split())[:200]}" if sql else ""
     if isinstance(error, apsw.ConstraintError):
-        name = CONSTRAINTS.get(extended_code(error), "constraint")
-        return ConstraintViolated(f"the change breaks a {name} constraint: {text}", constraint=name)
+        name = CONSTRAINTS.get(extended_code(error), "")
+        what = f"{name} constraint".strip()
+        return ConstraintViolated(f"the change breaks a {what}: {text}", constraint=name or "constraint")
     if isinstance(error, GAVE_UP) or (isinstance(error, apsw.ReadOnlyError) and not sql):
         return DatabaseUnavailable(
             f"the database cannot do this now: {text}",
