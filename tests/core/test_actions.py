@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import BaseModel, SecretStr, field_validator
@@ -175,6 +176,34 @@ def test_an_action_that_hangs_is_left_behind(app, engine_app):
             opened.call(function)
         assert opened.log.calls()[0]["status"] == "stopped"
     release.set()
+
+
+def test_a_key_that_was_left_free_is_of_whichever_action_comes_next(app, engine_app):
+    ran: list[str] = []
+    begun, release = threading.Event(), threading.Event()
+
+    @app.action(timeout=0.5)
+    def charge(amount: int) -> str:
+        ran.append(f"charge {amount}")
+        begun.set()
+        release.wait(30)
+        return "charged"
+
+    @app.action
+    def refund(amount: int) -> str:
+        ran.append(f"refund {amount}")
+        return "refunded"
+
+    opened = engine_app(app)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(opened.call, "charge", amount=1, idempotency_key="k")
+        assert begun.wait(20)
+        second = pool.submit(opened.call, "refund", amount=5, idempotency_key="k")
+        with pytest.raises(DeadlineExceeded):
+            first.result(20)
+        assert second.result(20) == "refunded"
+    release.set()
+    assert ran == ["charge 1", "refund 5"]
 
 
 def test_an_action_that_says_that_it_is_getting_on_may_take_longer(app, engine_app):

@@ -116,7 +116,7 @@ class ActionRunner:
             for _, reply in waiting[:1]:
                 reply(call, outcome)
             for other, reply in waiting[1:]:
-                self.submit(other, bound, reply)
+                self.submit(other, self._program.find(other.function), reply)
 
         def written(kept: bool) -> None:
             settle(outcome if kept else self._not_written(call, bound))
