@@ -23,6 +23,7 @@ import psycopg
 import pytest
 from bench import provision
 from bench.postgres import Postgres
+from hypothesis import settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
@@ -31,6 +32,10 @@ from apiary import OpenApp
 from apiary.engine.dispatch import Dispatcher
 from apiary.runtime.ids import new_id
 from apiary.runtime.session import Call, Outcome
+
+# How long an example takes says nothing beside other tests.
+settings.register_profile("beside others", deadline=None)
+settings.load_profile("beside others")
 
 GIVEN = "APIARY_TEST_POSTGRES"
 SETTINGS = {"wal_level": "logical", "max_connections": "200", "shared_buffers": "128MB", "max_wal_size": "256MB"}
