@@ -203,7 +203,7 @@ def test_a_deadline_is_no_outcome(make_app, engine_app, platform):
     app = make_app("create table t (x integer)")
     patient = False
 
-    @app.transaction(timeout=0.05)
+    @app.transaction(timeout=0.5)
     def slow(tx: Transaction) -> int:
         tx.execute("insert into t (x) values (1)")
         while not patient:

@@ -3,8 +3,11 @@
 import os
 import random
 import signal
+import threading
 import time
+from contextlib import suppress
 
+import psycopg
 import pytest
 from tests.faults.conftest import eventually, loaded, new_key
 
@@ -72,9 +75,23 @@ def test_a_call_whose_backend_is_ended_or_cancelled_is_run_again(world, function
 @pytest.fixture
 def waiting_commits(world):
     """Commits that are durable here wait for a standby that is not there: a moment in which they have taken effect."""
+
+    def waiting() -> list[int]:
+        return [row[0] for row in world.look("select pid from pg_stat_activity where wait_event = 'SyncRep'")]
+
+    def commit() -> None:
+        with suppress(psycopg.OperationalError):
+            while True:
+                world.look_open().execute("select pg_logical_emit_message(true, '', '')")
+
     world.look("alter system set synchronous_standby_names = 'nobody'")
     world.look("select pg_reload_conf()")
-    yield lambda: [row[0] for row in world.look("select pid from pg_stat_activity where wait_event = 'SyncRep'")]
+    trying = threading.Thread(target=commit)  # the server reads its settings when it comes to it
+    trying.start()
+    (pid,) = eventually(waiting)
+    world.look("select pg_terminate_backend(%s)", pid)
+    trying.join()
+    yield waiting
     world.look("alter system reset synchronous_standby_names")
     world.look("select pg_reload_conf()")
 

@@ -251,8 +251,8 @@ def test_a_deploy_that_nobody_waits_for_leaves_no_hold(start, tools):
         hosts = hosts_of(start)
         await hosts.switch(await hosts.start("v"))
         old = hosts.active
-        slow = hosts.call(invoke("slow", b'{"seconds": 1}'))
         new = await hosts.load("v")
+        slow = hosts.call(invoke("slow", b'{"seconds": 1}'))
         taking = asyncio.ensure_future(hosts.take_over(new, lambda host: asyncio.sleep(0)))
         await asyncio.to_thread(tools.eventually, lambda: old.held)
         taking.cancel()
