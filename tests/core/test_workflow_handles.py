@@ -5,6 +5,7 @@ On both engines. What a workflow itself can do has tests of its own.
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -255,6 +256,50 @@ def test_a_key_begins_one_workflow(opened):
     with pytest.raises(KeyReused):
         opened.start("approval", key="b", idempotency_key="k")
     assert opened.call("keys") == ["a"]
+
+
+@pytest.mark.parametrize(("function", "given"), [("put", {"key": "b"}), ("keys", {}), ("outside", {"x": 1})])
+def test_the_key_of_an_open_workflow_is_not_for_other_functions(opened, gates, function, given):
+    gates.go_on.set()
+    handle = opened.start("approval", key="a", idempotency_key="k")
+    with pytest.raises(KeyReused) as refused:
+        opened.call(function, idempotency_key="k", **given)
+    assert refused.value.details["first_call_id"] == handle.id
+    assert not gates.began.is_set()
+    handle.send("answer", 1)
+    assert handle.result(SECONDS) == 1
+    assert opened.call("keys") == ["a"]
+
+
+def test_an_action_whose_key_is_taken_meanwhile_is_recorded_all_the_same(opened, gates):
+    with ThreadPoolExecutor(1) as threads:
+        acting = threads.submit(opened.call, "outside", x=1, idempotency_key="k")
+        assert gates.began.wait(SECONDS)
+        handle = opened.start("approval", key="a", idempotency_key="k")
+        gates.go_on.set()
+        with pytest.raises(KeyReused, match="outside ran") as refused:
+            acting.result(SECONDS)
+    (ran,) = opened.log.calls(function="outside")
+    assert (ran["id"], ran["status"]) == (refused.value.call_id, "ok")
+    handle.send("answer", 1)
+    assert handle.result(SECONDS) == 1
+    assert opened.call("approval", key="a", idempotency_key="k") == 1
+
+
+def test_of_a_failed_action_it_is_not_said_that_nothing_was_committed(make_app, engine_app, platform):
+    app = make_app()
+
+    @app.action(timeout=0.5)
+    def failing(late: bool) -> None:
+        while late:
+            time.sleep(0.01)
+        raise LookupError("a mistake of the app")
+
+    calls = platform(engine_app(app))
+    for body, said in (('{"late": false}', "detail"), ('{"late": true}', "hint")):
+        error = calls.run("failing", body).error
+        assert "what it did outside of the database is not known" in error[said]
+        assert "nothing was committed" not in str(error)
 
 
 def test_only_workflows_are_started(opened, app):

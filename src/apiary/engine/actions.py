@@ -20,6 +20,8 @@ from typing import Any
 from apiary.engine.protocol import Engine
 from apiary.runtime.beating import listener
 from apiary.runtime.call import (
+    ACTED,
+    NOTHING_KEPT,
     Bound,
     Program,
     failure,
@@ -30,7 +32,15 @@ from apiary.runtime.call import (
     stopped,
 )
 from apiary.runtime.declaration import IDEMPOTENCY_KEY
-from apiary.runtime.errors import DatabaseUnavailable, DeadlineExceeded, Error, Overloaded, Rejected, Unavailable
+from apiary.runtime.errors import (
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    Error,
+    KeyReused,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import plain
 from apiary.runtime.repeated import recorded_outcome
@@ -139,7 +149,7 @@ class ActionRunner:
                 outcome, record = self._attempts(call, bound, bound.codec.decode(call), allowance)
             self._write(record, written)
         except Exception as error:  # noqa: BLE001 - the engine's, or of the user's validators: the call must be answered
-            problem = problem_of(call, error)
+            problem = problem_of(call, error, ACTED if began else NOTHING_KEPT)
             outcome = Outcome(error=problem, cause=error)
             recorded = call.queued or call.step is not None or (began and not is_refusal(error))
             if recorded and not isinstance(error, Unavailable):
@@ -152,12 +162,15 @@ class ActionRunner:
         return None if call.step is not None and call.attempt == 1 else self._engine.find(call.id, call.key)
 
     def _not_written(self, call: Call, bound: Bound) -> Outcome:
-        """The answer where the record was not kept: what another process recorded for this call, if it did."""
+        """The answer where the record was not kept: what else was recorded for this call or its key, if it was."""
         try:
-            earlier = self._engine.find(call.id, call.key)
-            if earlier is not None:
-                return recorded_outcome(earlier, call, bound)
-            raise DatabaseUnavailable("the action ran, and its record could not be written; ask again")
+            earlier = self._engine.find(None, call.key) or self._engine.find(call.id, None)
+            if earlier is None:
+                raise DatabaseUnavailable("the action ran, and its record could not be written; ask again")
+            return recorded_outcome(earlier, call, bound)
+        except KeyReused as reused:
+            failed = KeyReused(f"{call.function} ran, but {reused.message}", **reused.details)
+            return Outcome(error=problem_of(call, failed), cause=failed)
         except Error as error:
             return Outcome(error=problem_of(call, error), cause=error)
 
@@ -184,7 +197,7 @@ class ActionRunner:
                 if isinstance(error, DeadlineExceeded) or (not last and wait >= allowance.left()):
                     return stopped(self._program, call, notes)
                 if last:
-                    problem = problem_of(call, error)
+                    problem = problem_of(call, error, ACTED)
                     record = failure(self._program, bound, tried, notes, problem, error)
                     return Outcome(error=problem, cause=error, duration=record.duration), record
                 time.sleep(wait)

@@ -27,7 +27,7 @@ from apiary.runtime.errors import (
 )
 from apiary.runtime.ledger import Lost
 from apiary.runtime.repeated import recorded_outcome, replayed
-from apiary.runtime.session import Call, Instance, Outcome, Pause, Queued, Record, WorkflowSession
+from apiary.runtime.session import OPEN, Call, Instance, Outcome, Pause, Queued, Record, WorkflowSession
 from apiary.runtime.transaction import Notes, now_microseconds
 from apiary.runtime.undoing import CANCELLING, UNDOING, end_early, read_failure
 
@@ -105,7 +105,10 @@ class Batch:
         return Committed(outcomes, self._session.enqueued, duplicates)
 
     def _keep(self, record: Record) -> bool:
-        """Write the record of something that ran elsewhere (an action, a query), unless there is one already."""
+        """Write the record of something that ran elsewhere (an action, a query), unless there is one already.
+
+        Where its idempotency key was taken meanwhile it is written without, and counts as if there were one.
+        """
         session = self._session
         again = record.queued and record.status == "stopped" and record.attempt < LAST_ATTEMPT
         instance = None
@@ -115,8 +118,9 @@ class Batch:
         if instance is not None:
             first = first_input(session, instance)
             record = replace(record, status="stopped") if undoes else given_up(record, instance, first)
+        named = record.key is None or self._is_free(record.key, record.id)
         try:
-            session.record(record)
+            session.record(record if named else replace(record, key=None))
         except Duplicate:
             return False
         if record.step is not None and record.parent is not None and record.kind != Kind.QUERY.value:
@@ -129,7 +133,12 @@ class Batch:
             session.drop_instance(record.id)
         elif record.queued:
             session.dequeue(record.id)
-        return True
+        return named
+
+    def _is_free(self, key: str, identifier: bytes) -> bool:
+        """Whether no other call took an idempotency key while something ran that was begun with it."""
+        holder = self._session.find(None, key)
+        return holder is None or holder.id == identifier
 
     def _one(self, call: Call) -> Outcome:
         bound = self._program.functions.get(call.function)
@@ -194,7 +203,7 @@ class Batch:
         try:
             if call.key is not None or call.attempt > 1:
                 _check_key(call.key)
-                self._look_up(call)
+                self._look_up(call, begun=OPEN)
             return advance(self._program, call, self._session, self._guard, self.most_steps)
         except Lost as lost:
             raise BatchLost(call, None, lost.record) from None
@@ -215,9 +224,13 @@ class Batch:
                 self._keep(late)
         return replayed(record)
 
-    def _look_up(self, call: Call) -> None:
-        """A call that may be a repetition is not run to find out: what it would do now is not what it did then."""
-        if self._session.find(call.id, call.key) is not None:
+    def _look_up(self, call: Call, begun: str = "") -> None:
+        """A call that may be a repetition is not run to find out: what it would do now is not what it did then.
+
+        One that was `begun`, as its status has it, is looked for elsewhere.
+        """
+        earlier = self._session.find(call.id, call.key)
+        if earlier is not None and earlier.status != begun:
             raise Duplicate
 
     def _recorded(self, call: Call) -> Outcome:

@@ -107,7 +107,7 @@ class Engine(Protocol):
         """Make durable what a process before this one has left, wherever its disk had failed."""
 
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
-        """The record of a call that is durable, by its id or by its idempotency key."""
+        """The record of a call that is durable, by its id or by its idempotency key: as `WorkflowSession.find`."""
 
     def find_all(self, identifiers: Sequence[bytes]) -> list[Record]:
         """The records of those of these calls that have one that is durable."""

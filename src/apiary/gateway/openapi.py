@@ -27,9 +27,9 @@ PROBLEMS = {
     "413": "too large",
     "415": "not JSON",
     "422": "refused by the application, or an idempotency key used for another call",
-    "500": "the function failed; nothing was committed",
+    "500": "the function failed; nothing was committed, but what an action did outside of the database",
     "503": "not run; send it again",
-    "504": "stopped at its timeout; nothing was committed",
+    "504": "stopped at its timeout; nothing was committed, but what an action did outside of the database",
 }
 REFERENCE = "#/components/schemas/"
 IDEMPOTENCY_KEY = {

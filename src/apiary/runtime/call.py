@@ -40,6 +40,9 @@ from apiary.runtime.transaction import Notes, Transaction, _current, as_json, ch
 MAX_QUERY_OUTPUT_BYTES = 4096
 DIGEST = "apiary:digest"
 """Where recorded arguments have the digest of those that they do not show."""
+NOTHING_KEPT = "nothing was committed"
+ACTED = "what it did outside of the database is not known"
+"""What calls leave that fail: those in the database, and actions."""
 NOT_THE_USERS = (str(Path(__file__).parent.parent), "<frozen importlib", str(Path(importlib.__file__).parent))
 
 
@@ -267,9 +270,10 @@ def stopped(program: Program, call: Call, notes: Notes) -> tuple[Outcome, Record
 
 def out_of_time(bound: Bound) -> DeadlineExceeded:
     """The error of a call of this function that was stopped."""
+    kept = ACTED if bound.function.kind is Kind.ACTION else NOTHING_KEPT
     return DeadlineExceeded(
         f"{bound.function.name} ran longer than its timeout of {bound.function.options.timeout:g} s and was stopped",
-        hint="nothing was committed; make it shorter, or declare a longer timeout",
+        hint=f"{kept}; make it shorter, or declare a longer timeout",
     )
 
 
@@ -346,7 +350,7 @@ def _kept(bound: Bound | None, call: Call, output: bytes | None) -> bytes | None
     return json.dumps({"apiary:omitted": omitted}).encode()
 
 
-def problem_of(call: Call, cause: BaseException, kept: str = "nothing was committed") -> dict[str, Any]:
+def problem_of(call: Call, cause: BaseException, kept: str = NOTHING_KEPT) -> dict[str, Any]:
     """The problem document that the caller gets for an exception of the function; `kept`: what it left."""
     if is_refusal(cause):
         assert isinstance(cause, Error)

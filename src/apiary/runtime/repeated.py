@@ -17,7 +17,7 @@ from apiary.runtime.errors import (
 from apiary.runtime.failures import told
 from apiary.runtime.ids import id_text
 from apiary.runtime.plain import same_json
-from apiary.runtime.session import Call, Outcome, Record
+from apiary.runtime.session import OPEN, Call, Outcome, Record
 from apiary.runtime.transaction import check_roles
 
 REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
@@ -27,13 +27,14 @@ REFUSALS = (WrongArguments, Forbidden, KeyReused, Unavailable, UnknownFunction)
 def recorded_outcome(record: Record, call: Call, bound: Bound | None) -> Outcome:
     """What a repeated call is answered with: the recorded outcome, or `KeyReused` where it is another call.
 
-    Also where this version has no such function any more (no `bound`). `Forbidden` for those who may not call the
-    function, and for all but its own caller and the role `admin`: what it came to may depend on who called.
+    Also where this version has no such function any more (no `bound`). An open workflow is always another call: who
+    repeats that joins it (`beginning.joined`). `Forbidden` for those who may not call the function, and for all but its
+    own caller and the role `admin`: what it came to may depend on who called.
     """
     if bound is not None and not call.queued:
         check_roles(bound.function, call.roles)
     check_first_caller(record.caller, call)
-    if record.function != call.function or not _same_input(record, call, bound):
+    if record.status == OPEN or record.function != call.function or not _same_input(record, call, bound):
         raise KeyReused(
             f"the idempotency key was used for another call of {record.function}",
             first_call_id=id_text(record.id),

@@ -179,6 +179,9 @@ class Instance:
     topic: str | None = None
 
 
+OPEN = "open"
+"""The status of what stands for the record of a workflow that has not ended."""
+
 MESSAGE = -1
 """What a workflow waits for that waits for a message."""
 
@@ -242,7 +245,10 @@ class WorkflowSession(Session, Protocol):
         """Whether the transaction has ended before its time, and with it all that was done in it."""
 
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
-        """The record of a call by its id or, failing that, by its idempotency key."""
+        """The record of a call by its id or, failing that, by its idempotency key.
+
+        Of a workflow that has the key and has not ended, one that is `OPEN`.
+        """
 
     def instance(self, identifier: bytes | None, key: str | None) -> Instance | None:
         """The workflow of this id or, failing that, this idempotency key; nobody else can go on with it meanwhile."""

@@ -127,7 +127,7 @@ class PostgresSession(WorkflowRows):
         return False
 
     def find(self, identifier: bytes | None, key: str | None) -> Record | None:
-        """The record of a call by its id or, failing that, by its idempotency key."""
+        """The record of a call by its id or, failing that, by its idempotency key, which an open workflow may have."""
         rows = self._platform("find", (uuid_of(identifier), key))
         return row_record(rows[0]) if rows else None
 

@@ -314,8 +314,8 @@ class SqliteSession(WorkflowRows):
 
 
 def find(connection: apsw.Connection, identifier: bytes | None, key: str | None) -> Record | None:
-    """The record of a call by its id or, failing that, by its idempotency key."""
-    for name, value in (("find_call", identifier), ("find_key", key)):
+    """The record of a call by its id or, failing that, by its idempotency key, which an open workflow may have."""
+    for name, value in (("find_call", identifier), ("find_key", key), ("find_open", key)):
         rows = connection.execute(SQL[name], (value,)).fetchall() if value is not None else []
         if rows:
             return row_record(rows[0])

@@ -39,6 +39,12 @@ select id, function, kind, version, caller, attempt, started, duration, status, 
        parent, key, step
 from apiary_calls where key = ?1;
 
+-- A workflow that was begun with an idempotency key, and has not ended, as the record that it does not have yet.
+-- name: find_open
+select id, function, 'workflow', coalesce(version, ''), caller, 1, coalesce(started, due), 0, 'open', input, null, null, null,
+       null, parent, key, step
+from apiary_queue where key = ?1;
+
 -- name: enqueue
 insert into apiary_queue (id, function, input, caller, parent, due, attempts, version, roles, step, epoch, queue, share,
                           priority, unique_key, delayed, key)
