@@ -1,6 +1,7 @@
 """Hosts as the server sees them, in the process of the test, so that limits of a minute can be made short."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -14,8 +15,9 @@ from tests.service.conftest import WAIT_SECONDS
 from apiary.bundle import make_bundle, unpack
 from apiary.events import Event, Migrating
 from apiary.platform import process
-from apiary.platform.hosts import AppHosts, MigrationUnknown
+from apiary.platform.hosts import AppHosts
 from apiary.platform.messages import Invoke, Start
+from apiary.platform.migrating import MigrationUnknown, after_death
 from apiary.platform.process import HostProcess
 from apiary.platform.turns import Turn
 from apiary.runtime.errors import BundleRefused
@@ -43,6 +45,15 @@ def quick(tx: Transaction) -> int:
 def act() -> int:
     time.sleep(0.3)
     return 3
+
+
+@app.action(timeout=20)
+def act_long(path: str) -> int:
+    with open(path, "a") as file:
+        file.write("x")
+    time.sleep(2.0)
+    with open(path) as file:
+        return len(file.read())
 """
 ENDLESS = "insert into t with recursive n (x) as (select 1 union all select x + 1 from n) select count(*) from n;"
 
@@ -57,8 +68,8 @@ def start(tmp_path, tools) -> Start:
     return Start("one", "v", str(code), None, str(tmp_path), 0, True)
 
 
-def invoke(function: str, arguments: bytes = b"{}") -> Invoke:
-    return Invoke(new_id(), function, arguments, "tester", ("admin",))
+def invoke(function: str, arguments: bytes = b"{}", key: str | None = None) -> Invoke:
+    return Invoke(new_id(), function, arguments, "tester", ("admin",), key=key)
 
 
 async def make(app: str, start: Start) -> dict[str, str]:
@@ -148,7 +159,7 @@ def test_a_host_that_died_after_its_commit_had_migrated(start):
         await host.migrate()
         host.kill("of the test")
         await host.wait_for_end()
-        other = await hosts._after_death(host)
+        other = await after_death(host, hosts.load)
         assert other.migrated == host.pending
         assert other.pending == ()
         await other.stop()
@@ -241,6 +252,26 @@ def test_who_serves_no_more_has_time_to_record_what_it_ran(monkeypatch, start, t
         assert message.attempt == 1
         await asyncio.wait_for(old.wait_for_end(), WAIT_SECONDS)
         assert old.reason == "it exited with status 0"
+        await hosts.close()
+
+    asyncio.run(replace())
+
+
+def test_an_action_that_outlives_its_version_is_not_run_beside_itself(start, tmp_path, tools):
+    async def replace() -> None:
+        hosts = hosts_of(start)
+        await hosts.switch(await hosts.start("v"))
+        old, new, ran = hosts.active, await hosts.load("v"), tmp_path / "ran"
+        body = json.dumps({"path": str(ran)}).encode()
+        first = hosts.call(invoke("act_long", body, key="k"))
+        await asyncio.to_thread(tools.eventually, ran.exists)
+        await hosts.switch(new)
+        again = hosts.call(invoke("act_long", body, key="k"))
+        assert hosts.active is new
+        assert old.in_flight
+        answers = await asyncio.wait_for(asyncio.gather(first, again), WAIT_SECONDS)
+        assert [answer.output for answer in answers] == [b"1", b"1"]
+        assert ran.read_text() == "x"
         await hosts.close()
 
     asyncio.run(replace())

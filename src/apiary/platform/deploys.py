@@ -20,8 +20,9 @@ from uuid import uuid4
 from apiary.bundle import Bundle, unpack
 from apiary.platform import packages
 from apiary.platform.follow import DONE, HELD, LOADED, LOADING, MIGRATING, Followers
-from apiary.platform.hosts import AppHosts, MigrationUnknown
+from apiary.platform.hosts import AppHosts
 from apiary.platform.launch import TEMPORARY, Ask, Launcher
+from apiary.platform.migrating import MigrationUnknown
 from apiary.platform.peers import Peers
 from apiary.platform.process import HostProcess
 from apiary.platform.registry import Code, Deployment

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from apiary.platform.messages import Answer, Ask, Invoke
 from apiary.runtime.errors import Error, Unavailable
@@ -30,6 +32,21 @@ class InFlight:
         if not self.answer.done():
             problem = {**error.problem(), "call_id": id_text(self.message.id)}
             self.answer.set_result(Answer(self.message.id, b"", json.dumps(problem).encode()))
+
+
+def acted_for(flight: InFlight, others: Iterable[InFlight], functions: Mapping[str, Any]) -> InFlight | None:
+    """The one among `others` that runs an action under the same idempotency key: the outcome of this call is its own.
+
+    `functions`: of the version that runs the others, as its manifest has them.
+    """
+    key = flight.message.key if isinstance(flight.message, Invoke) else None
+    if key is None:
+        return None
+    for other in others:
+        message = other.message
+        if other is not flight and isinstance(message, Invoke) and message.key == key:
+            return other if functions.get(message.function, {}).get("kind") == "action" else None
+    return None
 
 
 def gone(message: str) -> Unavailable:

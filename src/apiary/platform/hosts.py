@@ -13,26 +13,21 @@ from typing import Any
 from apiary.events import Activated, Event, HostDied, Migrating
 from apiary.platform.admission import Admission
 from apiary.platform.caretakers import Caretakers
-from apiary.platform.flights import InFlight, gone
+from apiary.platform.flights import InFlight, acted_for, gone
 from apiary.platform.held import Held
 from apiary.platform.messages import Answer, Dropped, Invoke, Left, News, Ran, Spent, Wanted
+from apiary.platform.migrating import after_death
 from apiary.platform.news import event_of
 from apiary.platform.process import HostProcess
 from apiary.platform.survivors import Survivors
 from apiary.platform.turns import Turn
-from apiary.runtime.errors import BundleRefused, Error, Unavailable
+from apiary.runtime.errors import Error
 from apiary.runtime.ids import id_text
 
 log = logging.getLogger("apiary")
 
 RESTART_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 1.0
-
-
-class MigrationUnknown(Unavailable):
-    """A deploy was cut off, and whether it had migrated is not known; the server finds out when it starts again."""
-
-    hint = "deploy again, or restart the server"
 
 
 class AppHosts:
@@ -214,6 +209,11 @@ class AppHosts:
                 host.expel()
 
     def _send(self, flight: InFlight) -> None:
+        """Send a call to the host that serves, after one with its key that acts in a host which serves no more."""
+        for old in self.draining:
+            if first := acted_for(flight, old.in_flight.values(), old.manifest.get("functions", {})):
+                first.answer.add_done_callback(lambda _: self._send_all([flight]))
+                return
         deliver = self._waiting.append if self.active is None else self.active.send
         deliver(flight)
 
@@ -296,28 +296,13 @@ class AppHosts:
         except Error:
             if not host.ended:
                 raise
-            return await self._after_death(host)
+            return await after_death(host, None if self._closed else self.load)
         except BaseException:
             host.kill("the deploy was given up")
             raise
         finally:
             self.migrating = None
         return host
-
-    async def _after_death(self, host: HostProcess) -> HostProcess:
-        """Find out whether a host had migrated that died in the middle, by loading another one."""
-        why = f"the host ended while it migrated: {host.reason}"
-        if self._closed:
-            raise MigrationUnknown(why)
-        try:
-            other = await self.load(host.version)
-        except Error as error:
-            raise MigrationUnknown(f"{why}; and another one does not load: {error.message}") from error
-        if other.pending:
-            await other.stop()
-            raise BundleRefused(why, hint="nothing of this deploy was kept; deploy again")
-        other.migrated = host.pending
-        return other
 
     async def _drain(self, old: HostProcess, within: float) -> None:
         await old.stop(within)
