@@ -11,7 +11,9 @@ from pydantic import BaseModel, SecretStr, field_validator
 from tests.conftest import eventually
 
 import apiary
-from apiary import DeadlineExceeded, InternalError, Rejected, RuleBroken, Transaction, beat
+from apiary import DeadlineExceeded, InternalError, Rejected, RuleBroken, Transaction, Workflow, beat
+
+SECONDS = 20.0
 
 
 @pytest.fixture
@@ -254,6 +256,105 @@ def test_a_timeout_of_the_action_itself_is_a_failure_like_any_other(app, engine_
         return len(tries)
 
     assert engine_app(app).call(ask_somebody) == 2
+
+
+def test_an_attempt_that_hangs_is_left_behind_and_tried_again(app, engine_app):
+    tries, released = [], threading.Event()
+
+    @app.action(retries=3, backoff=0.001, attempt_timeout=0.2, timeout=20)
+    def hangs_at_first() -> int:
+        tries.append(threading.current_thread())
+        if len(tries) < 3:
+            released.wait(SECONDS)
+        return len(tries)
+
+    opened = engine_app(app)
+    assert opened.call(hangs_at_first) == 3
+    released.set()
+    (record,) = opened.log.calls()
+    lines = opened.log.show(call=record["id"])["lines"]
+    assert [line["message"].startswith(f"attempt {n}: OutOfTime") for n, line in enumerate(lines, 1)] == [True, True]
+
+
+def test_attempts_that_all_hang_are_told_by_their_own_limit(app, engine_app):
+    @app.action(retries=1, backoff=0.001, attempt_timeout=0.1, timeout=20)
+    async def hangs() -> None:
+        await asyncio.sleep(SECONDS)
+
+    opened = engine_app(app)
+    with pytest.raises(DeadlineExceeded, match=r"longer than its attempt_timeout of 0\.1 s"):
+        opened.call(hangs)
+
+
+def test_only_what_is_worth_it_is_tried_again(app, engine_app):
+    tries = []
+
+    @app.action(retries=5, backoff=0.001, retry_on=(ConnectionError, TimeoutError))
+    def choosy(wrong: bool) -> None:
+        tries.append(wrong)
+        raise ValueError("no use") if wrong else ConnectionResetError("try again")
+
+    opened = engine_app(app)
+    for wrong, kind, most in ((True, ValueError, 1), (False, ConnectionResetError, 6)):
+        tries.clear()
+        with pytest.raises(InternalError) as raised:
+            opened.call(choosy, wrong)
+        assert isinstance(raised.value.__cause__, kind)
+        assert len(tries) == most
+
+
+def test_those_that_wait_for_their_next_attempt_hold_up_no_others(app, engine_app):
+    """More of them than there are threads: the one that comes last runs, while all others wait."""
+    lock, failed, mended = threading.Lock(), set(), threading.Event()
+
+    @app.action(retries=100, backoff=0.2, timeout=60)
+    def waits(n: int) -> int:
+        with lock:
+            failed.add(n)
+        if not mended.is_set():
+            raise ConnectionError("not yet")
+        return n
+
+    @app.action
+    def quick() -> bool:
+        return mended.is_set()
+
+    @app.workflow
+    def flow(wf: Workflow) -> bool:
+        return wf.run(quick)
+
+    @app.transaction
+    def leave(tx: Transaction) -> None:
+        for n in range(40):
+            tx.enqueue(waits, n)
+
+    opened = engine_app(app)
+    opened.call(leave)
+    eventually(lambda: len(failed) == 40)
+    assert opened.call(flow) is False
+    mended.set()
+    opened.drain(60)
+    assert {call["status"] for call in opened.log.calls(function="waits")} == {"ok"}
+
+
+def test_an_app_that_closes_waits_for_what_is_tried_again(app, engine_app):
+    tries, closing = [], threading.Event()
+
+    @app.action(retries=100, backoff=0.05)
+    def flaky() -> int:
+        tries.append(1)
+        if not closing.is_set():
+            raise ConnectionError("not yet")
+        return 7
+
+    opened = engine_app(app)
+    with ThreadPoolExecutor(2) as threads:
+        called = threads.submit(opened.call, flaky)
+        eventually(lambda: len(tries) > 1)
+        closed = threads.submit(opened.close)
+        closing.set()
+        assert called.result(SECONDS) == 7
+        closed.result(SECONDS)
 
 
 def test_there_is_no_retry_beyond_the_deadline(app, engine_app):

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from apiary import App, Transaction
 from apiary.codec import FunctionCodec
-from apiary.runtime.declaration import DEFAULT_ACTION_TIMEOUT_SECONDS, DEFAULT_TIMEOUT_SECONDS
 from apiary.runtime.errors import DeclarationError, Rejected, from_problem, known_errors
+from apiary.runtime.options import DEFAULT_ACTION_TIMEOUT_SECONDS, DEFAULT_TIMEOUT_SECONDS
 
 
 @pytest.fixture
@@ -100,6 +100,12 @@ def test_a_function_that_cannot_be_called_by_name_is_refused(app, kind, body, me
         ("action", {"retries": -1}, "retries is a number"),
         ("action", {"retries": 1.5}, "retries is a number"),
         ("action", {"backoff": 0}, "backoff is a positive number"),
+        ("action", {"attempt_timeout": 0}, "attempt_timeout is a positive number"),
+        ("action", {"attempt_timeout": True}, "attempt_timeout is a positive number"),
+        ("action", {"retry_on": ()}, "retry_on is a class of exceptions"),
+        ("action", {"retry_on": int}, "retry_on is a class of exceptions"),
+        ("action", {"retry_on": [OSError, "OSError"]}, "retry_on is a class of exceptions"),
+        ("transaction", {"retry_on": OSError}, "no option 'retry_on'"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(app, kind, options, message):

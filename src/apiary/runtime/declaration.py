@@ -10,13 +10,13 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from apiary.runtime.errors import DeclarationError, RuleBroken
+from apiary.runtime.options import DEFAULT_ACTION_TIMEOUT_SECONDS, DEFAULT_TIMEOUT_SECONDS, Options, options_of
 from apiary.runtime.queueing import AT_ONCE, Queue, Terms, queue_of, terms_of
 from apiary.runtime.transaction import Transaction, current_transaction
 from apiary.runtime.workflow import in_workflow
@@ -25,17 +25,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
-DEFAULT_TIMEOUT_SECONDS = 10.0
-DEFAULT_ACTION_TIMEOUT_SECONDS = 60.0
 IDEMPOTENCY_KEY = "idempotency_key"
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 PAGES = {"docs", "web"}
-OWN_OPTIONS = {
-    "query": {"key", "placement"},
-    "transaction": {"key", "placement", "queue"},
-    "action": {"retries", "backoff", "queue"},
-    "workflow": {"queue", "lifetime", "schedule", "zone", "missed"},
-}
 FIRST = {"workflow": "wf: Workflow", "query": "tx: Transaction", "transaction": "tx: Transaction"}
 
 
@@ -46,27 +38,6 @@ class Kind(StrEnum):
     TRANSACTION = "transaction"
     ACTION = "action"
     WORKFLOW = "workflow"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a decorator was told. Times in seconds; `retries` counts the attempts after the first.
-
-    `lifetime`: so long a workflow may take in all; its `timeout` is what its own code may take between two steps. It
-    begins by itself at the times of its `schedule`. `queue` is the name of the one in which its queued calls wait.
-    """
-
-    roles: frozenset[str] | None = None
-    timeout: float = DEFAULT_TIMEOUT_SECONDS
-    key: str | None = None
-    placement: str | None = None
-    retries: int = 0
-    backoff: float = 0.5
-    lifetime: float | None = None
-    schedule: str | None = None
-    zone: str = "UTC"
-    missed: str = "once"
-    queue: str | None = None
 
 
 class Function(Generic[P, R]):
@@ -250,13 +221,16 @@ class App:
         timeout: float = DEFAULT_ACTION_TIMEOUT_SECONDS,
         retries: int = 0,
         backoff: float = 0.5,
+        attempt_timeout: float | None = None,
+        retry_on: type[BaseException] | Sequence[type[BaseException]] | None = None,
         queue: str | Queue | None = None,
     ) -> Callable[[Callable[P, R]], Function[P, R]]: ...
     def action(self, body: Any = None, /, **options: Any) -> Any:
         """Declare a function that touches the outside world: no transaction, recorded after it ran, retried.
 
-        `retries`: attempts after the first when it raises anything but `Rejected`. `backoff`: seconds before
-        the second attempt, doubled (with jitter) before each further one. `timeout`: seconds for all attempts.
+        `retries`: attempts after the first when it raises one of the classes `retry_on` (default: anything), never
+        after `Rejected`. `backoff`: seconds before the second attempt, doubled (with jitter) before each further one.
+        `timeout`: seconds for all attempts; `attempt_timeout`: for each, after which another one follows.
         A parameter named `idempotency_key` receives the same key at every attempt. It may be `async def`. `queue`: in
         which its queued calls wait.
         """
@@ -294,7 +268,7 @@ class App:
         return self._declare(Kind.WORKFLOW, body, options)
 
     def _declare(self, kind: Kind, body: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
-        checked = _options(kind, options)
+        checked = options_of(kind, options)
 
         def declare(body: Callable[..., Any]) -> Function[..., Any]:
             if not inspect.isroutine(body) or not hasattr(body, "__name__"):
@@ -309,35 +283,6 @@ class App:
 
     def __repr__(self) -> str:
         return f"<App {self.name}: {', '.join(self.functions) or 'no functions'}>"
-
-
-def _options(kind: Kind, given: dict[str, Any]) -> Options:
-    allowed = {"roles", "timeout"} | OWN_OPTIONS[kind]
-    unknown = sorted(given.keys() - allowed)
-    if unknown:
-        raise DeclarationError(f"a {kind.value} has no option {unknown[0]!r}; it has {', '.join(sorted(allowed))}")
-    roles = given.get("roles")
-    named = isinstance(roles, list | tuple | set | frozenset) and all(isinstance(role, str) for role in roles)
-    if roles is not None and not named:
-        raise DeclarationError(f"roles is a list of names, not {roles!r}")
-    queue = given.get("queue")
-    if not isinstance(queue, str | Queue | None):
-        raise DeclarationError(f"queue is a queue of the app or its name, not {queue!r}")
-    named_queue = queue.name if isinstance(queue, Queue) else queue
-    options = Options(**{**given, "roles": None if roles is None else frozenset(roles), "queue": named_queue})
-    times = {"timeout": options.timeout, "backoff": options.backoff, "timeout of a workflow": options.lifetime or 1.0}
-    for name, value in times.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e6:
-            raise DeclarationError(f"{name} is a positive number of seconds, not {value!r}")
-    if not isinstance(options.retries, int) or not 0 <= options.retries <= 1000:
-        raise DeclarationError(f"retries is a number from 0 to 1000, not {options.retries!r}")
-    if options.missed not in ("once", "all", "skip"):
-        raise DeclarationError(f'missed is "once", "all" or "skip", not {options.missed!r}')
-    if not isinstance(options.schedule, str | None) or not isinstance(options.zone, str):
-        raise DeclarationError("schedule and zone are text: a cron expression, and the name of a time zone")
-    if options.placement not in (None, "database", "host"):
-        raise DeclarationError(f'placement is "database" or "host", not {options.placement!r}')
-    return options
 
 
 def _check_body(function: Function[..., Any]) -> None:
