@@ -92,7 +92,9 @@ class Dispatcher:
         self.backlog = Backlog(self._table, self._to_write.nudge, self.flows, telling, program.queues)
         self.schedules = Schedules(engine, program, partial(self.submit, wait=0.0))
         self._deaths = Deaths(engine, program, self._record, self._observe)
-        self._handing = Handing(program, self.backlog, self.flows, self._actions.submit, self._record, observe)
+        self._handing = Handing(
+            program, self.backlog, self.flows, self._actions.submit, self._record, observe, self._to_write.nudge
+        )
         self._digesting = Digesting(self._sort)
         self._durability = Durability(engine.sync, broken)
         self._opening = threading.Lock()  # one after another: the first is ready sooner than all together would be

@@ -15,7 +15,10 @@ from apiary.runtime.session import Call, Outcome, Record
 
 
 class Handing:
-    """Takes from the backlog what may begin. `observe` is told what calls come to that are not workflows."""
+    """Takes from the backlog what may begin. `observe` is told what calls come to that are not workflows.
+
+    `ready`: a lane is to ask again soon.
+    """
 
     def __init__(
         self,
@@ -25,18 +28,23 @@ class Handing:
         act: Act,
         write: Callable[[Record, Callable[[bool], None]], None],
         observe: Reply,
+        ready: Callable[[], None],
     ) -> None:
         self._program = program
         self._backlog = backlog
         self._flows = flows
         self._act = act
         self._observe = observe
+        self._ready = ready
         self.uncommitted = Uncommitted(program, write, self._ran)
 
     def jobs(self, limit: int) -> list[Job]:
         """Up to `limit` calls begin; those among them that the lane is to run that asks."""
         jobs = []
-        for call in self._backlog.take(limit):
+        taken = self._backlog.take(limit)
+        if taken and len(taken) == limit:
+            self._ready()  # there may be more, and of actions nothing is written that would wake a lane before they end
+        for call in taken:
             bound = self._program.functions.get(call.function)
             kind = bound.function.kind if bound is not None else None
             if kind is Kind.WORKFLOW and call.epoch:
