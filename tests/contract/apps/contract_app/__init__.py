@@ -355,6 +355,42 @@ def go_in_turn(wf: Workflow, id: int, tenant: str = "") -> int:
     return id
 
 
+# Workflows whose commits are counted
+
+
+@app.transaction
+def note_down(tx: Transaction, id: int) -> int:
+    tx.execute("insert into notes (id) values (:id)", id=id)
+    return id
+
+
+@app.query
+def noted(tx: Transaction) -> int:
+    return tx.execute("select count(*) from notes").scalar()
+
+
+@app.action
+def act_outside(id: int) -> int:
+    return id
+
+
+@app.workflow
+def note_all(wf: Workflow, ids: list[int]) -> int:
+    return sum(wf.run(note_down, id) for id in ids)
+
+
+@app.workflow
+def only_read(wf: Workflow, times: int) -> list[int]:
+    return [wf.run(noted) for _ in range(times)]
+
+
+@app.workflow
+def note_around_action(wf: Workflow) -> int:
+    wf.run(note_down, 1)
+    wf.run(act_outside, 2)
+    return wf.run(note_down, 3)
+
+
 # Functions without end
 
 
