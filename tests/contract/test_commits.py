@@ -58,9 +58,10 @@ def test_a_transaction_is_one_commit(contract, commits):
 
 
 @pytest.mark.parametrize("transactions", [1, 5, 50])
-def test_a_workflow_of_transactions_is_one_commit(contract, commits, transactions):
+def test_a_workflow_of_transactions_is_at_most_one_commit_for_each(contract, commits, transactions):
+    """It is one in all, where they take less than the 50 ms after which others have their turn."""
     ids = list(range(transactions))
-    assert commits(lambda: contract.call("note_all", ids)) == 1
+    assert 1 <= commits(lambda: contract.call("note_all", ids)) <= transactions
     assert contract.notes() == ids
     contract.records(transactions + 1)
 
