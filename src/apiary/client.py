@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from apiary.codec import FunctionCodec
-from apiary.given import given_key, write_given
+from apiary.given import check_callable, given_key, write_given
 from apiary.handle import WAIT_SECONDS, Ended, WorkflowHandle
 from apiary.log.asking import AppLog
 from apiary.runtime.declaration import Function
@@ -49,6 +49,8 @@ class Http:
 
     def __init__(self, url: str, key: str | None, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self.url = url.rstrip("/")
+        if key and not key.isprintable():
+            raise WrongArguments("a key has printable characters only", hint="is there a line end behind it?")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
@@ -197,6 +199,7 @@ class Client:
         self, function: Any, args: tuple[Any, ...], arguments: dict[str, Any], prefer: str
     ) -> tuple[httpx.Response, Decode]:
         """The answer to a call, and what makes its result a value."""
+        check_callable(function)
         headers = _headers(given_key(arguments.pop("idempotency_key", None)), prefer)
         decode: Decode = _plain
         if isinstance(function, Function):

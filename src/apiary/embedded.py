@@ -16,7 +16,7 @@ from apiary.config import Capturing
 from apiary.engine.dispatch import Dispatcher
 from apiary.engine.places import Log, open_here, replaying
 from apiary.engine.protocol import Engine
-from apiary.given import given_key, write_given
+from apiary.given import check_callable, given_key, write_given
 from apiary.handle import Ended, WorkflowHandle
 from apiary.log.asking import AppLog
 from apiary.log.questions import QUESTIONS
@@ -162,6 +162,7 @@ class OpenApp:
                 "an app was called inside a transaction or a workflow of it, which would wait for itself",
                 hint="call the function itself, with the transaction as its first argument; or tx.enqueue, or wf.run",
             )
+        check_callable(function)
         key = given_key(arguments.pop("idempotency_key", None))
         if isinstance(function, Function) and function.declared is not function:
             raise RuleBroken("with_options is for tx.enqueue", hint="have a transaction enqueue the call")

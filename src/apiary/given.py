@@ -19,6 +19,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
 from apiary.completeness import Schema, schemas_in
+from apiary.runtime.declaration import Function
 from apiary.runtime.errors import WrongArguments
 from apiary.runtime.result import Result, Row
 
@@ -58,6 +59,15 @@ def given_key(key: Any) -> str | None:
     if key is None or (isinstance(key, str) and key.isascii() and key.isprintable() and 1 <= len(key.strip()) <= 255):
         return key
     raise WrongArguments(f"an idempotency key is text of 1 to 255 printable ASCII characters, not {key!r:.50}")
+
+
+def check_callable(function: Any) -> None:
+    """`WrongArguments` for what is neither a function of an app nor the name of one."""
+    if not isinstance(function, str | Function):
+        raise WrongArguments(
+            f"{function!r:.80} is no function of an app, nor the name of one",
+            hint="decorate it: @app.query, @app.transaction, @app.action or @app.workflow",
+        )
 
 
 def has_secrets(adapter: TypeAdapter[Any]) -> bool:

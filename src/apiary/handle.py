@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+
+from apiary.runtime.errors import WrongArguments
 
 R = TypeVar("R")
 
@@ -41,6 +44,8 @@ class WorkflowHandle(Generic[R]):
     """A workflow that was started. It goes on whatever becomes of the handle; `id` is enough to find it again."""
 
     def __init__(self, workflows: Workflows, identifier: str, decode: Callable[[Ended], R]) -> None:
+        if not isinstance(identifier, str) or not identifier.strip():
+            raise WrongArguments(f"the id of a workflow is text, not {identifier!r:.50}")
         self.id = identifier
         self._workflows = workflows
         self._decode = decode
@@ -51,6 +56,7 @@ class WorkflowHandle(Generic[R]):
         `TimeoutError` where it has not ended within `timeout` seconds: it goes on. `InternalError` where it cannot go
         on before somebody mends it.
         """
+        _check_timeout(timeout)
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             left = WAIT_SECONDS if end is None else end - time.monotonic()
@@ -104,3 +110,10 @@ class WorkflowHandle(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.id}>"
+
+
+def _check_timeout(timeout: Any) -> None:
+    """`WrongArguments` for what is no number of seconds: with a NaN, the end of waiting never comes."""
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and (not number or math.isnan(timeout)):
+        raise WrongArguments(f"a timeout is a number of seconds, or None, not {timeout!r:.50}")

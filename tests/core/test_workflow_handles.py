@@ -217,6 +217,9 @@ def test_a_result_is_waited_for_as_long_as_wanted(opened):
     with pytest.raises(TimeoutError):
         handle.result(0)
     assert time.monotonic() - began < SECONDS
+    for nonsense in (float("nan"), "5", True):
+        with pytest.raises(WrongArguments, match="a timeout is a number of seconds"):
+            handle.result(nonsense)
     got: list[Any] = []
     waiting = [threading.Thread(target=lambda: got.append(handle.result(SECONDS))) for _ in range(3)]
     for thread in waiting:
@@ -348,7 +351,10 @@ def test_a_workflow_that_only_reads_is_found_as_soon_as_it_was_started(opened):
 
 
 def test_workflows_that_are_not_there(opened):
-    for identifier in ("0198f1c2-0000-7000-8000-000000000000", "x", ""):
+    for nothing in ("", " ", None, 5):
+        with pytest.raises(WrongArguments, match="the id of a workflow is text"):
+            opened.workflow(nothing)
+    for identifier in ("0198f1c2-0000-7000-8000-000000000000", "x"):
         handle = opened.workflow(identifier)
         for what in (handle.status, handle.result, handle.cancel, handle.resume, handle.fork):
             with pytest.raises(NotFound):

@@ -130,6 +130,12 @@ def test_a_key_that_cannot_be_one_is_refused(zoo, key):
     problem(response, 400, "wrong_arguments")
 
 
+@pytest.mark.parametrize("path", ["/apps/zoo/bump", f"/api/v1/workflows/{uuid.uuid4()}/cancel"])
+def test_of_two_keys_none_is_dropped(zoo, path):
+    headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+    problem(zoo.http.post(path, json={}, headers=headers), 400, "wrong_arguments")
+
+
 def test_a_key_of_the_greatest_length_is_taken(zoo):
     key = (name() * 8)[:255]
     assert zoo.post("bump", {"name": key}, key=key).json() == 1

@@ -244,6 +244,15 @@ def test_calls_by_the_command_line_have_typed_values(at):
         assert json.loads(done.stdout) == -2
 
 
+def test_names_on_the_command_line_are_names_and_no_paths(at):
+    for words in (["zoo/../zoo", "count"], ["zoo", "count?name=a"], ["zoo", "x#y"]):
+        done = apiary("call", *words, "name=a", environment=at)
+        assert done.returncode != 0
+        assert json.loads(done.stderr)["code"] in ("unknown_app", "unknown_function", "not_found")
+    done = apiary("call", "zoo", "count", "name=a", "--idempotency-key", "a\nb", environment=at)
+    assert "an idempotency key is text" in done.stderr
+
+
 def test_values_keep_their_letters_and_digits_on_the_command_line(at):
     words = ["call", "zoo", "scalars", "integer=1", "text=ärger 🏢"]
     assert '"text": "ärger 🏢"' in apiary(*words, environment=at).stdout

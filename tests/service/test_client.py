@@ -101,6 +101,23 @@ def test_a_key_of_ones_own(client):
         client.call("bump", name=name, by=2, idempotency_key=name)
 
 
+def test_what_cannot_be_sent_is_refused_before_it_is(zoo, tools, client):
+    def undecorated() -> None: ...
+
+    with pytest.raises(apiary.WrongArguments, match="an idempotency key is text"):
+        client.call("bump", name="x", idempotency_key="a\nb")
+    for function in (undecorated, 5, None):
+        with pytest.raises(apiary.WrongArguments, match="is no function of an app"):
+            client.call(function, name="x")
+    for nothing in ("", " ", None):
+        with pytest.raises(apiary.WrongArguments, match="the id of a workflow is text"):
+            client.workflow(nothing)
+    with pytest.raises(apiary.WrongArguments, match="a timeout is a number"):
+        client.workflow("0198f1c2-0000-7000-8000-000000000000").result(float("nan"))
+    with pytest.raises(apiary.WrongArguments, match="a key has printable characters only"):
+        apiary.Client(zoo.url, f"{tools.KEY}\n")
+
+
 def test_a_function_that_ends_its_host_is_not_tried_again(zoo, client):
     before = zoo.http.get("/metrics").text.split('apiary_host_deaths_total{app="zoo"} ')[1].split()[0]
     with pytest.raises(apiary.Unavailable, match="died"):

@@ -16,6 +16,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from apiary.gateway.openapi import IDEMPOTENCY_KEY
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXAMPLES_EACH = 8
 CHECKS = [
@@ -105,6 +107,13 @@ def test_workflows_may_be_answered_before_they_end(server):
     assert jsonschema_rs.validator_for(begun["content"]["application/json"]["schema"]).is_valid(answer.json())
     assert "get" not in found["/apps/flows/approval"]
     assert "202" not in found["/apps/flows/put"]["post"]["responses"]
+
+
+@pytest.mark.parametrize(
+    ("key", "fits"), [("a", True), ("schedule tick 9", True), ("~!", True), (" ", False), (" a", False), ("a\n", False)]
+)
+def test_the_pattern_of_an_idempotency_key_is_what_the_server_takes(key, fits):
+    assert (re.search(IDEMPOTENCY_KEY["schema"]["pattern"].replace("$", r"\Z"), key) is not None) is fits
 
 
 def test_types_of_one_name_keep_apart(server):

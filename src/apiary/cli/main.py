@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
+from urllib.parse import quote
 
 import typer
 from rich.text import Text
@@ -33,6 +34,7 @@ from apiary.config import (
     server_folder,
 )
 from apiary.engine.health import Check
+from apiary.given import given_key
 from apiary.runtime.errors import Error, WrongArguments
 
 # What only servers need is loaded by the commands that serve: the others start in half the time.
@@ -184,11 +186,11 @@ def call(
 ) -> None:
     """Call a function. A value is JSON where it can be read as such, else text: `user=7 name=bee tags='["a"]'`."""
     headers = {"Content-Type": "application/json", "Prefer": f"respond-async{', handling=strict' if no_wait else ''}"}
-    if idempotency_key:
-        headers["Idempotency-Key"] = idempotency_key
+    if idempotency_key is not None:
+        headers["Idempotency-Key"] = str(given_key(idempotency_key))
     body = json.dumps(arguments_of(arguments or [])).encode()
     http = Http(url, key)
-    response = http.post(f"/apps/{app_name}/{function}", body, headers)
+    response = http.post(f"/apps/{quote(app_name, safe='')}/{quote(function, safe='')}", body, headers)
     if response.status_code == workflow_commands.ACCEPTED and not no_wait:
         workflow_commands.print_result(http, response.json()["id"])
     else:

@@ -17,7 +17,7 @@ from apiary.gateway.wire import (
     Scope,
     Send,
     bearer_key,
-    checked_key,
+    idempotency_key,
     patience,
     preferences,
     problem_body,
@@ -113,12 +113,10 @@ class Calls:
         else:
             allowed = "GET, POST" if declared.get("kind") == "query" else "POST"
             raise MethodNotAllowed(f"{function} is called with {allowed}, not {method}", allow=allowed)
-        key, wait = None, None
+        key, wait = idempotency_key(headers), None
         for name, value in headers:
             if name == b"prefer":
                 wait = _wait(function, declared.get("kind", "workflow"), headers)
-            elif name == b"idempotency-key":
-                key = checked_key(value)
             elif name == b"content-type" and not lax:
                 check_type(body, value.decode("latin-1"))
         return hosts, Invoke(call_id, function, body, caller.name, caller.roles, key, lax, wait=wait)

@@ -37,7 +37,7 @@ IDEMPOTENCY_KEY = {
     "in": "header",
     "required": False,
     "description": "A call that is repeated with the same key has the outcome of the first, and no effect.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 }
 
 PREFER = {

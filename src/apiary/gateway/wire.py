@@ -90,6 +90,14 @@ def checked_key(value: bytes) -> str:
     return key
 
 
+def idempotency_key(headers: Headers) -> str | None:
+    """The idempotency key of a request, checked, if it has one; of two it is not known which one was meant."""
+    given = [value for name, value in headers if name == b"idempotency-key"]
+    if len(given) > 1:
+        raise WrongArguments(f"a request has one Idempotency-Key, not {len(given)}")
+    return checked_key(given[0]) if given else None
+
+
 def preferences(headers: Headers) -> dict[bytes, bytes]:
     """What the `Prefer` headers of a request say, by name (RFC 7240); the first word on a matter counts."""
     found: dict[bytes, bytes] = {}

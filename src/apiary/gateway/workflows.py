@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from apiary.finite import no_number
 from apiary.gateway.calls import ANONYMOUS, WORKFLOWS, Calls, check_type
-from apiary.gateway.wire import PROBLEM, SECONDS, checked_key, read_body
+from apiary.gateway.wire import PROBLEM, SECONDS, idempotency_key, read_body
 from apiary.platform.messages import Answer, Invoke
 from apiary.platform.platform import Caller, Platform
 from apiary.runtime.advance import blocked
@@ -189,7 +189,7 @@ class Workflows:
         """Have the host of the app do something to a workflow, as a call of its own; the answer to that."""
         headers = request.scope["headers"]
         caller = self._calls.caller(headers)
-        key = next((checked_key(value) for name, value in headers if name == b"idempotency-key"), None)
+        key = idempotency_key(headers)
         try:
             body = json.dumps({**given, "workflow": request.path_params["workflow"]}).encode()
         except RecursionError:
