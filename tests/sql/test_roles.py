@@ -2,6 +2,7 @@
 
 import json
 
+import psycopg
 import pytest
 
 from .conftest import CALL
@@ -79,3 +80,46 @@ def test_who_may_call_does_not_read_the_code(shop, client):
     program = shop.one("select hash from apiary.programs")
     assert other.ask(f"select * from apiary.program('{program}')") == []
     assert other.refused(f"select apiary.run('{program}', '')").sqlstate == "42501"
+
+
+LATE = """
+create function look_around() returns trigger language plpgsql as $$
+begin
+    insert into shop.seen (who) values (current_user);
+    return null;
+end $$;
+create constraint trigger late after insert on notes deferrable initially deferred
+    for each row execute function look_around();
+"""
+HOLD = """
+create function seen_by() returns text language plpgsql volatile as $$
+begin
+    insert into shop.seen (who) values (current_user);
+    return current_user;
+end $$;
+create function hold() returns void language plpgsql as $$
+begin
+    execute 'declare kept cursor with hold for select shop.seen_by()';
+end $$;
+"""
+
+
+@pytest.mark.parametrize(
+    ("migration", "statement"),
+    [(LATE, "select 1"), (HOLD, "select hold()")],
+    ids=["a deferred trigger", "a cursor that is held"],
+)
+def test_nothing_of_an_app_runs_with_the_rights_of_its_caller(database, migration, statement):
+    database.deploy(
+        f"""
+@app.transaction
+def leave(tx: Transaction) -> None:
+    tx.execute("insert into notes (id) values (1)")
+    tx.execute({statement!r})
+""",
+        migrations=("create table notes (id integer); create table seen (who text);", migration),
+    )
+    with pytest.raises(psycopg.Error, match="run with your rights") as refused:
+        database.admin.execute("select shop.leave()")
+    assert refused.value.sqlstate == "AP403"
+    assert database.ask("select id from shop.notes union all select 0 from shop.seen") == []

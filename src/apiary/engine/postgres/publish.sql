@@ -23,7 +23,8 @@ language plpgsql volatile security definer
 set search_path = {schema}, public, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
 as {body};
 
--- The first line of a body is a comment with the digest of all that makes the function.
+-- The first line of a body is a comment with the digest of all that makes the function. What the app leaves for the
+-- commit (deferred triggers, cursors that are held) PostgreSQL runs as the caller, so none of it may be there.
 -- name: body
 declare
     answer text := apiary.call({target}, json_build_object({arguments})::text, session_user::text, current_setting('role'));
@@ -38,6 +39,16 @@ begin
             raise exception using errcode = failure ->> 'state', message = failure ->> 'message',
                 detail = failure ->> 'detail';
         end if;
+    end if;
+    if exists (
+        select from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid
+        where k.condeferrable and k.contype in ('t', 'x') and c.relowner = quote_ident(current_user)::regrole
+    ) or exists (
+        select from pg_catalog.pg_cursors where is_holdable and creation_time >= statement_timestamp()
+    ) then
+        raise exception using errcode = 'AP403',
+            message = 'the app leaves code for the end of the transaction, which would run with your rights',
+            hint = 'declare its constraint triggers and exclusion constraints "not deferrable", its cursors without hold';
     end if;
     return{answer};
 end
