@@ -713,6 +713,25 @@ def test_what_is_no_json_cannot_be_published_or_sent(app, outside, flow_app, bad
     assert flow_app(app).call(flow) == "X"
 
 
+def test_what_is_no_step_is_refused_by_its_name(app, outside, flow_app):
+
+    @app.workflow
+    def flow(wf: Workflow) -> list[str]:
+        wrong: Any = wf
+        for use in (
+            lambda: wrong.run(print),
+            lambda: wrong.start("outside", "x"),
+            lambda: list(wrong.map(None, [1])),
+            lambda: wrong.run(outside, "x", undo=print),
+            lambda: wrong.gather([wf.start(outside, "a"), 1]),
+        ):
+            with pytest.raises(RuleBroken, match=r"function|nothing that this workflow has started"):
+                use()
+        return wf.gather([wf.start(outside, "x")])
+
+    assert flow_app(app).call(flow) == ["X"]
+
+
 def test_a_message_to_nobody_is_told_of(app, outside, flow_app):
 
     @app.workflow

@@ -297,7 +297,9 @@ def _parameters(function: Function[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters that a caller gives, checked: without the transaction and the idempotency key."""
     name, body, kind = function.name, function.body, function.kind
     if not re.match(r"[a-zA-Z][a-zA-Z0-9_]{0,62}\Z", name):
-        raise DeclarationError(f"{name!r} cannot be the name of a function: a letter first, then letters, digits, _")
+        raise DeclarationError(
+            f"{name!r} cannot be the name of a function: a letter first, then letters, digits, _; 63 characters at most"
+        )
     if name in PAGES:
         raise DeclarationError(f"{name!r} cannot be the name of a function: it is the address of the app's {name}")
     _check_body(function)

@@ -70,6 +70,11 @@ class Steps:
         self._roles = frozenset(instance.roles)
 
     def start(self, function: Function[..., Any], args: Sequence[Any], kwargs: dict[str, Any], undo: Any) -> int:
+        if not isinstance(function, Function):
+            raise RuleBroken(
+                f"{function!r:.80} is no function of the app, which could be a step",
+                hint="decorate it; what neither waits nor touches anything outside may be called as it is",
+            )
         by = None if undo is None else self._undo(undo)
         terms = function.terms
         if terms != AT_ONCE and (function.kind is not Kind.WORKFLOW or terms.unique is not None):

@@ -161,6 +161,11 @@ class Workflow:
     def gather(self, futures: Iterable[Future[T]]) -> list[T]:
         """The results of all, in their order, once all are there."""
         waiting = list(futures)
+        for future in waiting:
+            if not isinstance(future, Future) or future._driver is not self._driver:
+                raise RuleBroken(
+                    f"{future!r:.80} is nothing that this workflow has started", hint="gather what wf.start returns"
+                )
         for future in reversed(waiting):  # to wait costs a run of the body, and the last is the last to be there
             self._driver.wait(future._number)
         return [future.result() for future in waiting]
