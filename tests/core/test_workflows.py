@@ -3,6 +3,7 @@
 import datetime as times
 import threading
 import uuid
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
