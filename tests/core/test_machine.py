@@ -110,13 +110,14 @@ def test_arguments_are_compared_as_values(one, other):
 @given(st.lists(OPERATIONS, max_size=4), st.lists(OPERATIONS, min_size=1, max_size=4), st.integers(0, 2))
 def test_what_is_undone_has_numbers_of_its_own(done, undone, first):
     table = of(done, first=first)
-    table.steps |= of(undone[:1], first=UNDO_FROM + first + 1).steps
+    last = first + len(done)
+    table.steps |= of(undone[:1], first=UNDO_FROM + last + 1).steps
     running = Machine(WORKFLOW, History(table.load), first)
     for operation in done:
         running.begin(operation)
     for place, operation in enumerate(undone):
-        number, step = running.begin(operation, undoing=True)
-        assert number == UNDO_FROM + first + 1 + place
+        number, step = running.begin(operation, undoes=last - place)
+        assert number == UNDO_FROM + last - place + 1
         assert (step is not None) == (place == 0)
     assert running.next == first + len(done)
 

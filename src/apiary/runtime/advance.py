@@ -290,6 +290,7 @@ class _Run:
         failure = read_failure(self.instance.problem or "")
         self.notes.entered, self.notes.lines = True, failure.lines
         self.steps.begun(failure.actions)
+        self.steps.counted = self.instance.first if failure.counted else None
         return failure
 
     def _again(self, again: Again) -> Outcome:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from apiary.runtime.call import Program, problem_of
+from apiary.runtime.declaration import Kind
 from apiary.runtime.errors import Conflict, Error, Forbidden, NotFound, UnknownFunction, WrongArguments
 from apiary.runtime.ids import id_bytes, id_text
-from apiary.runtime.machine import PAGE, Step, step_id
+from apiary.runtime.machine import PAGE, UNDO_FROM, Step, step_id
 from apiary.runtime.messages import checked_name, checked_value
+from apiary.runtime.queueing import AT_ONCE, queued_call
 from apiary.runtime.session import NEVER, Call, Instance, Outcome, Record, WorkflowSession
-from apiary.runtime.transaction import now_microseconds
-from apiary.runtime.undoing import end_early
+from apiary.runtime.transaction import check_roles, now_microseconds
+from apiary.runtime.undoing import CANCELLING, UNDOING, end_early, read_failure
 
 PREFIX = "apiary."
 RESULT = "apiary.result"
@@ -125,14 +128,36 @@ def _fork(program: Program, call: Call, session: WorkflowSession, given: Mapping
     if step is not None and (not isinstance(step, int) or isinstance(step, bool) or step < 0):
         raise WrongArguments(f"a step is a number from 0 on, not {step!r:.50}")
     end = before if step is None else min(step, before)
-    version = given.get("version") or program.version
-    if not isinstance(version, str):
+    _check_kept(session, first, end)
+    fork = _enqueued(program, call, session, first, given.get("version"))
+    for number in range(first.first, end, PAGE):
+        for found in session.steps(origin, number, min(number + PAGE, end)):
+            session.record(_copied(found, fork, fork.started))
+            if found.number == fork.issued:  # what has no record is begun again: it belongs to the other workflow
+                fork.issued += 1
+    session.keep_instance(fork, fresh=False)
+    return {"id": id_text(fork.id), "from": id_text(origin), "step": end}
+
+
+def _enqueued(program: Program, call: Call, session: WorkflowSession, first: Instance, version: Any) -> Instance:
+    """The row of a fork, which waits for its turn where its function has a queue, as others do.
+
+    One that is for a version by name has that at once, and counts as one that has begun.
+    """
+    if version is not None and not isinstance(version, str):
         raise WrongArguments(f"a version is text, not {version!r:.50}")
+    bound = program.functions.get(first.function)
+    here = not version or version == program.version
+    if here and (bound is None or bound.function.kind is not Kind.WORKFLOW):
+        raise Conflict(
+            f"version {program.version} has no workflow {first.function}, so nothing could go on with the fork",
+            hint="fork to a version that has it: apiary versions " + program.app,
+        )
     started = now_microseconds()
     fork = Instance(
         id=step_id(call.id, 0),
         function=first.function,
-        version=version,
+        version=version or program.version,
         input=first.input,
         caller=first.caller,
         roles=first.roles,
@@ -142,16 +167,53 @@ def _fork(program: Program, call: Call, session: WorkflowSession, given: Mapping
         started=started,
         first=first.first,
         issued=first.first,
-        due=NEVER,
+        due=started,
     )
-    for number in range(first.first, end, PAGE):
-        for found in session.steps(origin, number, min(number + PAGE, end)):
-            session.record(_copied(found, fork, started))
-            if found.number == fork.issued:  # what has no record is begun again: it belongs to the other workflow
-                fork.issued += 1
-    session.keep_instance(fork, fresh=True)
-    session.wake(fork.id, None)
-    return {"id": id_text(fork.id), "from": id_text(origin), "step": end}
+    if bound is None or bound.function.kind is not Kind.WORKFLOW:
+        session.keep_instance(replace(fork, due=NEVER), fresh=True)
+        session.wake(fork.id, None)
+        return fork
+    if here:
+        check_roles(bound.function, frozenset(fork.roles))
+    queued = queued_call(
+        program,
+        bound.function,
+        fork.input,
+        AT_ONCE,
+        id=fork.id,
+        caller=fork.caller,
+        roles=fork.roles,
+        parent=None,
+        now=started,
+    )
+    if version:
+        queued = replace(queued, version=version)
+    fork.version = queued.version or ""
+    session.enqueue(queued)
+    return fork
+
+
+def _check_kept(session: WorkflowSession, workflow: Instance, end: int) -> None:
+    """`Conflict` where of the steps below `end` one was undone, or is going to be: it is not to be taken for done."""
+    if end <= workflow.first:
+        return
+    name = id_text(workflow.id)
+    if workflow.state == CANCELLING or now_microseconds() >= workflow.deadline:
+        raise Conflict(f"the workflow {name} is about to undo what it did", hint="fork it when it has ended")
+    undone = []
+    if workflow.state == UNDOING:
+        undone = [undo.number for undo in read_failure(workflow.problem or "").undos]
+    for number in range(workflow.first, end, PAGE):
+        at = UNDO_FROM + 1 + number
+        undone += [
+            step.number - UNDO_FROM - 1
+            for step in session.steps(workflow.id, at, min(at + PAGE, UNDO_FROM + 1 + end), 0)
+        ]
+    if undone and min(undone) < end:
+        raise Conflict(
+            f"the workflow {name} has undone its step {min(undone)}, so a fork cannot take that for done",
+            hint=f"fork with step {min(undone)}: that one and all behind it are done again, undone or not",
+        )
 
 
 def _pause(program: Program, call: Call, session: WorkflowSession, given: Mapping[str, Any]) -> None:
@@ -202,12 +264,19 @@ def _begun(session: WorkflowSession, workflow: bytes) -> tuple[Instance, int]:
         if record.lines == DROPPED:
             raise Conflict(f"what the workflow {id_text(workflow)} did is not kept any more, so it cannot be forked")
         instance = Instance(
-            workflow, record.function, record.version, record.input, record.caller, ("admin",), None, None, None, 0
+            workflow, record.function, record.version, record.input, record.caller, (), None, None, None, 0
         )
-    last = instance.first
-    while steps := session.steps(workflow, last, last + PAGE):
-        last = steps[-1].number + 1
-    return instance, last
+    return instance, _end(session, workflow, instance.first)
+
+
+def _end(session: WorkflowSession, workflow: bytes, first: int) -> int:
+    """The number behind the last recorded step. Before that there may be any number of steps without a record."""
+    end, at, width = first, first, PAGE
+    while at < UNDO_FROM:
+        steps = session.steps(workflow, at, min(at + width, UNDO_FROM), 0)
+        end = steps[-1].number + 1 if steps else end
+        at, width = at + width, PAGE if steps else 2 * width
+    return end
 
 
 def _running(session: WorkflowSession, call: Call, given: Mapping[str, Any]) -> Instance:

@@ -59,6 +59,7 @@ class Steps:
         self.actions: dict[int, Call] = {}
         self.children: list[int] = []
         self.undos: list[Undo] = []
+        self.counted: int | None = None
         self._program = program
         self._call = call
         self._session = session
@@ -115,6 +116,9 @@ class Steps:
             return
         function = self._program.find(undo.function).function
         encoded = undo.input or self._encoded(function, (self._result(step),), {})
+        self.ledger.undoes = undo.number
+        if self.counted is not None:
+            self.ledger.undoes, self.counted = self.counted, self.counted + 1
         self.settle(self.call(undo.function, encoded))
 
     def finish(self) -> None:

@@ -75,6 +75,7 @@ class Ledger:
         self.wrote = False
         self.held: list[Record] = []
         self.undoing = False
+        self.undoes: int | None = None
         self.done = 0
         self._version = version
         self._session = session
@@ -107,7 +108,7 @@ class Ledger:
         if self.next - self._instance.first >= MAX_STEPS and not self.undoing:
             raise TooManySteps(f"a workflow has at most {MAX_STEPS} steps", hint="begin again with wf.continue_as")
         try:
-            number, step = self._machine.begin(operation, undoing=self.undoing)
+            number, step = self._machine.begin(operation, undoes=self.undoes)
         except (Nondeterministic, Unavailable, Duplicate) as error:
             self.leave(Broken(error))
         if step is None and number < self._instance.issued and operation.op not in (Op.ACTION, Op.WORKFLOW):
@@ -183,7 +184,8 @@ class Ledger:
 
     def postpone(self, wait: Wait) -> NoReturn:
         """Leave the body until the operation that was begun last can be done: it is asked for again then."""
-        self._machine.take_back(undoing=self.undoing)
+        if self.undoes is None:
+            self._machine.take_back()
         self.stay(wait)
 
     def leave(self, why: Wait | Again | Ended | Broken) -> NoReturn:

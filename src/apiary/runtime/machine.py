@@ -16,7 +16,7 @@ from apiary.runtime.errors import Nondeterministic
 from apiary.runtime.plain import same_json
 
 UNDO_FROM = 1 << 40
-"""What a workflow undoes has numbers of its own, above this one: its body may be anywhere when that begins."""
+"""What undoes a step has the number of that step, this much and one higher: the body may be anywhere when it begins."""
 CONTINUED = 1 << 41
 """Under this number a workflow that has begun again keeps the arguments with which it began first."""
 PAGE = 500
@@ -124,12 +124,14 @@ class Machine:
         self.workflow = workflow
         self.next = first
         self._history = history
-        self._undo_next = UNDO_FROM + first + 1
 
-    def begin(self, operation: Operation, *, undoing: bool = False) -> tuple[int, Step | None]:
-        """The number of the next operation, and its record if it has one; `Nondeterministic` where that is another."""
-        if undoing:
-            number, self._undo_next = self._undo_next, self._undo_next + 1
+    def begin(self, operation: Operation, *, undoes: int | None = None) -> tuple[int, Step | None]:
+        """The number of the next operation, and its record if it has one; `Nondeterministic` where that is another.
+
+        `undoes`: it is not of the body, but undoes the one of this number.
+        """
+        if undoes is not None:
+            number = UNDO_FROM + undoes + 1
         else:
             number, self.next = self.next, self.next + 1
         step = self._history.get(number)
@@ -141,12 +143,9 @@ class Machine:
             )
         return number, step
 
-    def take_back(self, *, undoing: bool) -> None:
-        """The operation that was begun last is not: it is asked for in the next run."""
-        if undoing:
-            self._undo_next -= 1
-        else:
-            self.next -= 1
+    def take_back(self) -> None:
+        """The operation of the body that was begun last is not: it is asked for in the next run."""
+        self.next -= 1
 
     def record(self, step: Step, *, in_table: bool) -> None:
         """An operation was done, and its record written, if it is `in_table`."""

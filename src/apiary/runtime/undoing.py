@@ -33,7 +33,8 @@ class Failure:
     """What a workflow failed with, as its record will tell it, and what could not be undone.
 
     `undos` are in the order in which they were asked for; `actions` were begun, each a number, a function, arguments.
-    `children` were cancelled, and end before anything is undone.
+    `children` were cancelled, and end before anything is undone. `counted`: an earlier release has begun this, which
+    numbered what it undid in its order, not by what it undid.
     """
 
     status: str
@@ -43,6 +44,7 @@ class Failure:
     undos: list[Undo] = field(default_factory=list)
     actions: list[tuple[int, str, bytes]] = field(default_factory=list)
     children: list[int] = field(default_factory=list)
+    counted: bool = False
 
     def remained(self, undo: Undo, why: BaseException) -> None:
         """Something could not be undone."""
@@ -59,6 +61,7 @@ class Failure:
             "undos": undos,
             "actions": actions,
             "children": self.children,
+            "counted": self.counted,
         }
         return json.dumps(members)
 
@@ -74,6 +77,7 @@ def read_failure(written: str) -> Failure:
         [Undo(number, function, given and given.encode()) for number, function, given in members["undos"]],
         [(number, function, given.encode()) for number, function, given in members["actions"]],
         members["children"],
+        members.get("counted", True),
     )
 
 

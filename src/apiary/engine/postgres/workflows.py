@@ -129,7 +129,7 @@ def instance_row(instance: Instance) -> tuple[Any, ...]:
     return (
         uuid_of(instance.id),
         instance.function,
-        instance.version,
+        instance.version or None,  # one that waits for its turn in a queue has none yet
         instance.input.decode(),
         instance.caller,
         json.dumps(instance.roles),

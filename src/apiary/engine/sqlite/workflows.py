@@ -141,7 +141,7 @@ def instance_row(instance: Instance) -> tuple[Any, ...]:
     return (
         instance.id,
         instance.function,
-        instance.version,
+        instance.version or None,  # one that waits for its turn in a queue has none yet
         instance.input.decode(),
         instance.caller,
         json.dumps(instance.roles),
