@@ -99,14 +99,16 @@ def opened(app, flow_app):
     return flow_app(app)
 
 
-def begun(opened, count: int) -> None:
-    """Wait until so many workflows wait for something."""
+def begun(opened, count: int, last: str = "") -> None:
+    """Wait until so many workflows wait for something, the one of them that has made a mark `last` as well."""
     eventually(lambda: len(workflows(opened._log, status="waiting")) == count)
+    if last:  # one that was started waits before it runs, too
+        eventually(lambda: last in opened.call("marks"))
 
 
 def test_a_cancelled_workflow_cancels_those_that_it_started_and_they_undo_first(opened):
     handle = opened.start("parent")
-    begun(opened, 3)
+    begun(opened, 3, "grandchild")
     handle.cancel()
     with pytest.raises(Cancelled):
         handle.result(SECONDS)
@@ -128,7 +130,7 @@ def test_a_workflow_whose_time_is_over_ends_those_that_it_started(app, flow_app)
 
 def test_a_workflow_that_fails_cancels_what_it_is_to_undo(opened):
     handle = opened.start("fails")
-    begun(opened, 3)
+    begun(opened, 3, "grandchild")
     handle.send("go", True)
     with pytest.raises(Rejected):
         handle.result(SECONDS)
@@ -147,7 +149,7 @@ def test_a_workflow_that_was_blocked_is_cancelled_with_those_that_it_started(app
 
     opened = flow_app(app)
     handle = opened.start("shifty")
-    begun(opened, 2)
+    begun(opened, 2, "grandchild")
     changed.append(True)
     handle.send("go", 1)
     eventually(lambda: handle.status() == "blocked")
@@ -188,7 +190,7 @@ def test_a_workflow_whose_process_dies_again_and_again_is_undone(opened, world):
     died(opened, handle, 2)
     assert handle.status() != "cancelling"
     opened._dispatcher.run_queue()
-    begun(opened, 3)
+    begun(opened, 3, "grandchild")
     died(opened, handle, 1)
     with pytest.raises(HostCrashed):
         handle.result(SECONDS)
