@@ -13,11 +13,10 @@ from typing import Any
 import apsw
 import psycopg
 
-from apiary.engine import actions
+from apiary.engine.attempts import Attempt, Attempts
 from apiary.engine.postgres.beside.pipeline import Pipeline
 from apiary.engine.postgres.runner import InsideRunner
 from apiary.engine.sqlite import engine
-from apiary.runtime.declaration import Function
 
 
 class Points:
@@ -56,17 +55,16 @@ class Points:
 
 def watch_actions(points: Points) -> None:
     """Before and after what an action does outside."""
-    original = actions._invoke
+    original = Attempts._run
 
-    def invoke(bound: Any, *given: Any) -> Any:
-        assert isinstance(bound.function, Function)
+    def run(attempts: Attempts, attempt: Attempt) -> Any:
         points.hit("act")
         try:
-            return original(bound, *given)
+            return original(attempts, attempt)
         finally:
             points.hit("acted")
 
-    actions._invoke = invoke
+    Attempts._run = run
 
 
 def watch_postgres(points: Points) -> None:
