@@ -91,7 +91,7 @@ def workflow(log: Log, *, workflow: str, visible: Visible, after: int = -1, limi
         "lines": read_json(row["lines"]) if not running and row["lines"] else [],
         "published": {each["name"]: read_json(each["value"]) for each in log.ask("log_published", {"id": identifier})},
         "messages": {each["topic"]: each["messages"] for each in log.ask("log_messages", {"id": identifier})},
-        "steps": sorted(steps, key=lambda step: step["step"]),
+        "steps": sorted(steps, key=_place),
         "more": more,
     }
     waits = shown["waits_for"]
@@ -100,6 +100,12 @@ def workflow(log: Log, *, workflow: str, visible: Visible, after: int = -1, limi
             if step["step"] == waits["step"] and step["status"] in GOING_ON:
                 waits.update({name: step[name] for name in ("kind", "function", "id")})
     return shown
+
+
+def _place(step: dict[str, Any]) -> tuple[bool, int, int]:
+    """Where a step is shown: what undoes others comes behind them, in the order in which that was done."""
+    began = NEVER if step["started"] is None else step["started"]
+    return (True, began, -step["step"]) if step["undo"] else (False, step["step"], 0)
 
 
 def workflow_end(log: Log, *, workflow: str) -> dict[str, Any]:
