@@ -43,18 +43,15 @@ class Bundle:
     content: bytes
 
     def __post_init__(self) -> None:
-        check_name(self.module)
+        if self.module in sys.stdlib_module_names:  # it would be imported in place of the app
+            raise BundleRefused(
+                f"{self.module} is the name of a module of Python's own", hint="give the app another name"
+            )
 
     @property
     def version(self) -> str:
         """The name of this code: the first 12 hexadecimal digits of the SHA-256 of all that it ships."""
         return hashlib.sha256(self.module.encode() + b"\0" + self.content).hexdigest()[:12]
-
-
-def check_name(module: str) -> None:
-    """`BundleRefused` for the name of a module of Python's own, which would be imported in place of the app."""
-    if module in sys.stdlib_module_names:
-        raise BundleRefused(f"{module} is the name of a module of Python's own", hint="give the app another name")
 
 
 def locate(path: Path) -> tuple[Path, str]:
@@ -87,7 +84,6 @@ def locate(path: Path) -> tuple[Path, str]:
 def make_bundle(path: Path) -> Bundle:
     """Pack the app at `path`. Only the module, its migrations and `requirements.txt` travel; never hidden files."""
     folder, module = locate(path)
-    check_name(module)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, file in sorted(_files(folder, module)):

@@ -295,7 +295,7 @@ def test_of_a_failed_action_it_is_not_said_that_nothing_was_committed(make_app, 
     @app.action(timeout=0.5)
     def failing(late: bool) -> None:
         if late:
-            time.sleep(1.0)
+            time.sleep(1.0)  # beyond its timeout
         raise LookupError("a mistake of the app")
 
     calls = platform(engine_app(app))

@@ -277,6 +277,25 @@ def test_an_action_that_outlives_its_version_is_not_run_beside_itself(start, tmp
     asyncio.run(replace())
 
 
+def test_a_keyed_action_that_nobody_waits_for_any_more_holds_up_no_repetition(start, tmp_path, tools):
+    async def replace() -> None:
+        hosts = hosts_of(start)
+        await hosts.switch(await hosts.start("v"))
+        old, new, ran = hosts.active, await hosts.load("v"), tmp_path / "ran"
+        body = json.dumps({"path": str(ran)}).encode()
+        first = hosts.call(invoke("act_long", body, key="k"))
+        await asyncio.to_thread(tools.eventually, ran.exists)
+        await hosts.switch(new)
+        first.cancel()
+        again = hosts.call(invoke("act_long", body, key="k"))
+        assert old.in_flight
+        assert [flight.answer for flight in new.in_flight.values()] == [again]
+        assert (await asyncio.wait_for(again, WAIT_SECONDS)).error is None
+        await hosts.close()
+
+    asyncio.run(replace())
+
+
 def test_a_deploy_that_nobody_waits_for_leaves_no_hold(start, tools):
     async def replace() -> None:
         hosts = hosts_of(start)

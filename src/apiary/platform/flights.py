@@ -37,14 +37,16 @@ class InFlight:
 def acted_for(flight: InFlight, others: Iterable[InFlight], functions: Mapping[str, Any]) -> InFlight | None:
     """The one among `others` that runs an action under the same idempotency key: the outcome of this call is its own.
 
-    `functions`: of the version that runs the others, as its manifest has them.
+    One that nobody waits for any more (its answer was cancelled) would tell nobody when it ends. `functions`: of the
+    version that runs the others, as its manifest has them.
     """
     key = flight.message.key if isinstance(flight.message, Invoke) else None
     if key is None:
         return None
     for other in others:
         message = other.message
-        if other is not flight and isinstance(message, Invoke) and message.key == key:
+        waited_for = other is not flight and not other.answer.done()
+        if waited_for and isinstance(message, Invoke) and message.key == key:
             return other if functions.get(message.function, {}).get("kind") == "action" else None
     return None
 
